@@ -1,0 +1,1 @@
+"""Emotion labels for large speech corpora: list, decode, classify, write."""

@@ -1,0 +1,120 @@
+"""A recording's URI → a handle, fetched only as far as it is read; it does not decode."""
+
+import errno
+import io
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO, cast
+
+from ser_core.errors import RecordingError, Status
+from ser_core.storage import filesystem, is_local, local_path, retry_passing
+
+# Below this, one request for the whole object is cheaper than the second request of a range read.
+_WHOLE_BYTES = 1 << 20
+_RANGE_BYTES = 256 << 10  # 8 s of 16-bit 16 kHz mono; decoders ask for far less at a time
+
+
+@contextmanager
+def open_recording(uri: str, size: int | None) -> Iterator[BinaryIO]:
+    """Opens a recording for decoding; its content is fetched only as far as it is read.
+
+    Args:
+        uri: where it is.
+        size: bytes, if known; saves a request on object stores.
+
+    Raises:
+        RecordingError: missing, forbidden, not a regular file, or out of reach after retries. A
+            failure to read wins over what the decoder made of it.
+    """
+    if is_local(uri):
+        with _open_local(local_path(uri)) as handle:
+            yield handle
+        return
+    source = _Ranges(uri, size)
+    whole = source.size <= _WHOLE_BYTES
+    try:
+        yield io.BytesIO(source.fetch(0, source.size)) if whole else source.buffered()
+    except Exception:
+        if source.failure:  # libsndfile swallows what its callbacks raise
+            raise source.failure from None
+        raise
+    if source.failure:
+        raise source.failure
+
+
+def _open_local(path: str) -> BinaryIO:
+    with _as_recording_errors(path):
+        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for ever
+            raise RecordingError(Status.DECODE_ERROR, "not a regular file")
+        # Unbuffered: libsndfile reads the descriptor, whose position a buffer would hide.
+        return cast(BinaryIO, open(path, "rb", buffering=0))
+
+
+class _Ranges(io.RawIOBase):
+    """A remote file read by range requests, each retried; remembers the one that failed for good."""
+
+    def __init__(self, uri: str, size: int | None) -> None:
+        self.uri = uri
+        self.fs = filesystem(uri)
+        self.name = self.fs._strip_protocol(uri)
+        self.position = 0
+        self.failure: RecordingError | None = None
+        self.size: int = self._retried(self.fs.size, self.name) if size is None else size
+
+    def buffered(self) -> BinaryIO:
+        return io.BufferedReader(self, _RANGE_BYTES)
+
+    def fetch(self, start: int, end: int) -> bytes:
+        data: bytes = self._retried(self.fs.cat_file, self.name, start=start, end=end)
+        return data
+
+    def _retried(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        try:
+            with _as_recording_errors(self.uri):
+                return retry_passing(call)(*args, **kwargs)
+        except RecordingError as error:
+            self.failure = error
+            raise
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.fetch(self.position, min(self.position + len(buffer), self.size))
+        buffer[: len(data)] = data
+        self.position += len(data)
+        return len(data)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self.position = offset + (0, self.position, self.size)[whence]
+        return self.position
+
+    def tell(self) -> int:
+        return self.position
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+
+@contextmanager
+def _as_recording_errors(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except RecordingError:
+        raise
+    except (FileNotFoundError, NotADirectoryError):
+        link = is_local(uri) and os.path.islink(local_path(uri))
+        words = "a link that leads nowhere" if link else "not there when it was to be read"
+        raise RecordingError(Status.NOT_FOUND, words) from None
+    except PermissionError as error:
+        raise RecordingError(Status.PERMISSION_DENIED, f"may not be read: {error}") from None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise RecordingError(Status.NOT_FOUND, "its name is too long") from None
+        raise RecordingError(Status.UNAVAILABLE, f"could not be read: {error!r}") from None
+    except Exception as error:  # remote file systems share no base for what they raise
+        if is_local(uri):
+            raise
+        raise RecordingError(Status.UNAVAILABLE, f"could not be read: {error!r}") from None
