@@ -24,7 +24,6 @@ class Status(StrEnum):
     TRUNCATED = "truncated"
     CRASHED = "crashed"
     # The way to the content decides: every run tries again.
-    BAD_NAME = "bad_name"
     NOT_FOUND = "not_found"
     PERMISSION_DENIED = "permission_denied"
     UNAVAILABLE = "unavailable"
@@ -39,9 +38,7 @@ class Status(StrEnum):
         return self in FINAL
 
 
-FINAL = frozenset(
-    {Status.OK, Status.EMPTY, Status.DECODE_ERROR, Status.TRUNCATED, Status.CRASHED}
-)
+FINAL = frozenset({Status.OK, Status.EMPTY, Status.DECODE_ERROR, Status.TRUNCATED, Status.CRASHED})
 
 
 class SerError(Exception):

@@ -53,7 +53,7 @@ def _open_local(path: str) -> BinaryIO:
 
 
 class _Ranges(io.RawIOBase):
-    """A remote file read by range requests, each retried; remembers the one that failed for good."""
+    """A remote file read by retried range requests; remembers the one that failed for good."""
 
     def __init__(self, uri: str, size: int | None) -> None:
         self.uri = uri

@@ -46,7 +46,9 @@ def output_schema(labels: Sequence[str], manifest: pa.Schema) -> pa.Schema:
 
 def collisions(labels: Sequence[str], manifest: pa.Schema) -> list[str]:
     """The manifest's columns whose names the project uses itself."""
-    inner = {f.name for f in (INDEX, SIZE, WAVEFORM, DECODE_SECONDS, COMPUTE_SECONDS, DEVICE, FAULT)}
+    inner = {
+        f.name for f in (INDEX, SIZE, WAVEFORM, DECODE_SECONDS, COMPUTE_SECONDS, DEVICE, FAULT)
+    }
     ours = inner | set(output_schema(labels, pa.schema([])).names)
     return [name for name in manifest.names if name in ours]
 

@@ -1,6 +1,7 @@
 """A URI → its bytes: list, open, write atomically; it does not know what the bytes mean."""
 
 import os
+import re
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from ser_core.errors import UsageError
 
 # A PUT is all or nothing there, so that an object appears whole without a rename.
 _OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "memory"})
+_ESCAPED = re.compile(r"\\udc([89a-f][0-9a-f])")
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}  # protocol → our extra
 
 
@@ -33,9 +35,19 @@ def is_local(uri: str) -> bool:
     return get_protocol(uri) in ("file", "local")
 
 
+def printable(path: str) -> str:
+    r"""A name as text: bytes that are not UTF-8, as in GBK names, become ``\\udcXX``.
+
+    >>> print(printable("a" + bytes([0xD6]).decode("utf-8", "surrogateescape")))
+    a\\udcd6
+    """
+    return path.encode("utf-8", "backslashreplace").decode()
+
+
 def local_path(uri: str) -> str:
-    """The absolute path of a local URI."""
-    return os.path.abspath(uri.removeprefix("file://").removeprefix("local://"))
+    """The absolute path of a local URI; undoes what ``printable`` did to its name."""
+    path = os.path.abspath(uri.removeprefix("file://").removeprefix("local://"))
+    return _ESCAPED.sub(lambda match: chr(0xDC00 + int(match[1], 16)), path)
 
 
 def absolute(uri: str) -> str:
@@ -150,8 +162,8 @@ def _stat_local(path: str) -> Entry:
     try:
         info = os.stat(path)
     except OSError:
-        return Entry(path, None, "")
-    return Entry(path, info.st_size, str(info.st_mtime_ns))
+        return Entry(printable(path), None, "")
+    return Entry(printable(path), info.st_size, str(info.st_mtime_ns))
 
 
 def stat_file(uri: str) -> Entry:
@@ -177,7 +189,7 @@ _LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectory
 
 
 def retry_passing(call: Callable[..., Any]) -> Callable[..., Any]:
-    """The call, repeated with growing pauses while it fails in a way that may pass (503, timeout)."""
+    """The call, repeated with growing pauses while it fails in a way that may pass."""
     return tenacity.retry(
         retry=tenacity.retry_if_not_exception_type(_LASTING),
         wait=tenacity.wait_random_exponential(multiplier=0.5, max=8),  # s; s3fs has tried 5 times
@@ -205,6 +217,7 @@ class Folder:
         return sorted(i["name"].rsplit("/", 1)[-1] for i in infos if i["type"] == "file")
 
     def read(self, name: str) -> bytes:
+        """A file's content."""
         data: bytes = self.fs.cat_file(f"{self.root}/{name}")
         return data
 

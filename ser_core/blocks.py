@@ -1,0 +1,153 @@
+"""A table in, a table out: decode a block, classify it, finish its rows; it knows no Ray."""
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ser_core.audio import decode
+from ser_core.errors import RecordingError, Status
+from ser_core.fetch import open_recording
+from ser_core.schema import (
+    COMPUTE_SECONDS,
+    DECODE_SECONDS,
+    DEVICE,
+    FAULT,
+    SIZE,
+    WAVEFORM,
+    decoded_schema,
+    labeled_schema,
+    score_columns,
+)
+from ser_core.storage import join
+
+_READS_AT_ONCE = 4  # per block: one recording's bytes arrive while another is decoded
+
+Scores = Callable[[Sequence[np.ndarray]], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """What every block of a run has in common.
+
+    Attributes:
+        base: what relative paths are relative to.
+        whole: hear all of each recording rather than its first 6 s.
+        labels: the checkpoint's classes.
+        manifest: the columns that ride along.
+    """
+
+    base: str
+    whole: bool
+    labels: tuple[str, ...]
+    manifest: pa.Schema
+
+    def decode(self, planned: pa.Table) -> pa.Table:
+        """A block of the plan → waveforms, or why there is none (``decoded_schema``)."""
+        locations = [join(self.base, path) for path in planned["path"].to_pylist()]
+        sizes = planned[SIZE.name].to_pylist()
+        with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
+            rows = list(pool.map(partial(decode_one, whole=self.whole), locations, sizes))
+        columns = {name: [row[name] for row in rows] for name in rows[0]}
+        kept = {name: planned[name] for name in planned.column_names if name != SIZE.name}
+        columns[WAVEFORM.name] = _waveforms([row[WAVEFORM.name] for row in rows])
+        return self._filled(kept | columns, decoded_schema(self.manifest))
+
+    def classify(self, decoded: pa.Table, scores: Scores, device: str) -> pa.Table:
+        """Waveforms → scores; rows without a waveform keep theirs null (``labeled_schema``)."""
+        started = time.perf_counter()
+        waveforms = decoded[WAVEFORM.name].combine_chunks()
+        heard = waveforms.is_valid().to_numpy(zero_copy_only=False)
+        table = np.full((len(decoded), len(self.labels)), np.nan, np.float32)
+        if heard.any():
+            table[heard] = scores([_samples(waveforms, row) for row in np.flatnonzero(heard)])
+        columns = {name: decoded[name] for name in decoded.column_names if name != WAVEFORM.name}
+        for name, column in zip(score_columns(self.labels), table.T, strict=True):
+            columns[name] = pa.array(column, mask=~heard)
+        elapsed = time.perf_counter() - started
+        columns[COMPUTE_SECONDS.name] = np.full(len(decoded), elapsed / len(decoded))
+        columns[DEVICE.name] = pa.array([device] * len(decoded))
+        return self._filled(columns, labeled_schema(self.labels, self.manifest))
+
+    def with_fault(self, block: pa.Table, fault: str) -> pa.Table:
+        """A block that met a bug, as the pipeline's end expects it: the driver stops the run."""
+        kept = {name: block[name] for name in block.column_names if name != FAULT.name}
+        faults = pa.array([fault] * len(block))
+        schema = decoded_schema(self.manifest)
+        if DECODE_SECONDS.name in block.column_names:  # it was decoded: it failed later on
+            schema = labeled_schema(self.labels, self.manifest)
+        return self._filled(kept | {FAULT.name: faults}, schema)
+
+    def failed(self, planned: pa.Table, status: Status, error: str) -> pa.Table:
+        """Rows for recordings that never came out of the pipeline (``labeled_schema``)."""
+        columns = {name: planned[name] for name in planned.column_names if name != SIZE.name}
+        columns["status"] = pa.array([status.value] * len(planned))
+        columns["error"] = pa.array([error] * len(planned))
+        return self._filled(columns, labeled_schema(self.labels, self.manifest))
+
+    def finish(self, labeled: pa.Table, schema: pa.Schema, name: str, digest: str) -> pa.Table:
+        """Labelled rows → rows of the output: label and score chosen, origin and time added."""
+        columns = {field: labeled[field] for field in labeled.column_names if field in schema.names}
+        scores = np.stack([labeled[n].to_numpy() for n in score_columns(self.labels)], axis=1)
+        ok = pc.equal(labeled["status"], Status.OK).to_numpy()
+        best = np.where(ok, np.nan_to_num(scores).argmax(axis=1), 0)
+        columns["label"] = pa.array(np.asarray(self.labels)[best], mask=~ok)
+        columns["score"] = pa.array(scores[np.arange(len(scores)), best], mask=~ok)
+        columns["model"] = pa.array([name] * len(labeled))
+        columns["model_digest"] = pa.array([digest] * len(labeled))
+        columns["labeled_at"] = pa.array([datetime.now(UTC)] * len(labeled))
+        return self._filled(columns, schema)
+
+    @staticmethod
+    def _filled(columns: dict[str, Any], schema: pa.Schema) -> pa.Table:
+        rows = len(next(iter(columns.values())))
+        ordered = [columns.get(f.name, pa.nulls(rows, f.type)) for f in schema]
+        arrays = [a if isinstance(a, pa.Array | pa.ChunkedArray) else pa.array(a) for a in ordered]
+        return pa.table(
+            [a.cast(f.type) for a, f in zip(arrays, schema, strict=True)], schema=schema
+        )
+
+
+def decode_one(location: str, size: int | None, whole: bool) -> dict[str, Any]:
+    """One recording's decoded columns, whatever becomes of it."""
+    started = time.perf_counter()
+    row: dict[str, Any] = {
+        "duration": None,
+        "sampling_rate": None,
+        "status": Status.OK.value,
+        "error": None,
+        WAVEFORM.name: None,
+    }
+    try:
+        with open_recording(location, size) as handle:
+            recording = decode(handle, whole)
+    except RecordingError as error:
+        row |= {"status": error.status.value, "error": str(error)}
+    else:
+        row |= {"duration": recording.duration, "sampling_rate": recording.sampling_rate}
+        row[WAVEFORM.name] = recording.waveform
+    row[DECODE_SECONDS.name] = time.perf_counter() - started
+    return row
+
+
+def _waveforms(waveforms: Sequence[np.ndarray | None]) -> pa.LargeListArray:
+    lengths = [0 if waveform is None else len(waveform) for waveform in waveforms]
+    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int64())
+    heard = [waveform for waveform in waveforms if waveform is not None]
+    values = np.concatenate(heard) if heard else np.empty(0, np.float32)
+    missing = pa.array([waveform is None for waveform in waveforms])
+    return pa.LargeListArray.from_arrays(offsets, pa.array(values), mask=missing)
+
+
+def _samples(waveforms: pa.LargeListArray, row: int) -> np.ndarray:
+    """One row's samples, a view into the block's memory."""
+    start, stop = waveforms.offsets[row].as_py(), waveforms.offsets[row + 1].as_py()
+    samples: np.ndarray = waveforms.values[start:stop].to_numpy()
+    return samples

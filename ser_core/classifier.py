@@ -1,0 +1,167 @@
+"""Waveforms → scores: precision, padding, batches, memory back-off; no files and no Ray here."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+
+from ser_core.audio import SEGMENT_SAMPLES
+from ser_core.checkpoint import Checkpoint, Preprocessing
+from ser_core.model import build_model, is_card_style
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_BATCH_ON_GPU = 128  # segments of 6 s
+_BATCH_ON_CPU = 4  # larger ones only use more memory
+_VARIANCE_FLOOR = 1e-7  # Wav2Vec2FeatureExtractor.zero_mean_unit_var_norm
+
+logger = logging.getLogger(__name__)
+
+
+class Classifier:
+    """A checkpoint on a device.
+
+    Attributes:
+        device: where it computes.
+        precision: what ``auto`` became.
+        batch_size: segments per forward pass; halved when memory runs out.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        precision: Precision = "auto",
+        batch_size: int | None = None,
+        num_threads: int | None = None,
+    ) -> None:
+        """Builds the network.
+
+        Args:
+            checkpoint: the weights; shared, not copied, where device and precision allow.
+            precision: ``auto`` is bf16 where the device has its instructions.
+            batch_size: segments per forward pass; None chooses for the device.
+            num_threads: CPU threads of this process; None leaves torch's own choice.
+        """
+        if num_threads:
+            torch.set_num_threads(num_threads)
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.precision = resolve_precision(precision, self.device)
+        self.batch_size = batch_size or (_BATCH_ON_GPU if self.on_gpu else _BATCH_ON_CPU)
+        self._preprocessing = checkpoint.preprocessing
+        # The card's network takes no mask; a standard one takes what its extractor returns.
+        standard = not is_card_style(checkpoint.config)
+        self._masked = standard and checkpoint.preprocessing.return_attention_mask
+        self._num_labels = len(checkpoint.labels)
+        self._model = build_model(checkpoint).to(self.device, _DTYPES[self.precision])
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether it computes on a GPU."""
+        return self.device.type == "cuda"
+
+    @property
+    def description(self) -> str:
+        """The device and its precision, as in ``NVIDIA H100 bf16`` or ``cpu fp32``."""
+        name = torch.cuda.get_device_name(self.device) if self.on_gpu else "cpu"
+        return f"{name} {self.precision}"
+
+    def scores(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
+        """The probability of each class for each recording.
+
+        A recording of several segments gets the mean of theirs, weighted by their length.
+
+        Args:
+            waveforms: mono float32 at 16 kHz, each of shape ``(num_samples,)``, not empty.
+
+        Returns:
+            float32, shape ``(len(waveforms), num_labels)``; rows sum to 1.
+        """
+        segments = [list(_segments(waveform)) for waveform in waveforms]
+        flat = self._probabilities([segment for of_one in segments for segment in of_one])
+        scores = np.empty((len(waveforms), self._num_labels), np.float32)
+        start = 0
+        for row, of_one in enumerate(segments):
+            weights = [len(segment) for segment in of_one]
+            scores[row] = np.average(flat[start : start + len(of_one)], axis=0, weights=weights)
+            start += len(of_one)
+        return scores
+
+    def _probabilities(self, segments: list[np.ndarray]) -> np.ndarray:
+        batches: list[np.ndarray] = []
+        start = 0
+        while start < len(segments):
+            batch = segments[start : start + self.batch_size]
+            try:
+                batches.append(self._forward(batch))
+            except torch.OutOfMemoryError:
+                if len(batch) == 1:
+                    raise
+                self.batch_size = len(batch) // 2
+                logger.warning("out of memory: going on with batches of %d", self.batch_size)
+                torch.cuda.empty_cache()
+            else:
+                start += len(batch)
+        return np.concatenate(batches) if batches else np.empty((0, self._num_labels), np.float32)
+
+    @torch.inference_mode()
+    def _forward(self, segments: list[np.ndarray]) -> np.ndarray:
+        values, mask = pad_and_normalize(segments, self._preprocessing, self.device)
+        logits = self._model(values.to(_DTYPES[self.precision]), mask if self._masked else None)
+        probabilities: np.ndarray = torch.softmax(logits.float(), dim=-1).cpu().numpy()
+        return probabilities
+
+
+def resolve_precision(precision: Precision, device: torch.device) -> str:
+    """What ``auto`` means on a device: bf16 where its instructions exist, else fp32.
+
+    >>> resolve_precision("fp32", torch.device("cpu"))
+    'fp32'
+    """
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    has = torch.cpu.get_capabilities()
+    return "bf16" if has.get("avx512_bf16") or has.get("amx_bf16") or has.get("bf16") else "fp32"
+
+
+def _segments(waveform: np.ndarray) -> Iterator[np.ndarray]:
+    for start in range(0, len(waveform), SEGMENT_SAMPLES):
+        yield waveform[start : start + SEGMENT_SAMPLES]
+
+
+def pad_and_normalize(
+    segments: Sequence[np.ndarray], preprocessing: Preprocessing, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """``input_values`` and ``attention_mask`` as ``Wav2Vec2FeatureExtractor`` makes them.
+
+    It pads to 6 s first and normalises then, so that without an attention mask the padding counts
+    in the mean and the variance, and ends as −mean/std.
+
+    Args:
+        segments: mono float32, each of shape ``(num_samples,)`` with at most 96,000 samples.
+        preprocessing: the checkpoint's settings.
+        device: where the tensors go, and where they are normalised.
+
+    Returns:
+        float32 and int64 tensors of shape ``(len(segments), 96000)``.
+    """
+    padded = torch.full((len(segments), SEGMENT_SAMPLES), preprocessing.padding_value)
+    for row, segment in zip(padded.numpy(), segments, strict=True):
+        row[: len(segment)] = segment
+    values = padded.to(device)
+    lengths = torch.tensor([len(segment) for segment in segments], device=device)
+    mask = torch.arange(SEGMENT_SAMPLES, device=device) < lengths[:, None]
+    if preprocessing.do_normalize:
+        heard = mask if preprocessing.return_attention_mask else torch.ones_like(mask)
+        count = heard.sum(dim=1, keepdim=True)
+        mean = (values * heard).sum(dim=1, keepdim=True) / count
+        centered = values - mean
+        variance = (centered.square() * heard).sum(dim=1, keepdim=True) / count
+        values = centered / torch.sqrt(variance + _VARIANCE_FLOOR)
+        if preprocessing.return_attention_mask:
+            values = torch.where(mask, values, preprocessing.padding_value)
+    return values, mask.long()

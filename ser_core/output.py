@@ -1,0 +1,184 @@
+"""The output folder: which recordings are done, new parts, one current row per path."""
+
+import hashlib
+import io
+import json
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ser_core.errors import FINAL, OutputError, Status
+from ser_core.storage import Folder
+
+_READERS = 8  # parts read at once
+_ROWS_PER_PART = 200_000  # about 20 MB
+_IDENTITY = ["file_id", "model_digest", "status"]
+
+
+class Done(NamedTuple):
+    """The recordings that need no labelling again, by ``file_id``."""
+
+    ok: pa.Array
+    failed: pa.Array
+
+
+class Output:
+    """A folder of Parquet parts, and the only record of what is done."""
+
+    def __init__(self, uri: str, schema: pa.Schema) -> None:
+        self.folder = Folder(uri)
+        self.schema = _as_stored(schema)
+
+    def done(self, model_digest: str) -> Done:
+        """What has a lasting row made by this model.
+
+        Raises:
+            OutputError: the folder holds something else than parts of this schema.
+        """
+        self.folder.remove_leftovers()
+        found: dict[bool, list[pa.Array]] = {True: [], False: []}
+        for _, table in self._read_parts(_IDENTITY):
+            status = table["status"].cast(pa.string())
+            ours = pc.equal(table["model_digest"].cast(pa.string()), model_digest)
+            ok = pc.equal(status, Status.OK)
+            lasting = pc.is_in(status, pa.array(sorted(FINAL), pa.string()))
+            found[True].append(table.filter(pc.and_(ours, ok))["file_id"])
+            failed = pc.and_(lasting, pc.invert(ok))
+            found[False].append(table.filter(pc.and_(ours, failed))["file_id"])
+        return Done(*(_concatenated(found[kind]) for kind in (True, False)))
+
+    def write_part(self, rows: pa.Table) -> str:
+        """Writes rows as one part, named after what it holds: writing it again replaces it."""
+        name = _part_name(rows)
+        buffer = io.BytesIO()
+        pq.write_table(rows, buffer, compression="zstd")
+        self.folder.write(name, buffer.getvalue())
+        return name
+
+    def settle(self) -> int:
+        """Leaves the newest row of every path, and returns how many others it removed.
+
+        A part with superseded rows is written anew without them before it is removed, so that
+        being killed in between leaves a row twice, never none; the next run settles that.
+        """
+        stale = self._superseded()
+        removed = 0
+        for name, rows in stale.items():
+            table = self._read_part(name, None)
+            keep = np.ones(len(table), bool)
+            keep[rows] = False
+            removed += len(rows)
+            kept = table.filter(pa.array(keep))
+            if not (kept.num_rows and self.write_part(kept) == name):
+                self.folder.remove(name)
+        return removed
+
+    def write_report(self, run_id: str, report: dict[str, Any]) -> None:
+        """Writes ``_runs/<run_id>.json``, the sign that a run is complete."""
+        text = json.dumps(report, indent=2, ensure_ascii=False)
+        self.folder.write(f"_runs/{run_id}.json", text.encode())
+
+    def _superseded(self) -> dict[str, np.ndarray]:
+        """The rows, by part, that are not the newest of their path."""
+        names, hashes, times, parts, rows = [], [], [], [], []
+        for number, (name, table) in enumerate(self._read_parts(["path", "labeled_at"])):
+            names.append(name)
+            # Eight bytes a path: among 10 million, two share a hash with probability 3e-6.
+            hashes.append(pd.util.hash_array(table["path"].to_numpy(zero_copy_only=False)))
+            times.append(table["labeled_at"].cast(pa.int64()).to_numpy())
+            parts.append(np.full(len(table), number))
+            rows.append(np.arange(len(table)))
+        if not names:
+            return {}
+        hash_, time_, part, row = map(np.concatenate, (hashes, times, parts, rows))
+        order = np.lexsort((row, part, time_, hash_))
+        same = hash_[order][:-1] == hash_[order][1:]  # a newer row of the same path follows
+        stale = order[:-1][same]
+        return {names[p]: row[stale[part[stale] == p]] for p in np.unique(part[stale])}
+
+    def _read_parts(self, columns: list[str]) -> Iterator[tuple[str, pa.Table]]:
+        names = [name for name in self.folder.names() if name.endswith(".parquet")]
+        with ThreadPoolExecutor(_READERS) as pool:
+            tables = pool.map(lambda name: self._read_part(name, columns), names)
+            yield from zip(names, tables, strict=True)
+
+    def _read_part(self, name: str, columns: list[str] | None) -> pa.Table:
+        where = f"--output {self.folder.uri}: {name}"
+        try:
+            file = pq.ParquetFile(io.BytesIO(self.folder.read(name)))
+        except pa.ArrowException as error:
+            words = f"is no Parquet file ({error}); take it away or choose another folder"
+            raise OutputError(f"{where} {words}") from None
+        if not file.schema_arrow.equals(self.schema):
+            differing = set(file.schema_arrow) ^ set(self.schema)
+            columns_ = ", ".join(sorted({field.name for field in differing})) or "their order"
+            words = f"has other columns than this run writes ({columns_}); choose another folder"
+            raise OutputError(f"{where} {words}")
+        return file.read(columns)
+
+
+class PartWriter:
+    """Collects rows and writes them as parts: so many rows, or what came in so many seconds."""
+
+    def __init__(self, output: Output, seconds: float) -> None:
+        self._output = output
+        self._seconds = seconds
+        self._tables: list[pa.Table] = []
+        self._since = time.monotonic()
+        self.write_seconds = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self.flush()  # also when the run stops: what is labelled stays labelled
+
+    def add(self, rows: pa.Table) -> None:
+        """Takes rows with the output's columns; they are on disk after the next flush."""
+        self._tables.append(rows.cast(self._output.schema))
+        full = sum(table.num_rows for table in self._tables) >= _ROWS_PER_PART
+        if full or time.monotonic() - self._since >= self._seconds:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes what was collected."""
+        started = time.monotonic()
+        if self._tables:
+            rows = pa.concat_tables(self._tables).unify_dictionaries().combine_chunks()
+            self._output.write_part(rows)
+            self._tables = []
+        self._since = time.monotonic()
+        self.write_seconds += self._since - started
+
+
+def _as_stored(schema: pa.Schema) -> pa.Schema:
+    """The schema as it comes back from Parquet, which knows fewer types than Arrow."""
+    buffer = io.BytesIO()
+    pq.write_table(schema.empty_table(), buffer)
+    return pq.read_schema(buffer).remove_metadata()
+
+
+def _concatenated(arrays: list[pa.ChunkedArray]) -> pa.Array:
+    chunks = [chunk for array in arrays for chunk in array.chunks]
+    return pa.concat_arrays(chunks) if chunks else pa.array([], pa.string())
+
+
+def _part_name(rows: pa.Table) -> str:
+    digest = hashlib.blake2b(digest_size=12)
+    ids = zip(rows["file_id"].to_pylist(), rows["model_digest"].to_pylist(), strict=True)
+    for pair in sorted(ids):
+        digest.update("".join(pair).encode())
+    return f"part-{digest.hexdigest()}.parquet"

@@ -1,0 +1,220 @@
+"""The Ray Data pipeline: a plan through decoders and classifiers; it neither lists nor writes.
+
+The driver reads the rows at the end of it. Two kinds of trouble are told apart there: a process
+that died leaves its rows out, which the driver notices and sweeps again; a bug comes out as a row
+with its traceback, and the driver stops.
+"""
+
+import logging
+import math
+import os
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import pyarrow as pa
+import ray
+from ray.data import ActorPoolStrategy, DataContext
+
+from ser_core.blocks import Blocks
+from ser_core.errors import RunError
+from ser_core.schema import FAULT
+
+if TYPE_CHECKING:  # processes that only decode do without torch
+    from ser_core.checkpoint import Checkpoint
+    from ser_core.classifier import Precision
+
+# On CPUs a classifier takes nearly its whole core and leaves the rest for decoding, which takes
+# about a hundredth of the time. Different shares also keep Ray from fusing the two.
+_CLASSIFIER_CPUS = 0.9
+_DECODER_CPUS = 0.1
+_CLASSIFIER_BYTES = 3 << 30  # of memory: the full-size model and one batch on a CPU, rounded up
+_RECORDINGS_PER_GPU = 20_000  # an H100 takes seconds for them, a machine to start takes minutes
+_ROWS_PER_BLOCK = 64  # 25 MB if all are 6 s long
+_ROWS_PER_BLOCK_MOST = 256  # in corpora of millions, to keep the number of tasks down
+_BLOCKS = 16_384  # from here on, blocks grow rather than grow more
+_ROWS_PER_BLOCK_WHOLE = 4  # whole recordings: an hour is 230 MB
+_ROWS_PER_CALL_ON_GPU = 512
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a run uses of its cluster.
+
+    Attributes:
+        classifiers: how many actors hold the model.
+        on_gpu: whether each has a GPU.
+        rows_per_block: recordings decoded by one task.
+    """
+
+    classifiers: int
+    on_gpu: bool
+    rows_per_block: int
+
+
+def connect(verbose: bool) -> None:
+    """Joins the cluster that ``RAY_ADDRESS`` names, or starts Ray on this machine."""
+    if not ray.is_initialized():
+        if not verbose:
+            os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # of its C++ core, on stderr
+        # "local": never join a cluster that merely happens to run on this machine.
+        ray.init(
+            address=os.environ.get("RAY_ADDRESS", "local"),
+            include_dashboard=None if "RAY_ADDRESS" in os.environ else False,
+            log_to_driver=verbose,
+            logging_level=logging.INFO if verbose else logging.ERROR,
+        )
+    context = DataContext.get_current()  # read when a dataset is made, ignored afterwards
+    context.max_errored_blocks = -1  # what died is swept again; bugs come as rows
+    context.enable_progress_bars = verbose
+    context.print_on_execution_start = verbose
+    if not verbose:
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+
+
+def choose_resources(recordings: int, whole: bool) -> Resources:
+    """All GPUs the cluster has or can start, as far as the recordings are worth it; else its CPUs.
+
+    Args:
+        recordings: how many there are to label.
+        whole: whether recordings are decoded to their end.
+    """
+    present = ray.cluster_resources()
+    cpus = max(1, int(present.get("CPU", 1)))
+    gpus_present = int(present.get("GPU", 0))
+    gpus = max(gpus_present, _gpus_to_come())
+    if gpus:
+        worth = max(gpus_present, math.ceil(recordings / _RECORDINGS_PER_GPU))
+        classifiers = min(gpus, worth)
+    else:
+        fitting = int(present.get("memory", math.inf) // _CLASSIFIER_BYTES) if present else 1
+        classifiers = max(1, min(cpus, fitting, recordings))
+    workers = classifiers if not gpus else cpus
+    most = min(_ROWS_PER_BLOCK_MOST, max(_ROWS_PER_BLOCK, recordings // _BLOCKS))
+    if whole:
+        most = _ROWS_PER_BLOCK_WHOLE
+    rows = max(1, min(most, math.ceil(recordings / (4 * workers))))
+    return Resources(max(1, classifiers), bool(gpus), rows)
+
+
+def _gpus_to_come() -> int:
+    """GPUs that the cluster's autoscaler may start; Ray has no public name for this yet."""
+    from ray._private.state import state
+
+    most = state.get_max_resources_from_cluster_config() or {}
+    return int(most.get("GPU", 0))
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """How a run's blocks are computed.
+
+    Attributes:
+        blocks: what is done to each.
+        checkpoint: in the object store, which brings it to each node once.
+        precision: as the user asked for.
+        batch_size: segments per forward pass, or None.
+        resources: what it may use.
+    """
+
+    blocks: Blocks
+    checkpoint: "ray.ObjectRef[Checkpoint]"
+    precision: "Precision"
+    batch_size: int | None
+    resources: Resources
+
+    @classmethod
+    def start(
+        cls,
+        blocks: Blocks,
+        checkpoint: "Checkpoint",
+        precision: "Precision",
+        batch_size: int | None,
+        resources: Resources,
+    ) -> Self:
+        """Puts the checkpoint where every actor finds it."""
+        return cls(blocks, ray.put(checkpoint), precision, batch_size, resources)
+
+    def run(self, plan: list[pa.Table], rows_per_block: int | None = None) -> Iterator[pa.Table]:
+        """The plan's rows, labelled (``labeled_schema``), as they come and in no order.
+
+        Args:
+            plan: tables of ``plan_schema``.
+            rows_per_block: recordings decoded by one task, if other than the resources say.
+
+        Raises:
+            RunError: the code met a bug or the model does not run.
+        """
+        dataset = self._dataset(plan, rows_per_block or self.resources.rows_per_block)
+        for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+            faults = table[FAULT.name].drop_null()
+            if len(faults):
+                raise RunError(f"a bug, not a bad recording, stopped the run:\n{faults[0].as_py()}")
+            yield table
+
+    def _dataset(self, plan: list[pa.Table], rows: int) -> ray.data.Dataset:
+        if self.resources.on_gpu:
+            decoder: dict[str, Any] = {"num_cpus": 1}
+            classifier: dict[str, Any] = {"num_gpus": 1, "num_cpus": 0}
+            rows_per_call, num_threads = _ROWS_PER_CALL_ON_GPU, None
+        else:
+            decoder = {"num_cpus": _DECODER_CPUS}
+            classifier = {"num_cpus": _CLASSIFIER_CPUS}
+            rows_per_call, num_threads = rows, 1
+        # Cut here: Ray Data's own repartition asks for a whole core, which classifiers may hold.
+        blocks = [table.slice(at, rows) for table in plan for at in range(0, len(table), rows)]
+        return (
+            ray.data.from_arrow(blocks)
+            .map_batches(
+                _decode,
+                fn_args=(self.blocks,),
+                batch_format="pyarrow",
+                batch_size=rows,
+                **decoder,
+            )
+            .map_batches(
+                _Classify,
+                fn_constructor_args=(self, num_threads),
+                batch_format="pyarrow",
+                batch_size=rows_per_call,
+                compute=ActorPoolStrategy(size=self.resources.classifiers),
+                **classifier,
+            )
+        )
+
+
+def _decode(planned: pa.Table, blocks: Blocks) -> pa.Table:
+    return _with_bugs_as_rows(blocks, blocks.decode, planned)
+
+
+class _Classify:
+    """The actor: one checkpoint on one GPU, or on one core."""
+
+    def __init__(self, pipeline: Pipeline, num_threads: int | None) -> None:
+        from ser_core.classifier import Classifier
+
+        self._blocks = pipeline.blocks
+        self._classifier = Classifier(
+            ray.get(pipeline.checkpoint), pipeline.precision, pipeline.batch_size, num_threads
+        )
+
+    def __call__(self, decoded: pa.Table) -> pa.Table:
+        if decoded[FAULT.name].null_count < len(decoded):
+            return self._blocks.with_fault(decoded, decoded[FAULT.name].drop_null()[0].as_py())
+        classifier = self._classifier
+        return _with_bugs_as_rows(
+            self._blocks,
+            lambda block: self._blocks.classify(block, classifier.scores, classifier.description),
+            decoded,
+        )
+
+
+def _with_bugs_as_rows(
+    blocks: Blocks, work: Callable[[pa.Table], pa.Table], block: pa.Table
+) -> pa.Table:
+    """The work's result, or its traceback: as an exception, Ray would drop it with the block."""
+    try:
+        return work(block)
+    except Exception:
+        return blocks.with_fault(block, traceback.format_exc())
