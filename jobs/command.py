@@ -10,7 +10,12 @@ from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
-from pydantic_settings import CliApp, SettingsError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from ser_core.errors import RunError, UsageError
 
@@ -53,7 +58,7 @@ def parse(config_class: type[Config], argv: Sequence[str]) -> Config:
         print("--config FILE: a YAML file with any of these settings; flags win over it\n")
     try:
         from_file = _read_yaml(known.config) if known.config else {}
-        return CliApp.run(config_class, cli_args=rest, cli_exit_on_error=False, **from_file)
+        return _flags_of(config_class)(_cli_parse_args=rest, **from_file)
     except SettingsError as error:
         raise UsageError(_flag_error(config_class, str(error))) from None
     except ValidationError as error:
@@ -61,6 +66,28 @@ def parse(config_class: type[Config], argv: Sequence[str]) -> Config:
         name = ".".join(map(str, first_error["loc"]))
         words = f"{_flag(name)} {first_error['input']}: {first_error['msg']}"
         raise UsageError(words if first_error["type"] != "missing" else _missing(name)) from None
+
+
+def _flags_of(config_class: type[Config]) -> type[Config]:
+    """The config as pydantic-settings reads it: from flags first, then from what it is given."""
+
+    class Flags(config_class, BaseSettings):  # type: ignore[misc, valid-type]
+        __doc__ = config_class.__doc__
+        model_config = SettingsConfigDict(
+            cli_kebab_case=True,
+            cli_implicit_flags=True,
+            cli_hide_none_type=True,
+            cli_exit_on_error=False,
+            cli_enforce_required=False,  # the YAML file may give it
+        )
+
+        @classmethod
+        def settings_customise_sources(
+            cls, _: type[BaseSettings], init_settings: Any, **__: Any
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return (init_settings,)  # and nothing from the environment
+
+    return Flags
 
 
 def _read_yaml(path: str) -> dict[str, Any]:

@@ -152,24 +152,25 @@ def _decode_frames(
     container: av.container.InputContainer, stream: av.AudioStream, wanted: float
 ) -> np.ndarray:
     """Float samples of shape ``(channels, num_samples)``, as far as ``wanted`` or to the end."""
-    to_float = av.AudioResampler(format="fltp")
+    # librosa.load has these files decoded to 16 bits, and the card's numbers come from there.
+    to_int16 = av.AudioResampler(format="s16p")
     pieces: list[np.ndarray] = []
     count = 0
     for frame in container.decode(stream):
-        for piece in to_float.resample(frame):
+        for piece in to_int16.resample(frame):
             pieces.append(piece.to_ndarray())
             count += piece.samples
         if count >= wanted:
             break
     if not pieces:
         raise RecordingError(Status.EMPTY, "the file has an audio track but no samples")
-    return np.concatenate(pieces, axis=1)
+    return np.concatenate(pieces, axis=1).astype(np.float32) / 32768
 
 
 # A tail cut off by a few frames is common (EMO-DB has one), and the card's script labels what is
 # there; a recording that lacks more than a tenth of what the model would hear is another one.
 _TOLERATED_LOSS = 0.1
-_TOLERATED_SECONDS = 0.05  # a codec's last packet, which containers count or don't
+_TOLERATED_SECONDS = 0.1  # a codec's last packet, which containers count or don't
 
 
 def _refuse_truncated(promised: float, got: float) -> None:

@@ -31,6 +31,9 @@ _CLASSIFIER_CPUS = 0.9
 _DECODER_CPUS = 0.1
 _CLASSIFIER_BYTES = 3 << 30  # of memory: the full-size model and one batch on a CPU, rounded up
 _RECORDINGS_PER_GPU = 20_000  # an H100 takes seconds for them, a machine to start takes minutes
+_RECORDINGS_PER_CORE = (
+    16  # likewise: a core labels them in the seconds that its actor takes to start
+)
 _ROWS_PER_BLOCK = 64  # 25 MB if all are 6 s long
 _ROWS_PER_BLOCK_MOST = 256  # in corpora of millions, to keep the number of tasks down
 _BLOCKS = 16_384  # from here on, blocks grow rather than grow more
@@ -88,9 +91,9 @@ def choose_resources(recordings: int, whole: bool) -> Resources:
         worth = max(gpus_present, math.ceil(recordings / _RECORDINGS_PER_GPU))
         classifiers = min(gpus, worth)
     else:
-        fitting = int(present.get("memory", math.inf) // _CLASSIFIER_BYTES) if present else 1
-        classifiers = max(1, min(cpus, fitting, recordings))
-    workers = classifiers if not gpus else cpus
+        worth = math.ceil(recordings / _RECORDINGS_PER_CORE)
+        classifiers = min(cpus, worth, int(present.get("memory", 0) // _CLASSIFIER_BYTES))
+    workers = cpus if gpus else max(1, classifiers)
     most = min(_ROWS_PER_BLOCK_MOST, max(_ROWS_PER_BLOCK, recordings // _BLOCKS))
     if whole:
         most = _ROWS_PER_BLOCK_WHOLE

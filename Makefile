@@ -1,0 +1,34 @@
+# A fresh clone to labelled recordings: make demo. To a green test suite: make test.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: install demo test lint constraints clean
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: install
+	$(BIN)/python examples/demo.py
+
+test: install
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# After a change of pyproject.toml: installs what it asks for today, and writes down what that is.
+constraints:
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet torch==2.13.0 --editable '.[dev]' --upgrade
+	(sed -n '/^#/p' constraints.txt; $(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//') > .constraints
+	mv .constraints constraints.txt
+
+clean:
+	rm -rf .venv demo-output .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,40 @@
+"""Checkpoints and recordings that many tests share."""
+
+import os
+from pathlib import Path
+
+import imageio_ffmpeg
+import pytest
+from checkpoints import SMALL, save_card_style
+from oracle import Card
+from recordings import SHARED_DATA
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ffmpeg_for_librosa(tmp_path_factory):
+    """librosa.load reads m4a and webm through an `ffmpeg` on the path."""
+    folder = tmp_path_factory.mktemp("bin")
+    (folder / "ffmpeg").symlink_to(imageio_ffmpeg.get_ffmpeg_exe())
+    os.environ["PATH"] = f"{folder}{os.pathsep}{os.environ['PATH']}"
+
+
+@pytest.fixture(scope="session")
+def small_checkpoint(tmp_path_factory) -> Path:
+    return save_card_style(tmp_path_factory.mktemp("small"), **SMALL)
+
+
+@pytest.fixture(scope="session")
+def full_checkpoint(tmp_path_factory) -> Path:
+    return save_card_style(tmp_path_factory.mktemp("full"))
+
+
+@pytest.fixture(scope="session")
+def small_card(small_checkpoint) -> Card:
+    return Card(small_checkpoint)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"the real recordings are not there: {SHARED_DATA}")
+    return SHARED_DATA

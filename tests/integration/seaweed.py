@@ -1,0 +1,109 @@
+"""A real S3 server on this machine: SeaweedFS, in a folder and on ports of its own."""
+
+import json
+import random
+import socket
+import subprocess
+import sysconfig
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+ACCESS_KEY = "tester"
+SECRET_KEY = "not-a-secret"
+HOST = "127.0.0.1"
+
+_SERVICES = ("s3", "master", "volume", "filer", "admin")
+_GRPC_ABOVE = 10_000  # each service's gRPC listens this far above its port
+# Both stay below 32768, from where systems take the ports of outgoing connections.
+_LOWEST, _HIGHEST = 11_000, 22_000
+_READY_SECONDS = 30.0  # it takes one
+_STOP_SECONDS = 10.0
+_ATTEMPTS = 3  # another process may take a port between the look and the start
+
+
+@contextmanager
+def s3_endpoint(folder: Path) -> Iterator[str]:
+    """Runs a server that keeps its data below ``folder``; gives its URL."""
+    for attempt in range(_ATTEMPTS):
+        port = free_block()
+        home = folder / str(attempt)
+        home.mkdir()
+        process = _start(home, port)
+        try:
+            url = f"http://{HOST}:{port}"
+            if _becomes_ready(process, url):
+                yield url
+                return
+        finally:
+            _stop(process)
+    log = (home / "log").read_text(errors="replace")
+    raise RuntimeError(f"SeaweedFS did not start:\n{log[-2000:]}")
+
+
+def environment(endpoint: str, secret: str = SECRET_KEY) -> dict[str, str]:
+    """The variables that lead any S3 client to the server."""
+    return {
+        "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+        "AWS_SECRET_ACCESS_KEY": secret,
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+
+
+def free_block() -> int:
+    """The first of a block of ports, one per service, that are free here and for gRPC."""
+    for _ in range(100):
+        first = random.randrange(_LOWEST, _HIGHEST, len(_SERVICES))
+        if all(map(_block_is_free, (first, first + _GRPC_ABOVE))):
+            return first
+    raise RuntimeError("no free block of ports")
+
+
+def _block_is_free(first: int) -> bool:
+    with ExitStack() as sockets:
+        for port in range(first, first + len(_SERVICES)):
+            try:
+                sockets.enter_context(socket.socket()).bind((HOST, port))
+            except OSError:
+                return False
+    return True
+
+
+def _start(home: Path, port: int) -> subprocess.Popen:
+    weed = Path(sysconfig.get_path("scripts")) / "weed"
+    keys = [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}]
+    actions = ["Admin", "Read", "List", "Tagging", "Write"]
+    identity = {"name": "tester", "credentials": keys, "actions": actions}
+    (home / "s3.json").write_text(json.dumps({"identities": [identity]}))
+    ports = [f"-{service}.port={port + place}" for place, service in enumerate(_SERVICES)]
+    off = ["-webdav=false", "-admin.ui=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]
+    off += ["-master.telemetry=false", "-s3.autoCreateBucket=false"]  # as on AWS
+    where = ["-dir=.", f"-ip={HOST}", f"-ip.bind={HOST}", "-s3.config=s3.json"]
+    where += ["-s3.localSocket=s3.sock"]  # its default stays behind in /tmp
+    command = [weed, "-logtostderr=true", "mini", *where, *ports, *off]
+    with (home / "log").open("wb") as log:
+        return subprocess.Popen(command, cwd=home, stdout=log, stderr=log)
+
+
+def _becomes_ready(process: subprocess.Popen, url: str) -> bool:
+    deadline = time.monotonic() + _READY_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(f"{url}/healthz", timeout=1):
+                return True
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.05)
+    return False
+
+
+def _stop(process: subprocess.Popen) -> None:
+    process.terminate()
+    try:
+        process.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

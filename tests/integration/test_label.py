@@ -1,0 +1,283 @@
+"""The job on real recordings, in one Ray session: parity, bad files, resume, crashes, bugs."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import ray
+from recordings import SHARED_DATA, speech_like, write_audio
+
+from ser_core.errors import CorpusError, RunError
+from ser_core.labeling import LabelConfig, label_corpus
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray_session():
+    def sabotage():
+        """In every worker: one name kills its process, another meets a bug."""
+        import ser_core.blocks
+
+        decode_one = ser_core.blocks.decode_one
+
+        def sabotaged(location, size, whole):
+            if "kills" in location:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if "bug" in location:
+                raise ZeroDivisionError("a bug")
+            return decode_one(location, size, whole)
+
+        ser_core.blocks.decode_one = sabotaged
+
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        runtime_env={"worker_process_setup_hook": sabotage},
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def label(small_checkpoint, tmp_path):
+    def run(source, **settings):
+        settings = {"precision": "fp32", "model": str(small_checkpoint)} | settings
+        config = LabelConfig(input=str(source), output=str(tmp_path / "labels"), **settings)
+        return label_corpus(config)
+
+    run.output = tmp_path / "labels"
+    return run
+
+
+def table(label):
+    return pd.read_parquet(label.output).set_index("path").sort_index()
+
+
+def reports(label):
+    paths = sorted((label.output / "_runs").glob("*.json"), key=os.path.getmtime)
+    return [json.loads(path.read_text()) for path in paths]
+
+
+def speak(folder, names):
+    for number, name in enumerate(names):
+        write_audio(folder / name, speech_like(1 + number % 3, seed=number))
+    return folder
+
+
+def test_every_recording_there_is(label, small_card):
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"the real recordings are not there: {SHARED_DATA}")
+    plan = label(SHARED_DATA)
+    result = table(label)
+    assert plan.to_do == len(result) == 1135
+    assert set(result["status"]) == {"ok"}
+    sample = result.sample(100, random_state=1)
+    scores = sample.filter(like="score_").to_numpy()
+    expected = np.stack([small_card.scores(path) for path in sample.index])
+    np.testing.assert_allclose(scores, expected, atol=1e-4)
+    labels = [name.removeprefix("score_") for name in sample.filter(like="score_")]
+    assert list(sample["label"]) == [labels[i] for i in expected.argmax(axis=1)]
+    np.testing.assert_allclose(sample["score"], scores.max(axis=1))
+    (report,) = reports(label)
+    assert report["by_status"] == {"ok": 1135}
+    assert sum(report["by_label"].values()) == 1135
+    assert report["by_device"] == {"cpu fp32": 1135}
+    assert report["audio_hours"] == pytest.approx(result["duration"].sum() / 3600)
+    assert report["elapsed_seconds"] > report["seconds_to_first_row"] > 0
+
+
+def test_bad_files_are_rows_and_their_neighbours_unharmed(label, tmp_path):
+    corpus = speak(tmp_path / "corpus", [f"{n}.wav" for n in range(6)])
+    good = sorted(str(path) for path in corpus.iterdir())
+    (corpus / "text.wav").write_text("not audio " * 99)
+    (corpus / "zero.wav").touch()
+    write_audio(corpus / "header.wav", np.zeros(0, np.float32))
+    whole = write_audio(corpus / "cut.wav", speech_like(3)).read_bytes()
+    (corpus / "cut.wav").write_bytes(whole[: len(whole) // 2])
+    (corpus / "0.wav").rename(corpus / "0.mp3")  # a wrong extension is no error
+    good[0] = good[0].replace(".wav", ".mp3")
+    (corpus / "dangling.wav").symlink_to(corpus / "nowhere.wav")
+    os.mkfifo(corpus / "pipe.wav")
+    label(corpus)
+    result = table(label)
+    assert list(result.loc[good, "status"].unique()) == ["ok"]
+    bad = result.drop(good)
+    assert {os.path.basename(path): status for path, status in bad["status"].items()} == {
+        "text.wav": "decode_error",
+        "zero.wav": "empty",
+        "header.wav": "empty",
+        "cut.wav": "truncated",
+        "dangling.wav": "not_found",
+        "pipe.wav": "decode_error",
+    }
+    assert bad["error"].str.len().min() > 10
+    assert bad[["label", "score", "score_angry"]].isna().all(axis=None)
+    assert result.loc[good, "error"].isna().all()
+
+
+def test_deleted_between_listing_and_reading(label, tmp_path, monkeypatch):
+    from ser_core import labeling
+
+    corpus = speak(tmp_path / "corpus", ["a.wav", "b.wav"])
+    plan_work = labeling.plan_work
+
+    def plan_and_delete(*args):
+        plan = plan_work(*args)
+        (corpus / "a.wav").unlink()
+        return plan
+
+    monkeypatch.setattr(labeling, "plan_work", plan_and_delete)
+    label(corpus)
+    assert list(table(label)["status"]) == ["not_found", "ok"]
+
+
+def test_again_labels_what_is_missing_or_changed(label, tmp_path):
+    corpus = speak(tmp_path / "corpus", ["a.wav", "b.wav", "c.wav"])
+    (corpus / "d.wav").symlink_to(corpus / "later.wav")
+    assert label(corpus).to_do == 4
+    first = table(label)
+    write_audio(corpus / "b.wav", speech_like(2.5, seed=9))
+    write_audio(corpus / "later.wav", speech_like(1))
+    write_audio(corpus / "e.wav", speech_like(1, seed=4))
+    plan = label(corpus)
+    assert (plan.listed, plan.done, plan.to_do) == (6, 2, 4)  # a and c are done
+    second = table(label)
+    assert second.index.is_unique
+    assert set(second["status"]) == {"ok"}
+    same = [str(corpus / "a.wav"), str(corpus / "c.wav")]
+    pd.testing.assert_frame_equal(second.loc[same], first.loc[same], check_dtype=False)
+    assert second.loc[str(corpus / "b.wav"), "duration"] == 2.5
+    assert label(corpus).to_do == 0
+    assert len(reports(label)) == 2
+    assert reports(label)[1]["superseded_rows"] == 2  # the old b and d
+
+
+def test_another_checkpoint_labels_anew(label, tmp_path, small_checkpoint):
+    import shutil
+
+    corpus = speak(tmp_path / "corpus", ["a.wav", "b.wav"])
+    label(corpus)
+    other = shutil.copytree(small_checkpoint, tmp_path / "other")
+    config = json.loads((other / "config.json").read_text()) | {"layer_norm_eps": 1e-4}
+    (other / "config.json").write_text(json.dumps(config))
+    assert label(corpus, model=str(other)).to_do == 2
+    result = table(label)
+    assert result.index.is_unique
+    assert set(result["model"]) == {str(other)}
+
+
+def test_manifest_columns_ride_along(label, tmp_path):
+    speak(tmp_path / "audio", ["a.wav", "b.wav"])
+    manifest = tmp_path / "calls.csv"
+    manifest.write_text("agent,path\n007,audio/a.wav\n九,audio/b.wav\n")
+    label(manifest)
+    assert list(table(label)["agent"].items()) == [("audio/a.wav", "007"), ("audio/b.wav", "九")]
+    assert set(table(label)["status"]) == {"ok"}
+
+
+def test_all_segments(label, tmp_path, small_card):
+    samples = speech_like(14, seed=3)
+    write_audio(tmp_path / "corpus" / "long.wav", samples)
+    label(tmp_path / "corpus", segments="all")
+    parts = [samples[:96000], samples[96000:192000], samples[192000:]]
+    pcm16 = [np.round(part * 32768).clip(-32768, 32767) / np.float32(32768) for part in parts]
+    expected = np.average(
+        [small_card.scores_of(part.astype(np.float32)) for part in pcm16],
+        axis=0,
+        weights=[len(part) for part in parts],
+    )
+    scores = table(label).filter(like="score_").to_numpy()[0]
+    np.testing.assert_allclose(scores, expected, atol=1e-3)
+
+
+def test_what_kills_its_process_gets_a_row_and_takes_nobody_with_it(label, tmp_path):
+    names = [f"{n}.wav" for n in range(20)] + ["kills.wav", "kills-too.wav"]
+    corpus = speak(tmp_path / "corpus", names)
+    label(corpus)
+    result = table(label)
+    assert len(result) == 22
+    crashed = result[result["status"] == "crashed"]
+    assert sorted(map(os.path.basename, crashed.index)) == ["kills-too.wav", "kills.wav"]
+    assert (result["status"] == "ok").sum() == 20
+    assert label(corpus).to_do == 0  # and it is not tried again until it changes
+
+
+def test_a_bug_stops_the_run_and_keeps_what_is_labelled(label, tmp_path):
+    corpus = speak(tmp_path / "corpus", [f"{n}.wav" for n in range(8)] + ["bug.wav"])
+    with pytest.raises(RunError, match="ZeroDivisionError: a bug"):
+        label(corpus)
+    assert not (label.output / "_runs").exists()
+
+
+def test_too_many_failures(label, tmp_path):
+    corpus = speak(tmp_path / "corpus", ["a.wav", "b.wav"])
+    (corpus / "c.wav").touch()
+    label(corpus, max_failed_fraction=0.34)
+    for _ in range(2):  # also when everything was done before
+        with pytest.raises(RunError, match="1 of 3 recordings have no label"):
+            label(corpus, max_failed_fraction=0.33)
+    assert len(table(label)) == 3
+
+
+def test_nothing_to_label(label, tmp_path):
+    (tmp_path / "corpus").mkdir()
+    with pytest.raises(CorpusError, match="no recordings"):
+        label(tmp_path / "corpus")
+    assert not label.output.exists()
+
+
+def command(corpus, output, checkpoint, *more):
+    flags = ["--input", corpus, "--output", output, "--model", checkpoint, "--precision", "fp32"]
+    return [sys.executable, "-m", "jobs.label", *map(str, flags), *more]
+
+
+def test_killed_at_any_moment_and_typed_again(tmp_path, small_checkpoint):
+    corpus = speak(tmp_path / "corpus", [f"{n:03}.wav" for n in range(300)])
+    output = tmp_path / "labels"
+    argv = command(corpus, output, small_checkpoint, "--part-seconds", "0.2", "--batch-size", "1")
+    job = subprocess.Popen(argv, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(output.glob("*.parquet")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    job.kill()
+    job.wait()
+    parts = list(output.glob("*.parquet"))
+    labeled = sum(len(pd.read_parquet(part)) for part in parts)  # each part is readable
+    assert 0 < labeled < 300
+    assert not (output / "_runs").exists()
+    subprocess.run(argv, check=True, capture_output=True)
+    result = pd.read_parquet(output)
+    assert result["path"].is_unique
+    assert len(result) == 300
+    (report,) = [json.loads(path.read_text()) for path in (output / "_runs").glob("*.json")]
+    assert report["done_before"] == labeled
+
+
+def test_the_command_as_typed(tmp_path, small_checkpoint):
+    corpus = speak(tmp_path / "corpus", ["a.wav"])
+    done = subprocess.run(
+        command(corpus, tmp_path / "labels", small_checkpoint),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "1 recordings" in done.stdout
+    assert "cpu fp32: 1 of 1 recordings, 0 failed" in done.stderr
+    assert "ray" not in done.stderr.lower(), "Ray's own noise"
+    bad = subprocess.run(
+        command(tmp_path / "nowhere", tmp_path / "other", small_checkpoint),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert bad.returncode == 2
+    assert bad.stderr.startswith(f"error: --input {tmp_path}/nowhere: there is no such")
+    assert bad.stderr.count("\n") == 1
+    assert not (tmp_path / "other").exists()

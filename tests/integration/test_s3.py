@@ -1,0 +1,497 @@
+"""A corpus on a real S3 server: labelled, killed and resumed, refused, read a few ranges at a time.
+
+The jobs run as users run them, in processes of their own, and find the server by the standard
+variables alone.
+"""
+
+import errno
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import fsspec
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+import s3fs
+import seaweed
+import soundfile
+import tenacity
+
+from ser_core.audio import decode
+from ser_core.checkpoint import load_checkpoint
+from ser_core.classifier import Classifier
+from ser_core.errors import RecordingError, Status
+from ser_core.fetch import open_recording
+from ser_core.storage import filesystem, list_files
+
+ROOT = Path(__file__).parents[2]
+MIB = 1 << 20
+JOB_SECONDS = 200.0  # one takes 25 on two cores, most of it Ray's start
+FIRST_PART_SECONDS = 120.0
+LEFTOVERS_SECONDS = 60.0
+
+
+# ---- the corpus ----------------------------------------------------------------------------------
+
+
+def speech(seconds: float, rate: int = 16_000, channels: int = 1, seed: int = 0) -> np.ndarray:
+    """A hum with syllables and noise, shape ``(samples, channels)``; no two seeds sound alike."""
+    random = np.random.default_rng(seed)
+    time_ = np.arange(round(seconds * rate))[:, None] / rate
+    hum = np.sin(2 * np.pi * random.uniform(80, 400) * time_)
+    syllables = np.clip(np.sin(2 * np.pi * random.uniform(2, 6) * time_), 0, None)
+    noise = random.standard_normal((len(time_), channels))
+    return (
+        (0.3 * hum * syllables + random.uniform(0.01, 0.2) * noise).astype(np.float32).clip(-1, 1)
+    )
+
+
+def encoded(form: str, samples: np.ndarray, rate: int = 16_000, **options: Any) -> bytes:
+    """A recording as a file's bytes."""
+    buffer = io.BytesIO()
+    with soundfile.SoundFile(
+        buffer, "w", rate, samples.shape[1], format=form.upper(), **options
+    ) as file:
+        for start in range(0, len(samples), 4000):  # libsndfile dies of a long Ogg in one call
+            file.write(samples[start : start + 4000])
+    return buffer.getvalue()
+
+
+# What a URL, a shell or a glob would take for something else.
+ODD_NAMES = (
+    "中文/你好 世界.wav",
+    "a b.wav",
+    "a+b.wav",
+    "a b+c.wav",
+    "a#b.wav",
+    "100%.wav",
+    "a%20b.wav",
+    "what?.wav",
+    "[1] *.wav",
+    "a&b=c;d.wav",
+    "UPPER.WAV",
+    "e\u0301.wav",  # é in two code points, as macOS writes it
+    "\u00e9.wav",  # é in one
+)
+LARGE = {
+    "large/minute.wav": ("wav", speech(60, seed=101), 16_000, {}),
+    "large/minute.flac": ("flac", speech(60, seed=102), 16_000, {}),
+    "large/minute.ogg": ("ogg", speech(60, 44_100, 2, seed=103), 44_100, {}),
+    "large/minute.mp3": ("mp3", speech(60, 44_100, 2, seed=104), 44_100, {}),
+    # Heard to their end: their last request meets the end of the object.
+    "large/short.wav": ("wav", speech(2, 96_000, 2, seed=105), 96_000, {"subtype": "FLOAT"}),
+    "large/short.flac": ("flac", speech(4, 96_000, 2, seed=106), 96_000, {"subtype": "PCM_24"}),
+}
+BROKEN = {
+    "x.wav": b"this is no audio " * 100,
+    "y.wav": b"",
+    "large/junk.wav": b"no audio " * 200_000,
+}
+SKIPPED = ("_hidden/a.wav", "plain/_part/b.wav", ".dot.wav", "plain/.dot.wav", "notes.txt")
+
+
+def audible() -> dict[str, bytes]:
+    """The recordings that have a label, by their key below the corpus."""
+    files = {}
+    for number in range(16):
+        form = ("wav", "flac", "ogg", "mp3")[number % 4]
+        samples = speech(0.4 + 0.45 * number, seed=number)
+        files[f"plain/speaker {number % 3}/{number}.{form}"] = encoded(form, samples)
+    for number, name in enumerate(ODD_NAMES):
+        files[name] = encoded("wav", speech(1, seed=50 + number))
+    return files | {
+        name: encoded(form, samples, rate, **options)
+        for name, (form, samples, rate, options) in LARGE.items()
+    }
+
+
+def upload(prefix: str, files: Mapping[str, bytes]) -> None:
+    s3fs.S3FileSystem().pipe({f"{prefix}/{name}": data for name, data in files.items()})
+
+
+def local_scores(checkpoint: Path, files: Mapping[str, bytes]) -> tuple[list[str], np.ndarray]:
+    """The labels and the scores of the same bytes, without storage, Ray or a batch."""
+    loaded = load_checkpoint(str(checkpoint))
+    classifier = Classifier(loaded, "fp32", batch_size=1)
+    waveforms = [decode(io.BytesIO(data)).waveform for data in files.values()]
+    scores = classifier.scores(waveforms)
+    return [loaded.labels[best] for best in scores.argmax(axis=1)], scores
+
+
+# ---- the job -------------------------------------------------------------------------------------
+
+
+def command(**flags: Any) -> list[str]:
+    pairs = [(f"--{name.replace('_', '-')}", str(value)) for name, value in flags.items()]
+    return [sys.executable, "-m", "jobs.label", *(word for pair in pairs for word in pair)]
+
+
+def surroundings(**changed: str) -> dict[str, str]:
+    """This process's variables, without a cluster that it may know of."""
+    return {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | changed
+
+
+def label(changed: Mapping[str, str] | None = None, **flags: Any) -> subprocess.CompletedProcess:
+    env = surroundings(**(changed or {}))
+    return subprocess.run(
+        command(**flags),
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=JOB_SECONDS,
+        check=False,
+    )
+
+
+def names_in(folder: str) -> list[str]:
+    fs = s3fs.S3FileSystem()
+    fs.invalidate_cache()
+    return sorted(name.removeprefix(f"{folder}/".removeprefix("s3://")) for name in fs.find(folder))
+
+
+def reports(output: str) -> list[dict[str, Any]]:
+    fs = s3fs.S3FileSystem()
+    runs = [name for name in names_in(output) if name.startswith("_runs/")]
+    assert all(name.endswith(".json") for name in runs)
+    return [json.loads(fs.cat_file(f"{output}/{name}")) for name in runs]
+
+
+# ---- a corpus in, labels out ---------------------------------------------------------------------
+
+
+class Corpus(NamedTuple):
+    uri: str
+    files: dict[str, bytes]  # those that have a label
+
+
+class Labeled(NamedTuple):
+    corpus: str
+    files: dict[str, bytes]
+    output: str
+    rows: pd.DataFrame  # by path
+
+
+@pytest.fixture(scope="module")
+def corpus(bucket) -> Corpus:
+    uri, files = f"{bucket}/corpus", audible()
+    upload(uri, files | BROKEN | dict.fromkeys(SKIPPED, files["a b.wav"]))
+    upload(f"{bucket}/corpus-2", {"neighbour.wav": files["a b.wav"]})
+    return Corpus(uri, files)
+
+
+@pytest.fixture(scope="module")
+def labeled(bucket, corpus, small_checkpoint) -> Labeled:
+    output = f"{bucket}/labels"
+    done = label(input=corpus.uri, output=output, model=small_checkpoint, precision="fp32")
+    assert done.returncode == 0, done.stderr
+    return Labeled(*corpus, output, pd.read_parquet(output).set_index("path"))
+
+
+def test_every_listed_file_has_one_row(labeled):
+    listed = [f"{labeled.corpus}/{name}" for name in [*labeled.files, *BROKEN]]
+    assert sorted(labeled.rows.index) == sorted(listed)
+
+
+def test_scores_are_those_of_the_same_bytes_at_hand(labeled, small_checkpoint):
+    labels, scores = local_scores(small_checkpoint, labeled.files)
+    rows = labeled.rows.loc[[f"{labeled.corpus}/{name}" for name in labeled.files]]
+    problems = rows[rows["status"] != "ok"]
+    assert problems.empty, problems["error"].to_dict()
+    assert rows["label"].tolist() == labels
+    columns = [name for name in rows.columns if name.startswith("score_")]
+    np.testing.assert_allclose(rows[columns], scores, atol=1e-5)
+    np.testing.assert_allclose(rows["score"], scores.max(axis=1), atol=1e-5)
+    assert np.ptp(scores, axis=0).max() > 1e-3  # else a row could have another's scores
+
+
+def test_files_that_are_no_audio_say_so(labeled):
+    status = {name: labeled.rows.loc[f"{labeled.corpus}/{name}", "status"] for name in BROKEN}
+    assert status == {"x.wav": "decode_error", "y.wav": "empty", "large/junk.wav": "decode_error"}
+
+
+def test_folder_reads_as_one_table(labeled):
+    table = ds.dataset(labeled.output.removeprefix("s3://"), filesystem=s3fs.S3FileSystem())
+    assert table.count_rows() == len(labeled.rows)
+    assert table.schema.field("labeled_at").type == pa.timestamp("us", tz="UTC")
+
+
+def test_report_says_that_the_run_is_complete(labeled):
+    (report,) = reports(labeled.output)
+    assert report["listed"] == len(labeled.rows)
+    assert report["by_status"] == labeled.rows["status"].value_counts().to_dict()
+    parts = [name for name in names_in(labeled.output) if not name.startswith("_runs/")]
+    assert parts
+    assert all(name.startswith("part-") and name.endswith(".parquet") for name in parts)
+
+
+# ---- checkpoint and manifest there too -----------------------------------------------------------
+
+
+def test_checkpoint_and_manifest_by_uri(bucket, small_checkpoint):
+    files = {
+        name: encoded("wav", speech(1, seed=n)) for n, name in enumerate(["1.wav", "二 +.wav"])
+    }
+    upload(f"{bucket}/calls", files)
+    elsewhere = encoded("flac", speech(2, seed=9))
+    upload(f"{bucket}/elsewhere", {"3.flac": elsewhere})
+    upload(f"{bucket}/model", {f.name: f.read_bytes() for f in small_checkpoint.iterdir()})
+    paths = [*files, f"{bucket}/elsewhere/3.flac", "gone.wav"]
+    extra = {"speaker": ["007", "王", None, "x"], "turn": pa.array([1, 2, 3, None], pa.int64())}
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({"path": paths, **extra}), buffer)
+    upload(f"{bucket}/calls", {"calls.parquet": buffer.getvalue()})
+
+    where = {"input": f"{bucket}/calls/calls.parquet", "output": f"{bucket}/manifest-labels"}
+    done = label(**where, model=f"{bucket}/model", precision="fp32")
+    assert done.returncode == 0, done.stderr
+
+    rows = ds.dataset(where["output"].removeprefix("s3://"), filesystem=s3fs.S3FileSystem())
+    rows = rows.to_table().sort_by("turn").to_pylist()  # null comes last
+    assert [row["path"] for row in rows] == paths
+    assert [row["speaker"] for row in rows] == extra["speaker"]
+    assert [row["status"] for row in rows] == ["ok", "ok", "ok", "not_found"]
+    assert {row["model"] for row in rows} == {f"{bucket}/model"}
+    labels, scores = local_scores(small_checkpoint, {**files, "3.flac": elsewhere})
+    assert [row["label"] for row in rows[:3]] == labels
+    np.testing.assert_allclose([r["score"] for r in rows[:3]], scores.max(axis=1), atol=1e-5)
+
+
+# ---- killed and typed again ----------------------------------------------------------------------
+
+
+def descendants(pid: int) -> list[int]:
+    listing = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, check=True)
+    parents = dict(map(int, line.split()) for line in listing.stdout.splitlines())
+    found = [pid]
+    for parent in found:  # grows while it is walked
+        found += [child for child, of in parents.items() if of == parent]
+    return found[1:]
+
+
+def is_running(pid: int) -> bool:
+    state = subprocess.run(
+        ["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False
+    )
+    return state.stdout.strip()[:1] not in ("", "Z")
+
+
+def wait_for(condition: Callable[[], Any], seconds: float) -> Any:
+    """The condition's first true value, or its last one."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return value
+
+
+def kill_when_a_part_is_there(job: subprocess.Popen, output: str) -> None:
+    """SIGKILL for the driver, and then the end of what Ray had started for it."""
+    started: list[int] = []
+    try:
+        assert wait_for(lambda: names_in(output) or job.poll() is not None, FIRST_PART_SECONDS)
+        started = descendants(job.pid)
+        assert job.poll() is None, "it ended before it could be killed"
+    finally:
+        job.send_signal(signal.SIGKILL)
+        job.wait()
+        wait_for(lambda: not any(map(is_running, started)), LEFTOVERS_SECONDS)
+        for pid in filter(is_running, started):
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_killed_run_goes_on_where_it_was(bucket, small_checkpoint, tmp_path):
+    corpus, output = f"{bucket}/many", f"{bucket}/many-labels"
+    upload(corpus, {f"{n:03}.wav": encoded("wav", speech(0.05, seed=n)) for n in range(600)})
+    flags = {"input": corpus, "output": output, "model": small_checkpoint, "part_seconds": 1}
+    flags |= {"batch_size": 1, "precision": "fp32"}
+    with (tmp_path / "log").open("wb") as log:
+        job = subprocess.Popen(
+            command(**flags), cwd=ROOT, env=surroundings(), stdout=log, stderr=log
+        )
+        kill_when_a_part_is_there(job, output)
+
+    fs = s3fs.S3FileSystem()
+    parts = {name: fs.cat_file(f"{output}/{name}") for name in names_in(output)}
+    kept = pd.concat([pd.read_parquet(io.BytesIO(part)) for part in parts.values()])
+    assert not reports(output)
+    assert 0 < len(kept) < 600
+
+    done = label(**flags)
+    assert done.returncode == 0, done.stderr
+    rows = pd.read_parquet(output).set_index("path")
+    assert len(rows) == 600
+    assert rows.index.is_unique
+    assert (rows["status"] == "ok").all()
+    (report,) = reports(output)
+    assert report["done_before"] == len(kept)
+    assert report["recordings"] == 600 - len(kept)
+    assert (rows.loc[kept["path"], "labeled_at"].to_numpy() == kept["labeled_at"].to_numpy()).all()
+
+
+# ---- refused -------------------------------------------------------------------------------------
+
+WRONG = {
+    "wrong secret": "the_secret",
+    "no such bucket": "--input",
+    "no recordings": "--input",
+    "no bucket for the output": "--output",
+    "nobody answers": "--input",
+}
+
+
+@pytest.fixture(scope="module")
+def refused(bucket, small_checkpoint) -> dict[str, subprocess.CompletedProcess]:
+    """The commands that cannot run as written, two at a time."""
+    upload(f"{bucket}/one", {"1.wav": encoded("wav", speech(1))})
+    upload(f"{bucket}/texts", {"1.txt": b"text"})
+    one, output, nowhere = f"{bucket}/one", f"{bucket}/refused", "s3://no-such-bucket"
+    silent = f"http://{seaweed.HOST}:{seaweed.free_block()}"
+    wrong_secret = seaweed.environment(os.environ["AWS_ENDPOINT_URL"], "another")
+    calls = [
+        (wrong_secret, one, output),
+        ({}, f"{nowhere}/one", output),
+        ({}, f"{bucket}/texts", output),
+        ({}, one, f"{nowhere}/labels"),
+        ({"AWS_ENDPOINT_URL": silent}, one, output),
+    ]
+    with ThreadPoolExecutor(2) as pool:
+        results = pool.map(
+            lambda call: label(call[0], input=call[1], output=call[2], model=small_checkpoint),
+            calls,
+        )
+        return dict(zip(WRONG, results, strict=True))
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_refused_in_one_line(refused, what):
+    done = refused[what]
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert what == "wrong secret" or WRONG[what] in line
+
+
+def test_refused_commands_write_nothing(refused, bucket):
+    assert refused
+    assert not names_in(f"{bucket}/refused")
+    assert not s3fs.S3FileSystem().exists("no-such-bucket")
+
+
+# ---- one recording -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [None, 1000, 2 * MIB])
+def test_deleted_object_is_not_found(bucket, size):
+    uri = f"{bucket}/deleted.wav"
+    upload(bucket, {"deleted.wav": encoded("wav", speech(1))})
+    s3fs.S3FileSystem().rm_file(uri)
+    with pytest.raises(RecordingError) as caught, open_recording(uri, size) as handle:
+        decode(handle)
+    assert caught.value.status is Status.NOT_FOUND
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_large_recording_is_read_to_its_end(corpus, name):
+    uri, data = f"{corpus.uri}/{name}", corpus.files[name]
+    with open_recording(uri, len(data)) as handle:
+        remote = decode(handle, whole=True)
+    local = decode(io.BytesIO(data), whole=True)
+    assert remote.duration == local.duration
+    np.testing.assert_array_equal(remote.waveform, local.waveform)
+
+
+@pytest.mark.parametrize("form", ["wav", "mp3"])
+def test_long_recording_takes_few_small_requests(bucket, form, monkeypatch):
+    options = {"mp3": {"bitrate_mode": "CONSTANT", "compression_level": 0.0}}.get(form, {})
+    minute = speech(60)
+    data = encoded(form, np.concatenate([minute] * 10), **options)
+    upload(bucket, {f"long.{form}": data})
+    uri = f"{bucket}/long.{form}"
+    fetched: list[int] = []
+    fs = filesystem(uri)
+    cat_file = fs.cat_file
+
+    def counted(*args: Any, **kwargs: Any) -> bytes:
+        content = cat_file(*args, **kwargs)
+        fetched.append(len(content))
+        return content
+
+    monkeypatch.setattr(fs, "cat_file", counted)
+    with open_recording(uri, len(data)) as handle:
+        recording = decode(handle)
+    assert recording.duration == pytest.approx(600, abs=0.2)
+    assert len(recording.waveform) == 96_000
+    assert 1 <= len(fetched) <= 6
+    assert sum(fetched) < 0.05 * len(data)
+
+
+class Busy(fsspec.AbstractFileSystem):
+    """A store that answers 503 so many times before it answers."""
+
+    protocol = "busy"
+    data = encoded("wav", speech(1))
+    trouble: Exception
+    times: float = 0
+    calls: int = 0
+
+    def cat_file(self, path, start=None, end=None, **_):  # noqa: ARG002
+        Busy.calls += 1
+        if Busy.calls <= Busy.times:
+            raise Busy.trouble
+        return self.data[start:end]
+
+
+@pytest.fixture(
+    params=[OSError(errno.EBUSY, "Please reduce your request rate."), RuntimeError("no route")],
+    ids=["OSError", "an error of the client's own"],
+)
+def busy(request, monkeypatch) -> list[float]:
+    """A store that will be busy; the pauses that are asked for, which take no time here."""
+    fsspec.register_implementation("busy", Busy, clobber=True)
+    pauses: list[float] = []
+    monkeypatch.setattr(Busy, "trouble", request.param, raising=False)
+    monkeypatch.setattr(Busy, "calls", 0)
+    monkeypatch.setattr(tenacity.nap.time, "sleep", pauses.append)
+    return pauses
+
+
+def test_passing_trouble_is_waited_out(busy, monkeypatch):
+    monkeypatch.setattr(Busy, "times", 2)
+    with open_recording("busy://x.wav", len(Busy.data)) as handle:
+        assert decode(handle).duration == 1.0
+    assert Busy.calls == 3
+    assert len(busy) == 2
+
+
+def test_lasting_trouble_is_unavailable(busy, monkeypatch):
+    monkeypatch.setattr(Busy, "times", np.inf)
+    with pytest.raises(RecordingError) as caught, open_recording("busy://x.wav", 10):
+        pass
+    assert caught.value.status is Status.UNAVAILABLE
+    assert str(Busy.trouble.args[-1]) in str(caught.value)
+    assert len(busy) == Busy.calls - 1 >= 1
+
+
+# ---- listing -------------------------------------------------------------------------------------
+
+
+def test_all_pages_are_listed_and_none_kept(bucket):
+    names = {f"{n % 7}/{n:04}.wav" for n in range(1100)}
+    upload(f"{bucket}/pages", dict.fromkeys(names, b"x"))
+    s3fs.S3FileSystem.clear_instance_cache()
+    entries = list(list_files(f"{bucket}/pages", lambda path: path.endswith(".wav")))
+    assert sorted(entry.path for entry in entries) == sorted(f"{bucket}/pages/{n}" for n in names)
+    assert {entry.size for entry in entries} == {1}
+    assert not list(filesystem(bucket).dircache)

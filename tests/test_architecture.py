@@ -1,0 +1,79 @@
+"""Imports only go down, and ray and torch stay where they belong."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+LEVELS = [
+    {"errors", "emotions", "schema"},
+    {"audio", "storage"},
+    {"checkpoint", "fetch", "manifest", "output"},
+    {"model", "blocks"},
+    {"classifier"},
+    {"pipeline", "progress"},
+    {"labeling"},
+]
+RAY = {"pipeline"}
+TORCH = {"checkpoint", "model", "classifier"}
+
+
+def imports(path):
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+MODULES = sorted(path.stem for path in (ROOT / "ser_core").glob("*.py") if path.stem != "__init__")
+
+
+def test_every_module_has_a_level():
+    assert set(MODULES) == set().union(*LEVELS)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_go_down(module):
+    level = next(i for i, names in enumerate(LEVELS) if module in names)
+    below = set().union(*LEVELS[:level])
+    ours = {
+        name.removeprefix("ser_core.").split(".")[0]
+        for name in imports(ROOT / "ser_core" / f"{module}.py")
+        if name.startswith("ser_core.")
+    }
+    assert ours <= below, f"{module} imports {ours - below} of its own level or above"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_ray_and_torch_stay_where_they_belong(module):
+    tops = {name.split(".")[0] for name in imports(ROOT / "ser_core" / f"{module}.py")}
+    assert ("ray" in tops) <= (module in RAY)
+    assert ("torch" in tops or "transformers" in tops) <= (module in TORCH)
+
+
+@pytest.mark.parametrize("module", ["ser_core.pipeline", "ser_core.blocks"])
+def test_a_process_that_decodes_loads_no_torch(module):
+    code = f"import sys, {module}; sys.exit('torch' in sys.modules or 'librosa' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_classifier_runs_without_ray_and_librosa():
+    code = (
+        "import sys, ser_core.classifier;sys.exit('ray' in sys.modules or 'librosa' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_sizes_stay_small():
+    for path in [*(ROOT / "ser_core").glob("*.py"), *(ROOT / "jobs").glob("*.py")]:
+        source = path.read_text()
+        assert source.count("\n") <= 320, f"{path.name} is long"
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno - node.lineno < 50, f"{path.name}: {node.name} is long"
