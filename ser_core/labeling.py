@@ -24,7 +24,7 @@ from ser_core.schema import INDEX, output_schema, plan_schema
 
 DEFAULT_MODEL = "xmj2002/hubert-base-ch-speech-emotion-recognition"
 _PACKAGES = ("ser-batch", "ray", "torch", "transformers", "pyarrow", "soundfile", "soxr", "av")
-_CRASHED = "the process that read it died, twice"
+_CRASHED = "the process that read it died each time, also when it read nothing else"
 
 
 class LabelConfig(BaseModel):

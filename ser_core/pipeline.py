@@ -174,6 +174,7 @@ class Pipeline:
                 fn_args=(self.blocks,),
                 batch_format="pyarrow",
                 batch_size=rows,
+                max_retries=1,  # then it is left out, and swept again alone
                 **decoder,
             )
             .map_batches(
