@@ -26,9 +26,10 @@ def ray_session():
         decode_one = ser_core.blocks.decode_one
 
         def sabotaged(location, size, whole):
-            if "kills" in location:
+            name = os.path.basename(location)
+            if "kills" in name:
                 os.kill(os.getpid(), signal.SIGKILL)
-            if "bug" in location:
+            if "bug" in name:
                 raise ZeroDivisionError("a bug")
             return decode_one(location, size, whole)
 
