@@ -41,8 +41,11 @@ class Output:
         """What has a lasting row made by this model.
 
         Raises:
-            OutputError: the folder holds something else than parts of this schema.
+            OutputError: the folder cannot be used, or holds something else than such parts.
         """
+        problem = self.folder.why_unusable()
+        if problem:
+            raise OutputError(f"--output {self.folder.uri}: {problem}")
         self.folder.remove_leftovers()
         found: dict[bool, list[pa.Array]] = {True: [], False: []}
         for _, table in self._read_parts(_IDENTITY):

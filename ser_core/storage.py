@@ -206,6 +206,24 @@ class Folder:
         self.fs = filesystem(uri)
         self.root = local_path(uri) if is_local(uri) else self.fs._strip_protocol(self.uri)
 
+    def why_unusable(self) -> str | None:
+        """What keeps files from being written here, as far as can be told without writing."""
+        if is_local(self.uri):
+            nearest = self.root
+            while not os.path.lexists(nearest):
+                nearest = os.path.dirname(nearest)
+            if not os.path.isdir(nearest):
+                return f"{nearest} is not a folder"
+            return None if os.access(nearest, os.W_OK) else f"{nearest} may not be written to"
+        try:
+            self.names()
+            bucket = self.root.split("/", 1)[0]
+            if _OBJECT_STORES & set(_protocols(self.fs)) and bucket and not self.fs.exists(bucket):
+                return f"there is no bucket {bucket}"
+        except Exception as error:  # remote file systems share no base for what they raise
+            return str(error) or repr(error)
+        return None
+
     def names(self, subfolder: str = "") -> list[str]:
         """The names of the files directly in it, none if it does not exist yet."""
         path = f"{self.root}/{subfolder}" if subfolder else self.root

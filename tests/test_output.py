@@ -117,6 +117,13 @@ def test_other_columns_are_refused_before_anything_is_written(output, tmp_path):
         other.done("m1")
 
 
+def test_an_output_that_cannot_be_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    for where in (tmp_path / "file", tmp_path / "file" / "labels"):
+        with pytest.raises(OutputError, match="is not a folder"):
+            Output(str(where), SCHEMA).done("m1")
+
+
 def test_a_file_that_is_no_part_is_named(output):
     output.write_part(rows("a"))
     (name,) = os.listdir(output.folder.uri)
