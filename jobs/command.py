@@ -82,8 +82,8 @@ def _flags_of(config_class: type[Config]) -> type[Config]:
         )
 
         @classmethod
-        def settings_customise_sources(
-            cls, _: type[BaseSettings], init_settings: Any, **__: Any
+        def settings_customise_sources(  # type: ignore[override]
+            cls, _: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **__: Any
         ) -> tuple[PydanticBaseSettingsSource, ...]:
             return (init_settings,)  # and nothing from the environment
 

@@ -114,15 +114,16 @@ _UNKNOWN_SIZE = 0x7FFF0000
 
 def _promised_frames(file: soundfile.SoundFile, handle: BinaryIO) -> int | None:
     """How many frames the header promises, or None if it does not say."""
+    frames: int = file.frames
     if file.format == "MP3":
         # Only the tag that encoders write into the first frame counts frames; else it's a guess.
         handle.seek(0)
         start = handle.read(4096)
-        return file.frames if b"Xing" in start or b"Info" in start else None
+        return frames if b"Xing" in start or b"Info" in start else None
     shortened = _SHORTENED.search(file.extra_info)
     if shortened and int(shortened[2]) < int(shortened[1]) < _UNKNOWN_SIZE:
-        return round(file.frames * int(shortened[1]) / max(int(shortened[2]), 1))
-    return file.frames
+        return round(frames * int(shortened[1]) / max(int(shortened[2]), 1))
+    return frames
 
 
 # Containers whose header states a duration; for others FFmpeg guesses one from the bit rate.
@@ -181,7 +182,8 @@ def _refuse_truncated(promised: float, got: float) -> None:
 
 def _mono(samples: np.ndarray) -> np.ndarray:
     """The mean over channels, shape ``(channels, num_samples)`` → ``(num_samples,)``."""
-    return samples[0] if len(samples) == 1 else np.mean(samples, axis=0)
+    mixed: np.ndarray = samples[0] if len(samples) == 1 else np.mean(samples, axis=0)
+    return mixed
 
 
 def _resample(samples: np.ndarray, rate: int) -> np.ndarray:

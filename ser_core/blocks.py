@@ -67,7 +67,9 @@ class Blocks:
         heard = waveforms.is_valid().to_numpy(zero_copy_only=False)
         table = np.full((len(decoded), len(self.labels)), np.nan, np.float32)
         if heard.any():
-            table[heard] = scores([_samples(waveforms, row) for row in np.flatnonzero(heard)])
+            table[heard] = scores(
+                [_samples(waveforms, row) for row in np.flatnonzero(heard).tolist()]
+            )
         columns = {name: decoded[name] for name in decoded.column_names if name != WAVEFORM.name}
         for name, column in zip(score_columns(self.labels), table.T, strict=True):
             columns[name] = pa.array(column, mask=~heard)

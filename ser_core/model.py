@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
-from transformers import AutoConfig, AutoModelForAudioClassification, HubertModel, PretrainedConfig
+from transformers import AutoConfig, AutoModelForAudioClassification, HubertConfig, HubertModel
 from transformers.models.hubert.modeling_hubert import HubertPreTrainedModel
 
 from ser_core.checkpoint import Checkpoint
@@ -20,7 +20,7 @@ _NAMED_KEYS = 4  # of the keys that do not fit, so many are named
 class HubertClassificationHead(nn.Module):
     """The card's head: dense → tanh → dropout → out_proj, over the mean of all frames."""
 
-    def __init__(self, config: PretrainedConfig) -> None:
+    def __init__(self, config: HubertConfig) -> None:
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
         self.dropout = nn.Dropout(config.classifier_dropout)
@@ -32,10 +32,10 @@ class HubertClassificationHead(nn.Module):
         return logits
 
 
-class HubertForSpeechClassification(HubertPreTrainedModel):  # type: ignore[misc]
+class HubertForSpeechClassification(HubertPreTrainedModel):
     """The model card's network: HuBERT, the mean over its frames, the card's head."""
 
-    def __init__(self, config: PretrainedConfig) -> None:
+    def __init__(self, config: HubertConfig) -> None:
         super().__init__(config)
         self.hubert = HubertModel(config)
         self.classifier = HubertClassificationHead(config)

@@ -9,13 +9,16 @@ import logging
 import math
 import os
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext
+from ray.util.annotations import RayDeprecationWarning
 
 from ser_core.blocks import Blocks
 from ser_core.errors import RunError
@@ -30,6 +33,9 @@ if TYPE_CHECKING:  # processes that only decode do without torch
 _CLASSIFIER_CPUS = 0.9
 _DECODER_CPUS = 0.1
 _CLASSIFIER_BYTES = 3 << 30  # of memory: the full-size model and one batch on a CPU, rounded up
+# A decoding task whose process dies; it is left out then, and swept again. Ray Data's own default
+# is to try for ever. Ray 2.64 takes this setting away: see the range in pyproject.toml.
+_RETRIED_ONCE = {"max_retries": 1}
 _RECORDINGS_PER_GPU = 20_000  # an H100 takes seconds for them, a machine to start takes minutes
 _RECORDINGS_PER_CORE = (
     16  # likewise: a core labels them in the seconds that its actor takes to start
@@ -59,21 +65,39 @@ class Resources:
 def connect(verbose: bool) -> None:
     """Joins the cluster that ``RAY_ADDRESS`` names, or starts Ray on this machine."""
     if not ray.is_initialized():
-        if not verbose:
-            os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # of its C++ core, on stderr
         # "local": never join a cluster that merely happens to run on this machine.
-        ray.init(
-            address=os.environ.get("RAY_ADDRESS", "local"),
-            include_dashboard=None if "RAY_ADDRESS" in os.environ else False,
-            log_to_driver=verbose,
-            logging_level=logging.INFO if verbose else logging.ERROR,
-        )
+        address = os.environ.get("RAY_ADDRESS", "local")
+        dashboard = None if "RAY_ADDRESS" in os.environ else False
+        if verbose:
+            ray.init(address=address, include_dashboard=dashboard)
+        else:
+            os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # of its C++ core, on stderr
+            with _silenced_stderr():  # where that core announces that it has read the line above
+                ray.init(
+                    address=address,
+                    include_dashboard=dashboard,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                )
     context = DataContext.get_current()  # read when a dataset is made, ignored afterwards
     context.max_errored_blocks = -1  # what died is swept again; bugs come as rows
     context.enable_progress_bars = verbose
     context.print_on_execution_start = verbose
     if not verbose:
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+        warnings.filterwarnings("ignore", category=RayDeprecationWarning)
+
+
+@contextmanager
+def _silenced_stderr() -> Iterator[None]:
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def choose_resources(recordings: int, whole: bool) -> Resources:
@@ -158,11 +182,11 @@ class Pipeline:
 
     def _dataset(self, plan: list[pa.Table], rows: int) -> ray.data.Dataset:
         if self.resources.on_gpu:
-            decoder: dict[str, Any] = {"num_cpus": 1}
+            decoder: dict[str, Any] = _RETRIED_ONCE | {"num_cpus": 1}
             classifier: dict[str, Any] = {"num_gpus": 1, "num_cpus": 0}
             rows_per_call, num_threads = _ROWS_PER_CALL_ON_GPU, None
         else:
-            decoder = {"num_cpus": _DECODER_CPUS}
+            decoder = _RETRIED_ONCE | {"num_cpus": _DECODER_CPUS}
             classifier = {"num_cpus": _CLASSIFIER_CPUS}
             rows_per_call, num_threads = rows, 1
         # Cut here: Ray Data's own repartition asks for a whole core, which classifiers may hold.
@@ -174,7 +198,6 @@ class Pipeline:
                 fn_args=(self.blocks,),
                 batch_format="pyarrow",
                 batch_size=rows,
-                max_retries=1,  # then it is left out, and swept again alone
                 **decoder,
             )
             .map_batches(

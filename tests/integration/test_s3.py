@@ -38,9 +38,7 @@ from ser_core.storage import filesystem, list_files
 
 ROOT = Path(__file__).parents[2]
 MIB = 1 << 20
-JOB_SECONDS = 200.0  # one takes 25 on two cores, most of it Ray's start
-FIRST_PART_SECONDS = 120.0
-LEFTOVERS_SECONDS = 60.0
+JOB_SECONDS = 300.0  # one takes 25 on two idle cores, most of it Ray's start
 
 
 # ---- the corpus ----------------------------------------------------------------------------------
@@ -300,14 +298,13 @@ def kill_when_a_part_is_there(job: subprocess.Popen, output: str) -> None:
     """SIGKILL for the driver, and then the end of what Ray had started for it."""
     started: list[int] = []
     try:
-        assert wait_for(lambda: names_in(output) or job.poll() is not None, FIRST_PART_SECONDS)
+        assert wait_for(lambda: names_in(output) or job.poll() is not None, JOB_SECONDS)
         started = descendants(job.pid)
         assert job.poll() is None, "it ended before it could be killed"
     finally:
         job.send_signal(signal.SIGKILL)
         job.wait()
-        wait_for(lambda: not any(map(is_running, started)), LEFTOVERS_SECONDS)
-        for pid in filter(is_running, started):
+        for pid in filter(is_running, started):  # Ray's agents need a minute to see it
             os.kill(pid, signal.SIGKILL)
 
 
@@ -343,11 +340,11 @@ def test_killed_run_goes_on_where_it_was(bucket, small_checkpoint, tmp_path):
 # ---- refused -------------------------------------------------------------------------------------
 
 WRONG = {
-    "wrong secret": "the_secret",
+    "wrong secret": "--",  # input and output both lie there
     "no such bucket": "--input",
     "no recordings": "--input",
     "no bucket for the output": "--output",
-    "nobody answers": "--input",
+    "nobody answers": "--",
 }
 
 
@@ -380,7 +377,7 @@ def test_refused_in_one_line(refused, what):
     assert done.returncode == 2, done.stderr
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ")
-    assert what == "wrong secret" or WRONG[what] in line
+    assert WRONG[what] in line
 
 
 def test_refused_commands_write_nothing(refused, bucket):
@@ -473,6 +470,7 @@ def test_passing_trouble_is_waited_out(busy, monkeypatch):
         assert decode(handle).duration == 1.0
     assert Busy.calls == 3
     assert len(busy) == 2
+    assert min(busy) > 0
 
 
 def test_lasting_trouble_is_unavailable(busy, monkeypatch):

@@ -1,0 +1,203 @@
+"""`ray job submit` to a cluster that asks for a token, as one does from a laptop."""
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sysconfig
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pandas as pd
+import psutil
+import pytest
+from recordings import speech_like, write_audio
+
+ROOT = Path(__file__).parents[2]
+RAY = Path(sysconfig.get_path("scripts")) / "ray"
+RECORDINGS = 6
+START_SECONDS = 120.0  # it takes ten on an idle machine
+JOB_SECONDS = 180.0  # it takes fifteen
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Head:
+    """A running head node.
+
+    Attributes:
+        url: of its dashboard, which takes jobs.
+        token: what it asks for.
+        folder: its temporary files.
+        environment: for commands that know the token.
+    """
+
+    url: str
+    token: str
+    folder: Path
+    environment: dict[str, str]
+
+    def get(self, path: str, token: str | None = None) -> Any:
+        """What the dashboard answers, as JSON."""
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        request = urllib.request.Request(f"{self.url}{path}", headers=headers)
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return json.load(answer)
+
+    def submit(self, job: str, *command: str, **environment: str) -> subprocess.CompletedProcess:
+        """Types `ray job submit`, and waits for its end."""
+        where = ["--address", self.url, "--working-dir", ROOT, "--submission-id", job]
+        return subprocess.run(
+            [RAY, "job", "submit", *where, "--", "python", "-m", *command],
+            env=self.environment | environment,
+            cwd=self.folder,  # so that the job's code can only come from --working-dir
+            capture_output=True,
+            text=True,
+            timeout=JOB_SECONDS,
+            check=False,
+        )
+
+    def job(self, job: str) -> Any:
+        """What the cluster says of a job that has ended."""
+
+        def ended() -> Any:
+            details = self.get(f"/api/jobs/{job}", self.token)
+            return details if details["status"] in ("SUCCEEDED", "FAILED", "STOPPED") else None
+
+        return wait_for(ended, JOB_SECONDS)
+
+
+def wait_for(look: Callable[[], T | None], seconds: float) -> T:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with suppress(OSError):  # nobody listens yet
+            found = look()
+            if found is not None:
+                return found
+        time.sleep(0.2)
+    raise TimeoutError(f"not within {seconds} s: {look.__qualname__}")
+
+
+def free_ports(count: int) -> list[int]:
+    with ExitStack() as sockets:
+        opened = [sockets.enter_context(socket.socket()) for _ in range(count)]
+        for one in opened:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in opened]
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[Head]:
+    # Not tmp_path: Ray puts sockets there, whose paths may have 107 characters.
+    folder = Path(tempfile.mkdtemp(prefix="ray-"))
+    token = secrets.token_hex(16)
+    (folder / "token").write_text(token)
+    gcs, dashboard, agent, client = free_ports(4)
+    environment = {name: v for name, v in os.environ.items() if not name.startswith("RAY_")}
+    environment |= {
+        "HOME": str(folder),  # with no token of this machine's user in it
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "NO_PROXY": "127.0.0.1",
+    }
+    # Jobs run the `python` of the head's path.
+    environment["PATH"] = f"{RAY.parent}{os.pathsep}{environment['PATH']}"
+    command = [RAY, "start", "--head", "--block", "--num-cpus=2", f"--temp-dir={folder / 'ray'}"]
+    command += [f"--port={gcs}", "--include-dashboard=true", f"--dashboard-port={dashboard}"]
+    command += [f"--dashboard-agent-listen-port={agent}", f"--ray-client-server-port={client}"]
+    command += ["--object-store-memory=200000000"]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            command, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        running = Head(f"http://127.0.0.1:{dashboard}", token, folder, environment)
+
+        def takes_jobs() -> Any:
+            if process.poll() is not None:
+                raise RuntimeError((folder / "log").read_text())
+            return running.get("/api/jobs/", token)
+
+        wait_for(takes_jobs, START_SECONDS)
+        yield running
+    finally:
+        stop(process)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def stop(process: subprocess.Popen) -> None:
+    """Ends the head and every process that it started, and no other."""
+    started = [process.pid]
+    with suppress(psutil.NoSuchProcess):
+        started += [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
+    process.send_signal(signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(15)
+    for pid in started:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.wait()
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("corpus")
+    for number in range(RECORDINGS):
+        write_audio(folder / f"{number}.wav", speech_like(1.0, seed=number))
+    return folder
+
+
+def test_a_submitted_job_labels_every_recording(head, corpus, small_checkpoint, tmp_path):
+    output = tmp_path / "labels"
+    where = ["--input", str(corpus), "--output", str(output), "--model", str(small_checkpoint)]
+    submitted = head.submit("labels", "jobs.label", *where)
+    assert submitted.returncode == 0, submitted.stdout + submitted.stderr
+    assert head.job("labels")["status"] == "SUCCEEDED"
+
+    rows = pd.read_parquet(output)
+    assert sorted(rows["path"]) == sorted(map(str, corpus.iterdir()))
+    assert set(rows["status"]) == {"ok"}
+    (report,) = (output / "_runs").glob("*.json")
+    assert json.loads(report.read_text())["by_status"] == {"ok": RECORDINGS}
+
+
+def test_only_the_code_is_uploaded(head):
+    """`.gitignore` keeps the environment out, which has some GB."""
+    head.submit("shown", "this", "--help")  # whatever the job does, its code was uploaded
+    (package,) = head.folder.glob("ray/session_2*/runtime_resources/working_dir_files/_ray_pkg_*/")
+    assert (package / "jobs" / "label.py").is_file()
+    assert not (package / ".venv").exists()
+    assert not (package / ".git").exists()
+    assert sum(file.stat().st_size for file in package.rglob("*")) < 20e6
+
+
+def test_a_bad_flag_ends_with_code_2_and_one_line(head, corpus, tmp_path):
+    submitted = head.submit("typo", "jobs.label", "--inptu", str(corpus), "--output", str(tmp_path))
+    assert submitted.returncode != 0
+    assert "did you mean --input?" in submitted.stdout
+    assert "Traceback" not in head.get("/api/jobs/typo/logs", head.token)["logs"]
+    job = head.job("typo")
+    assert (job["status"], job["driver_exit_code"]) == ("FAILED", 2)
+
+
+def test_without_the_token_nothing_is_taken(head):
+    submitted = head.submit("nobody", "jobs.label", "--help", RAY_AUTH_MODE="disabled")
+    assert submitted.returncode != 0
+    assert "401" in submitted.stdout + submitted.stderr
+    for token in (None, "wrong"):
+        with pytest.raises(urllib.error.HTTPError, match=r"40[13]"):
+            head.get("/api/jobs/", token)
+    known = {job["submission_id"] for job in head.get("/api/jobs/", head.token)}
+    assert "nobody" not in known

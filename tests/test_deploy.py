@@ -1,0 +1,278 @@
+"""cluster.yaml and deploy/: Ray reads them, the job takes their flags, their versions agree."""
+
+import copy
+import os
+import re
+import shlex
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from ray.autoscaler._private.kuberay.autoscaling_config import (
+    _derive_autoscaling_config_from_ray_cr as derive_from_ray_cluster,
+)
+from ray.autoscaler._private.util import prepare_config, validate_config
+
+from jobs.command import parse
+from ser_core.labeling import LabelConfig
+
+ROOT = Path(__file__).parents[1]
+DEPLOY = ROOT / "deploy"
+MANIFESTS = sorted(DEPLOY.glob("*.yaml"))
+GPU_POOL = "gpu_pool"  # how a cluster says how many GPUs its autoscaler may start
+
+
+def documents(path: Path) -> list[dict]:
+    return list(yaml.safe_load_all(path.read_text()))
+
+
+def of_kind(kind: str, name: str | None = None) -> dict:
+    found = [
+        document
+        for path in MANIFESTS
+        for document in documents(path)
+        if document["kind"] == kind and name in (None, document["metadata"].get("name"))
+    ]
+    assert len(found) == 1, f"{len(found)} × {kind} {name or ''}"
+    return found[0]
+
+
+@pytest.fixture
+def cluster(monkeypatch) -> dict:
+    """cluster.yaml as `ray up` completes it, without asking AWS."""
+    monkeypatch.chdir(ROOT)  # file_mounts are relative to where `ray up` runs
+    (config,) = documents(ROOT / "cluster.yaml")
+    return prepare_config(config)
+
+
+@pytest.fixture
+def kuberay() -> dict:
+    """The RayJob's cluster as Ray's autoscaler reads it from Kubernetes."""
+    spec = copy.deepcopy(of_kind("RayJob")["spec"]["rayClusterSpec"])
+    return derive_from_ray_cluster(
+        {"metadata": {"name": "ser-label-x", "namespace": "default"}, "spec": spec}
+    )
+
+
+# ---- cluster.yaml --------------------------------------------------------------------------------
+
+
+def test_ray_accepts_the_cluster(cluster):
+    validate_config(cluster)
+    allowed = (cluster["available_node_types"][name]["max_workers"] for name in pools(cluster))
+    assert sum(allowed) <= cluster["max_workers"]
+    assert cluster["idle_timeout_minutes"] > 0
+
+
+def pools(cluster: dict) -> dict[str, dict]:
+    """The worker node types, by the kind of worker they are."""
+    types = cluster["available_node_types"]
+    workers = {name: node for name, node in types.items() if name != cluster["head_node_type"]}
+    assert len(workers) == 2
+    return workers
+
+
+def gpus(node_type: dict) -> int:
+    return node_type["resources"].get("GPU", 0)
+
+
+def test_the_head_only_drives(cluster):
+    head = cluster["available_node_types"][cluster["head_node_type"]]
+    assert head["resources"]["CPU"] == 0
+    assert "InstanceMarketOptions" not in head["node_config"]
+
+
+def test_both_pools_start_empty_and_the_gpus_are_spot(cluster):
+    on_gpu = {gpus(pool) > 0: pool for pool in pools(cluster).values()}
+    assert set(on_gpu) == {True, False}
+    assert all(pool["min_workers"] == 0 < pool["max_workers"] for pool in on_gpu.values())
+    assert on_gpu[True]["node_config"]["InstanceMarketOptions"]["MarketType"] == "spot"
+    assert "--gpus=all" in on_gpu[True]["docker"]["worker_run_options"]
+
+
+def test_workers_get_access_to_the_bucket(cluster):
+    assert all("IamInstanceProfile" in pool["node_config"] for pool in pools(cluster).values())
+
+
+def test_the_head_tells_how_many_gpus_may_come(cluster, kuberay):
+    for config in (cluster, kuberay):
+        head = config["available_node_types"][config["head_node_type"]]
+        most = sum(pool["max_workers"] * gpus(pool) for pool in pools(config).values())
+        assert head["resources"][GPU_POOL] == most > 0
+
+
+def test_setup_installs_what_is_mounted(cluster, tmp_path):
+    """The first command runs here, the second only as far as pip's arguments."""
+    for mounted in cluster["file_mounts"].values():
+        assert (ROOT / mounted).is_file()
+    copies, install = cluster["setup_commands"]
+    for remote, local in cluster["file_mounts"].items():
+        target = tmp_path / "node" / remote.lstrip("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes((ROOT / local).read_bytes())
+    home = tmp_path / "home"
+    home.mkdir()
+    copies = copies.replace(" /ser-batch", f" {tmp_path}/node/ser-batch")
+    pip = "pip() { printf '%s\\n' \"$@\"; }; "
+    shown = subprocess.run(
+        ["bash", "-ec", f"{copies}; {pip}{install}; cat constraints.txt pyproject.toml README.md"],
+        env={"PATH": os.environ["PATH"], "HOME": str(home)},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    assert shown[shown.index("-c") + 1] == "constraints.txt"
+    assert ".[s3]" in shown
+    assert 'name = "ser-batch"' in shown
+
+
+# ---- deploy/ -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
+def test_every_manifest_parses(path):
+    for document in documents(path):
+        assert {"apiVersion", "kind", "metadata"} <= set(document)
+        assert {"name", "generateName"} & set(document["metadata"])
+
+
+def test_the_rayjob_grows_from_nothing_and_goes_when_done(kuberay):
+    spec = of_kind("RayJob")["spec"]
+    assert spec["shutdownAfterJobFinishes"] is True
+    assert spec["rayClusterSpec"]["enableInTreeAutoscaling"] is True
+    head = kuberay["available_node_types"][kuberay["head_node_type"]]
+    assert head["resources"]["CPU"] == 0
+    assert {gpus(pool) > 0 for pool in pools(kuberay).values()} == {True, False}
+    assert all(pool["min_workers"] == 0 < pool["max_workers"] for pool in pools(kuberay).values())
+
+
+def test_the_job_takes_the_entrypoints_flags():
+    python, dash_m, module, *argv = shlex.split(of_kind("RayJob")["spec"]["entrypoint"])
+    assert (python, dash_m, module) == ("python", "-m", "jobs.label")
+    config = parse(LabelConfig, argv)
+    assert config.input != config.output
+
+
+def test_the_job_takes_the_flags_that_cluster_yaml_shows():
+    text = (ROOT / "cluster.yaml").read_text()
+    (shown,) = re.findall(r"^#\s+python -m jobs\.label (.*)$", text, re.M)
+    parse(LabelConfig, shlex.split(shown))
+
+
+def pod_specs() -> list[dict]:
+    spec = of_kind("RayJob")["spec"]["rayClusterSpec"]
+    groups = [spec["headGroupSpec"], *spec["workerGroupSpecs"]]
+    return [group["template"]["spec"] for group in groups]
+
+
+def test_every_pod_has_the_same_image_and_a_service_account():
+    images = {container["image"] for pod in pod_specs() for container in pod["containers"]}
+    assert len(images) == 1
+    for pod in pod_specs():
+        of_kind("ServiceAccount", pod["serviceAccountName"])
+
+
+def test_no_credentials_in_any_file():
+    for pod in pod_specs():
+        for container in pod["containers"]:
+            assert "env" not in container
+            assert all("secretRef" in source for source in container["envFrom"])
+    for path in [ROOT / "cluster.yaml", *DEPLOY.iterdir()]:
+        assert not re.search(r"AKIA[A-Z0-9]{16}|SECRET_ACCESS_KEY: ", path.read_text()), path
+
+
+# ---- nightly.yaml --------------------------------------------------------------------------------
+
+
+def nightly_pod() -> dict:
+    return of_kind("CronJob")["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+
+
+@pytest.fixture
+def night(tmp_path):
+    """Runs the CronJob's script with a `kubectl` that lists given RayJobs; gives what it called."""
+    kubectl = tmp_path / "kubectl"
+    kubectl.write_text(
+        f'#!/bin/sh\necho "$@" | head -1 >> {tmp_path}/calls\n'
+        f"if [ $1 = get ]; then cat {tmp_path}/runs; exit $(cat {tmp_path}/rc); fi\n"
+    )
+    kubectl.chmod(0o755)
+
+    def run(runs: str, rc: int = 0) -> tuple[int, list[list[str]]]:
+        (tmp_path / "runs").write_text(runs)
+        (tmp_path / "rc").write_text(str(rc))
+        (container,) = nightly_pod()["containers"]
+        path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+        command = [*container["command"], *container["args"]]
+        done = subprocess.run(command, env={"PATH": path}, capture_output=True, check=False)
+        calls = (tmp_path / "calls").read_text().splitlines()
+        return done.returncode, [call.split() for call in calls]
+
+    return run
+
+
+@pytest.mark.parametrize("runs", ["", "a=Complete\n", "a=Failed\nb=ValidationFailed\n"])
+def test_a_night_starts_a_run_when_none_is_going(night, runs):
+    code, calls = night(runs)
+    assert code == 0
+    assert [call[0] for call in calls] == ["get", "delete", "create"]
+
+
+@pytest.mark.parametrize("runs", ["a=Running\n", "a=Complete\nb=Retrying\n", "a=\n"])
+def test_a_night_leaves_a_run_alone_that_is_going(night, runs):
+    code, calls = night(runs)
+    assert code == 0
+    assert [call[0] for call in calls] == ["get"]
+
+
+def test_a_night_that_cannot_look_starts_nothing(night):
+    code, calls = night("", rc=1)
+    assert code != 0
+    assert [call[0] for call in calls] == ["get"]
+
+
+def test_the_night_creates_the_rayjob_and_may_do_so(night):
+    _, calls = night("")
+    *_, file = calls[-1]
+    (mount,) = nightly_pod()["containers"][0]["volumeMounts"]
+    (volume,) = nightly_pod()["volumes"]
+    assert mount["name"] == volume["name"]
+    assert Path(file).parent == Path(mount["mountPath"])
+    readme = (DEPLOY / "README.md").read_text()
+    source = f"--from-file=deploy/{Path(file).name}"
+    assert f"create configmap {volume['configMap']['name']} {source}" in readme
+
+    labels = {argument for call in calls for argument in call if "=ser" in argument}
+    ((key, value),) = of_kind("RayJob")["metadata"]["labels"].items()
+    assert labels == {f"{key}={value}"}
+    assert "generateName" in of_kind("RayJob")["metadata"]
+
+    binding = of_kind("RoleBinding")
+    account = nightly_pod()["serviceAccountName"]
+    assert [subject["name"] for subject in binding["subjects"]] == [account]
+    of_kind("ServiceAccount", account)
+    (rule,) = of_kind("Role", binding["roleRef"]["name"])["rules"]
+    assert (rule["apiGroups"], rule["resources"]) == (["ray.io"], ["rayjobs"])
+    needed = {"list" if call[0] == "get" else call[0] for call in calls}
+    assert needed <= set(rule["verbs"])
+
+
+# ---- versions ------------------------------------------------------------------------------------
+
+
+def test_versions_agree():
+    pins = dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.M))
+    seen = {"rayjob.yaml": of_kind("RayJob")["spec"]["rayClusterSpec"]["rayVersion"]}
+    pythons = set()
+    for path in (ROOT / "cluster.yaml", DEPLOY / "Containerfile"):
+        ((ray, python),) = re.findall(r"rayproject/ray:([\d.]+)-py(\d+)", path.read_text())
+        seen[path.name] = ray
+        pythons.add(python)
+    assert seen == dict.fromkeys(seen, pins["ray"])
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert pythons == {project["requires-python"].removeprefix(">=").replace(".", "")}
+    assert pod_specs()[0]["containers"][0]["image"].endswith(f":{project['version']}")
+    assert f"/ser-batch:{project['version']}" in (DEPLOY / "README.md").read_text()
