@@ -36,6 +36,9 @@ _CLASSIFIER_BYTES = 3 << 30  # of memory: the full-size model and one batch on a
 # A decoding task whose process dies; it is left out then, and swept again. Ray Data's own default
 # is to try for ever. Ray 2.64 takes this setting away: see the range in pyproject.toml.
 _RETRIED_ONCE = {"max_retries": 1}
+# Ray has no public word for how many GPUs an autoscaler may start, so the head node says it as a
+# resource of this name: see cluster.yaml.
+_GPU_POOL = "gpu_pool"
 _RECORDINGS_PER_GPU = 20_000  # an H100 takes seconds for them, a machine to start takes minutes
 _RECORDINGS_PER_CORE = (
     16  # likewise: a core labels them in the seconds that its actor takes to start
@@ -110,7 +113,7 @@ def choose_resources(recordings: int, whole: bool) -> Resources:
     present = ray.cluster_resources()
     cpus = max(1, int(present.get("CPU", 1)))
     gpus_present = int(present.get("GPU", 0))
-    gpus = max(gpus_present, _gpus_to_come())
+    gpus = max(gpus_present, int(present.get(_GPU_POOL, 0)))
     if gpus:
         worth = max(gpus_present, math.ceil(recordings / _RECORDINGS_PER_GPU))
         classifiers = min(gpus, worth)
@@ -123,14 +126,6 @@ def choose_resources(recordings: int, whole: bool) -> Resources:
         most = _ROWS_PER_BLOCK_WHOLE
     rows = max(1, min(most, math.ceil(recordings / (4 * workers))))
     return Resources(max(1, classifiers), bool(gpus), rows)
-
-
-def _gpus_to_come() -> int:
-    """GPUs that the cluster's autoscaler may start; Ray has no public name for this yet."""
-    from ray._private.state import state
-
-    most = state.get_max_resources_from_cluster_config() or {}
-    return int(most.get("GPU", 0))
 
 
 @dataclass(frozen=True)

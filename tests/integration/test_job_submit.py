@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 RAY = Path(sysconfig.get_path("scripts")) / "ray"
 RECORDINGS = 6
 START_SECONDS = 120.0  # it takes ten on an idle machine
-JOB_SECONDS = 180.0  # it takes fifteen
+JOB_SECONDS = 300.0  # it takes twenty
 
 T = TypeVar("T")
 
@@ -144,7 +144,7 @@ def stop(process: subprocess.Popen) -> None:
         started += [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
     process.send_signal(signal.SIGTERM)
     with suppress(subprocess.TimeoutExpired):
-        process.wait(15)
+        process.wait(10)
     for pid in started:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -159,23 +159,28 @@ def corpus(tmp_path_factory) -> Path:
     return folder
 
 
-def test_a_submitted_job_labels_every_recording(head, corpus, small_checkpoint, tmp_path):
-    output = tmp_path / "labels"
+@pytest.fixture(scope="module")
+def labels(head, corpus, small_checkpoint, tmp_path_factory) -> Path:
+    """The output of a job that was submitted."""
+    output = tmp_path_factory.mktemp("output") / "labels"
     where = ["--input", str(corpus), "--output", str(output), "--model", str(small_checkpoint)]
     submitted = head.submit("labels", "jobs.label", *where)
     assert submitted.returncode == 0, submitted.stdout + submitted.stderr
-    assert head.job("labels")["status"] == "SUCCEEDED"
+    return output
 
-    rows = pd.read_parquet(output)
+
+def test_a_submitted_job_labels_every_recording(head, corpus, labels):
+    assert head.job("labels")["status"] == "SUCCEEDED"
+    rows = pd.read_parquet(labels)
     assert sorted(rows["path"]) == sorted(map(str, corpus.iterdir()))
     assert set(rows["status"]) == {"ok"}
-    (report,) = (output / "_runs").glob("*.json")
+    (report,) = (labels / "_runs").glob("*.json")
     assert json.loads(report.read_text())["by_status"] == {"ok": RECORDINGS}
 
 
+@pytest.mark.usefixtures("labels")
 def test_only_the_code_is_uploaded(head):
     """`.gitignore` keeps the environment out, which has some GB."""
-    head.submit("shown", "this", "--help")  # whatever the job does, its code was uploaded
     (package,) = head.folder.glob("ray/session_2*/runtime_resources/working_dir_files/_ray_pkg_*/")
     assert (package / "jobs" / "label.py").is_file()
     assert not (package / ".venv").exists()
@@ -195,9 +200,9 @@ def test_a_bad_flag_ends_with_code_2_and_one_line(head, corpus, tmp_path):
 def test_without_the_token_nothing_is_taken(head):
     submitted = head.submit("nobody", "jobs.label", "--help", RAY_AUTH_MODE="disabled")
     assert submitted.returncode != 0
-    assert "401" in submitted.stdout + submitted.stderr
-    for token in (None, "wrong"):
-        with pytest.raises(urllib.error.HTTPError, match=r"40[13]"):
+    assert "authentication" in submitted.stderr
+    for token, code in ((None, 401), ("wrong", 403)):
+        with pytest.raises(urllib.error.HTTPError, match=str(code)):
             head.get("/api/jobs/", token)
     known = {job["submission_id"] for job in head.get("/api/jobs/", head.token)}
     assert "nobody" not in known
