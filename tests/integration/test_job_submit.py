@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pandas as pd
-import psutil
 import pytest
 from recordings import speech_like, write_audio
 
@@ -138,16 +137,12 @@ def head() -> Iterator[Head]:
 
 
 def stop(process: subprocess.Popen) -> None:
-    """Ends the head and every process that it started, and no other."""
-    started = [process.pid]
-    with suppress(psutil.NoSuchProcess):
-        started += [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
-    process.send_signal(signal.SIGTERM)
+    """Ends the head's process group, which is all that it started, and no other process."""
+    os.killpg(process.pid, signal.SIGTERM)
     with suppress(subprocess.TimeoutExpired):
-        process.wait(10)
-    for pid in started:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+        process.wait(5)  # s; Ray itself may take half a minute
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
