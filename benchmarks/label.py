@@ -169,7 +169,7 @@ def steady_rate(output: Path) -> float | None:
     blocks = pd.read_parquet(output, columns=["labeled_at"])["labeled_at"].value_counts()
     blocks = blocks.sort_index()
     skipped = os.cpu_count() or 1
-    if len(blocks) <= skipped:
+    if len(blocks) < 4 * skipped:  # too few to tell
         return None
     seconds = (blocks.index[-1] - blocks.index[skipped - 1]).total_seconds()
     return float(blocks.iloc[skipped:].sum() / seconds)

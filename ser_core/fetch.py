@@ -6,7 +6,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 from ser_core.errors import RecordingError, Status
 from ser_core.storage import filesystem, is_local, local_path, retry_passing
@@ -52,6 +52,16 @@ def _open_local(path: str) -> BinaryIO:
         return cast(BinaryIO, open(path, "rb", buffering=0))
 
 
+class _Window(NamedTuple):
+    """Bytes that were fetched, and where they begin."""
+
+    start: int
+    data: bytes
+
+    def __contains__(self, position: object) -> bool:
+        return isinstance(position, int) and 0 <= position - self.start < len(self.data)
+
+
 class _Ranges(io.RawIOBase):
     """A remote file read by retried range requests; remembers the one that failed for good."""
 
@@ -60,11 +70,13 @@ class _Ranges(io.RawIOBase):
         self.fs = filesystem(uri)
         self.name = self.fs._strip_protocol(uri)
         self.position = 0
+        # The first, to which decoders come back after a look at the end, and the last.
+        self._windows: list[_Window] = []
         self.failure: RecordingError | None = None
         self.size: int = self._retried(self.fs.size, self.name) if size is None else size
 
     def buffered(self) -> BinaryIO:
-        return io.BufferedReader(self, _RANGE_BYTES)
+        return io.BufferedReader(self)  # asks again until it has as many bytes as it was asked for
 
     def fetch(self, start: int, end: int) -> bytes:
         data: bytes = self._retried(self.fs.cat_file, self.name, start=start, end=end)
@@ -79,7 +91,15 @@ class _Ranges(io.RawIOBase):
             raise
 
     def readinto(self, buffer: Any) -> int:
-        data = self.fetch(self.position, min(self.position + len(buffer), self.size))
+        if self.position >= self.size:  # S3 answers an empty range with an error
+            return 0
+        window = next((w for w in self._windows if self.position in w), None)
+        if window is None:
+            end = min(self.position + _RANGE_BYTES, self.size)
+            window = _Window(self.position, self.fetch(self.position, end))
+            self._windows = [*self._windows[:1], window]
+        offset = self.position - window.start
+        data = window.data[offset : offset + len(buffer)]
         buffer[: len(data)] = data
         self.position += len(data)
         return len(data)

@@ -60,7 +60,6 @@ class Head:
         return subprocess.run(
             [RAY, "job", "submit", *where, "--", "python", "-m", *command],
             env=self.environment | environment,
-            cwd=self.folder,  # so that the job's code can only come from --working-dir
             capture_output=True,
             text=True,
             timeout=JOB_SECONDS,
@@ -175,7 +174,7 @@ def test_a_submitted_job_labels_every_recording(head, corpus, labels):
 
 @pytest.mark.usefixtures("labels")
 def test_only_the_code_is_uploaded(head):
-    """`.gitignore` keeps the environment out, which has some GB."""
+    """Ray and `.gitignore` keep out the rest, such as the environment, which has some GB."""
     (package,) = head.folder.glob("ray/session_2*/runtime_resources/working_dir_files/_ray_pkg_*/")
     assert (package / "jobs" / "label.py").is_file()
     assert not (package / ".venv").exists()

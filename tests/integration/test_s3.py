@@ -28,6 +28,7 @@ import s3fs
 import seaweed
 import soundfile
 import tenacity
+from recordings import speech_like, write_with_ffmpeg
 
 from ser_core.audio import decode
 from ser_core.checkpoint import load_checkpoint
@@ -44,24 +45,11 @@ JOB_SECONDS = 300.0  # one takes 25 on two idle cores, most of it Ray's start
 # ---- the corpus ----------------------------------------------------------------------------------
 
 
-def speech(seconds: float, rate: int = 16_000, channels: int = 1, seed: int = 0) -> np.ndarray:
-    """A hum with syllables and noise, shape ``(samples, channels)``; no two seeds sound alike."""
-    random = np.random.default_rng(seed)
-    time_ = np.arange(round(seconds * rate))[:, None] / rate
-    hum = np.sin(2 * np.pi * random.uniform(80, 400) * time_)
-    syllables = np.clip(np.sin(2 * np.pi * random.uniform(2, 6) * time_), 0, None)
-    noise = random.standard_normal((len(time_), channels))
-    return (
-        (0.3 * hum * syllables + random.uniform(0.01, 0.2) * noise).astype(np.float32).clip(-1, 1)
-    )
-
-
-def encoded(form: str, samples: np.ndarray, rate: int = 16_000, **options: Any) -> bytes:
+def encoded(samples: np.ndarray, rate: int = 16_000, form: str = "wav", **options: Any) -> bytes:
     """A recording as a file's bytes."""
     buffer = io.BytesIO()
-    with soundfile.SoundFile(
-        buffer, "w", rate, samples.shape[1], format=form.upper(), **options
-    ) as file:
+    channels = 1 if samples.ndim == 1 else samples.shape[1]
+    with soundfile.SoundFile(buffer, "w", rate, channels, format=form.upper(), **options) as file:
         for start in range(0, len(samples), 4000):  # libsndfile dies of a long Ogg in one call
             file.write(samples[start : start + 4000])
     return buffer.getvalue()
@@ -83,14 +71,16 @@ ODD_NAMES = (
     "e\u0301.wav",  # é in two code points, as macOS writes it
     "\u00e9.wav",  # é in one
 )
+FIXED_RATE = {"bitrate_mode": "CONSTANT", "compression_level": 0.0}
+# Too large for one request: seconds, rate, channels, options. The short ones are heard to their
+# end, so that their last read meets the end of the object.
 LARGE = {
-    "large/minute.wav": ("wav", speech(60, seed=101), 16_000, {}),
-    "large/minute.flac": ("flac", speech(60, seed=102), 16_000, {}),
-    "large/minute.ogg": ("ogg", speech(60, 44_100, 2, seed=103), 44_100, {}),
-    "large/minute.mp3": ("mp3", speech(60, 44_100, 2, seed=104), 44_100, {}),
-    # Heard to their end: their last request meets the end of the object.
-    "large/short.wav": ("wav", speech(2, 96_000, 2, seed=105), 96_000, {"subtype": "FLOAT"}),
-    "large/short.flac": ("flac", speech(4, 96_000, 2, seed=106), 96_000, {"subtype": "PCM_24"}),
+    "large/long.wav": (60, 16_000, 1, {}),
+    "large/long.flac": (60, 16_000, 1, {}),
+    "large/long.ogg": (90, 44_100, 2, {}),
+    "large/long.mp3": (60, 16_000, 1, FIXED_RATE),
+    "large/short.wav": (2, 96_000, 2, {"subtype": "FLOAT"}),
+    "large/short.flac": (4, 96_000, 2, {"subtype": "PCM_24"}),
 }
 BROKEN = {
     "x.wav": b"this is no audio " * 100,
@@ -100,19 +90,23 @@ BROKEN = {
 SKIPPED = ("_hidden/a.wav", "plain/_part/b.wav", ".dot.wav", "plain/.dot.wav", "notes.txt")
 
 
-def audible() -> dict[str, bytes]:
+def audible(folder: Path) -> dict[str, bytes]:
     """The recordings that have a label, by their key below the corpus."""
     files = {}
     for number in range(16):
         form = ("wav", "flac", "ogg", "mp3")[number % 4]
-        samples = speech(0.4 + 0.45 * number, seed=number)
-        files[f"plain/speaker {number % 3}/{number}.{form}"] = encoded(form, samples)
+        samples = speech_like(0.4 + 0.45 * number, seed=number)
+        files[f"plain/speaker {number % 3}/{number}.{form}"] = encoded(samples, form=form)
     for number, name in enumerate(ODD_NAMES):
-        files[name] = encoded("wav", speech(1, seed=50 + number))
-    return files | {
-        name: encoded(form, samples, rate, **options)
-        for name, (form, samples, rate, options) in LARGE.items()
-    }
+        files[name] = encoded(speech_like(1, seed=50 + number))
+    for number, (name, (seconds, rate, channels, options)) in enumerate(LARGE.items()):
+        samples = speech_like(seconds, rate, channels, seed=100 + number)
+        files[name] = encoded(samples, rate, name.rsplit(".", 1)[-1], **options)
+    # Its index lies at its end, where FFmpeg puts it unless told otherwise.
+    m4a = write_with_ffmpeg(folder / "x.m4a", speech_like(90, 44_100, 2), 44_100, "-b:a", "192k")
+    files["large/long.m4a"] = m4a.read_bytes()
+    assert all(len(data) > MIB for name, data in files.items() if name.startswith("large/"))
+    return files
 
 
 def upload(prefix: str, files: Mapping[str, bytes]) -> None:
@@ -183,8 +177,8 @@ class Labeled(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def corpus(bucket) -> Corpus:
-    uri, files = f"{bucket}/corpus", audible()
+def corpus(bucket, tmp_path_factory) -> Corpus:
+    uri, files = f"{bucket}/corpus", audible(tmp_path_factory.mktemp("corpus"))
     upload(uri, files | BROKEN | dict.fromkeys(SKIPPED, files["a b.wav"]))
     upload(f"{bucket}/corpus-2", {"neighbour.wav": files["a b.wav"]})
     return Corpus(uri, files)
@@ -239,11 +233,9 @@ def test_report_says_that_the_run_is_complete(labeled):
 
 
 def test_checkpoint_and_manifest_by_uri(bucket, small_checkpoint):
-    files = {
-        name: encoded("wav", speech(1, seed=n)) for n, name in enumerate(["1.wav", "二 +.wav"])
-    }
+    files = {name: encoded(speech_like(1, seed=n)) for n, name in enumerate(["1.wav", "二 +.wav"])}
     upload(f"{bucket}/calls", files)
-    elsewhere = encoded("flac", speech(2, seed=9))
+    elsewhere = encoded(speech_like(2, seed=9), form="flac")
     upload(f"{bucket}/elsewhere", {"3.flac": elsewhere})
     upload(f"{bucket}/model", {f.name: f.read_bytes() for f in small_checkpoint.iterdir()})
     paths = [*files, f"{bucket}/elsewhere/3.flac", "gone.wav"]
@@ -310,7 +302,7 @@ def kill_when_a_part_is_there(job: subprocess.Popen, output: str) -> None:
 
 def test_killed_run_goes_on_where_it_was(bucket, small_checkpoint, tmp_path):
     corpus, output = f"{bucket}/many", f"{bucket}/many-labels"
-    upload(corpus, {f"{n:03}.wav": encoded("wav", speech(0.05, seed=n)) for n in range(600)})
+    upload(corpus, {f"{n:03}.wav": encoded(speech_like(0.05, seed=n)) for n in range(600)})
     flags = {"input": corpus, "output": output, "model": small_checkpoint, "part_seconds": 1}
     flags |= {"batch_size": 1, "precision": "fp32"}
     with (tmp_path / "log").open("wb") as log:
@@ -351,7 +343,7 @@ WRONG = {
 @pytest.fixture(scope="module")
 def refused(bucket, small_checkpoint) -> dict[str, subprocess.CompletedProcess]:
     """The commands that cannot run as written, two at a time."""
-    upload(f"{bucket}/one", {"1.wav": encoded("wav", speech(1))})
+    upload(f"{bucket}/one", {"1.wav": encoded(speech_like(1))})
     upload(f"{bucket}/texts", {"1.txt": b"text"})
     one, output, nowhere = f"{bucket}/one", f"{bucket}/refused", "s3://no-such-bucket"
     silent = f"http://{seaweed.HOST}:{seaweed.free_block()}"
@@ -392,14 +384,14 @@ def test_refused_commands_write_nothing(refused, bucket):
 @pytest.mark.parametrize("size", [None, 1000, 2 * MIB])
 def test_deleted_object_is_not_found(bucket, size):
     uri = f"{bucket}/deleted.wav"
-    upload(bucket, {"deleted.wav": encoded("wav", speech(1))})
+    upload(bucket, {"deleted.wav": encoded(speech_like(1))})
     s3fs.S3FileSystem().rm_file(uri)
     with pytest.raises(RecordingError) as caught, open_recording(uri, size) as handle:
         decode(handle)
     assert caught.value.status is Status.NOT_FOUND
 
 
-@pytest.mark.parametrize("name", LARGE)
+@pytest.mark.parametrize("name", [*LARGE, "large/long.m4a"])
 def test_large_recording_is_read_to_its_end(corpus, name):
     uri, data = f"{corpus.uri}/{name}", corpus.files[name]
     with open_recording(uri, len(data)) as handle:
@@ -409,11 +401,9 @@ def test_large_recording_is_read_to_its_end(corpus, name):
     np.testing.assert_array_equal(remote.waveform, local.waveform)
 
 
-@pytest.mark.parametrize("form", ["wav", "mp3"])
-def test_long_recording_takes_few_small_requests(bucket, form, monkeypatch):
-    options = {"mp3": {"bitrate_mode": "CONSTANT", "compression_level": 0.0}}.get(form, {})
-    minute = speech(60)
-    data = encoded(form, np.concatenate([minute] * 10), **options)
+@pytest.mark.parametrize(("form", "options"), [("wav", {}), ("mp3", FIXED_RATE)])
+def test_long_recording_takes_few_small_requests(bucket, form, options, monkeypatch):
+    data = encoded(np.tile(speech_like(60), 10), form=form, **options)
     upload(bucket, {f"long.{form}": data})
     uri = f"{bucket}/long.{form}"
     fetched: list[int] = []
@@ -438,7 +428,7 @@ class Busy(fsspec.AbstractFileSystem):
     """A store that answers 503 so many times before it answers."""
 
     protocol = "busy"
-    data = encoded("wav", speech(1))
+    data = encoded(speech_like(1))
     trouble: Exception
     times: float = 0
     calls: int = 0
@@ -458,14 +448,13 @@ def busy(request, monkeypatch) -> list[float]:
     """A store that will be busy; the pauses that are asked for, which take no time here."""
     fsspec.register_implementation("busy", Busy, clobber=True)
     pauses: list[float] = []
-    monkeypatch.setattr(Busy, "trouble", request.param, raising=False)
-    monkeypatch.setattr(Busy, "calls", 0)
+    Busy.data, Busy.trouble, Busy.calls = encoded(speech_like(1)), request.param, 0
     monkeypatch.setattr(tenacity.nap.time, "sleep", pauses.append)
     return pauses
 
 
-def test_passing_trouble_is_waited_out(busy, monkeypatch):
-    monkeypatch.setattr(Busy, "times", 2)
+def test_passing_trouble_is_waited_out(busy):
+    Busy.times = 2
     with open_recording("busy://x.wav", len(Busy.data)) as handle:
         assert decode(handle).duration == 1.0
     assert Busy.calls == 3
@@ -473,8 +462,8 @@ def test_passing_trouble_is_waited_out(busy, monkeypatch):
     assert min(busy) > 0
 
 
-def test_lasting_trouble_is_unavailable(busy, monkeypatch):
-    monkeypatch.setattr(Busy, "times", np.inf)
+def test_lasting_trouble_is_unavailable(busy):
+    Busy.times = np.inf
     with pytest.raises(RecordingError) as caught, open_recording("busy://x.wav", 10):
         pass
     assert caught.value.status is Status.UNAVAILABLE
