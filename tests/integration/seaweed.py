@@ -21,7 +21,6 @@ _GRPC_ABOVE = 10_000  # each service's gRPC listens this far above its port
 # Both stay below 32768, from where systems take the ports of outgoing connections.
 _LOWEST, _HIGHEST = 11_000, 22_000
 _READY_SECONDS = 30.0  # it takes one
-_STOP_SECONDS = 10.0
 _ATTEMPTS = 3  # another process may take a port between the look and the start
 
 
@@ -39,7 +38,7 @@ def s3_endpoint(folder: Path) -> Iterator[str]:
                 yield url
                 return
         finally:
-            _stop(process)
+            _stop(process, port)
     log = (home / "log").read_text(errors="replace")
     raise RuntimeError(f"SeaweedFS did not start:\n{log[-2000:]}")
 
@@ -83,7 +82,7 @@ def _start(home: Path, port: int) -> subprocess.Popen:
     off = ["-webdav=false", "-admin.ui=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]
     off += ["-master.telemetry=false", "-s3.autoCreateBucket=false"]  # as on AWS
     where = ["-dir=.", f"-ip={HOST}", f"-ip.bind={HOST}", "-s3.config=s3.json"]
-    where += ["-s3.localSocket=s3.sock"]  # its default stays behind in /tmp
+    where += ["-s3.localSocket=s3.sock", "-filer.localSocket=filer.sock"]
     command = [weed, "-logtostderr=true", "mini", *where, *ports, *off]
     with (home / "log").open("wb") as log:
         return subprocess.Popen(command, cwd=home, stdout=log, stderr=log)
@@ -100,10 +99,9 @@ def _becomes_ready(process: subprocess.Popen, url: str) -> bool:
     return False
 
 
-def _stop(process: subprocess.Popen) -> None:
-    process.terminate()
-    try:
-        process.wait(_STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+def _stop(process: subprocess.Popen, port: int) -> None:
+    process.kill()  # its data goes with the test
+    process.wait()
+    for above in range(_GRPC_ABOVE, _GRPC_ABOVE + len(_SERVICES)):
+        for socket_file in Path("/tmp").glob(f"seaweedfs-*-grpc-{port + above}.sock"):
+            socket_file.unlink(missing_ok=True)  # it puts them there whatever TMPDIR says

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -278,23 +278,18 @@ def is_running(pid: int) -> bool:
     return state.stdout.strip()[:1] not in ("", "Z")
 
 
-def wait_for(condition: Callable[[], Any], seconds: float) -> Any:
-    """The condition's first true value, or its last one."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return value
-
-
 def kill_when_a_part_is_there(job: subprocess.Popen, output: str) -> None:
-    """SIGKILL for the driver, and then the end of what Ray had started for it."""
+    """SIGKILL for the driver, and then for what Ray had started for it."""
     started: list[int] = []
+    deadline = time.monotonic() + JOB_SECONDS
     try:
-        assert wait_for(lambda: names_in(output) or job.poll() is not None, JOB_SECONDS)
-        started = descendants(job.pid)
-        assert job.poll() is None, "it ended before it could be killed"
+        while not names_in(output):
+            assert job.poll() is None, "it ended before it could be killed"
+            assert time.monotonic() < deadline, "no part appeared"
+            started = descendants(job.pid)
+            time.sleep(0.05)
     finally:
-        job.send_signal(signal.SIGKILL)
+        job.kill()
         job.wait()
         for pid in filter(is_running, started):  # Ray's agents need a minute to see it
             os.kill(pid, signal.SIGKILL)
@@ -401,7 +396,9 @@ def test_large_recording_is_read_to_its_end(corpus, name):
     np.testing.assert_array_equal(remote.waveform, local.waveform)
 
 
-@pytest.mark.parametrize(("form", "options"), [("wav", {}), ("mp3", FIXED_RATE)])
+@pytest.mark.parametrize(
+    ("form", "options"), [("wav", {}), ("mp3", FIXED_RATE)], ids=["wav", "mp3"]
+)
 def test_long_recording_takes_few_small_requests(bucket, form, options, monkeypatch):
     data = encoded(np.tile(speech_like(60), 10), form=form, **options)
     upload(bucket, {f"long.{form}": data})
