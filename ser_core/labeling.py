@@ -146,7 +146,7 @@ class Run:
         blocks = Blocks(self.corpus.base, tally.whole, checkpoint.labels, self.corpus.columns)
         connect(config.verbose)
         resources = choose_resources(plan.to_do, tally.whole)
-        say(f"{resources.classifiers} classifiers on {'GPUs' if resources.on_gpu else 'CPU cores'}")
+        say(f"classifiers: {resources.classifiers}, on {'GPUs' if resources.on_gpu else 'CPUs'}")
         pipeline = Pipeline.start(
             blocks, checkpoint, config.precision, config.batch_size, resources
         )

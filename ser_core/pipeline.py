@@ -8,6 +8,8 @@ with its traceback, and the driver stops.
 import logging
 import math
 import os
+import signal
+import socket
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -21,7 +23,7 @@ from ray.data import ActorPoolStrategy, DataContext
 from ray.util.annotations import RayDeprecationWarning
 
 from ser_core.blocks import Blocks
-from ser_core.errors import RunError
+from ser_core.errors import RunError, UsageError
 from ser_core.schema import FAULT
 
 if TYPE_CHECKING:  # processes that only decode do without torch
@@ -39,6 +41,7 @@ _RETRIED_ONCE = {"max_retries": 1}
 # Ray has no public word for how many GPUs an autoscaler may start, so the head node says it as a
 # resource of this name: see cluster.yaml.
 _GPU_POOL = "gpu_pool"
+_ANSWER_SECONDS = 5.0
 _RECORDINGS_PER_GPU = 20_000  # an H100 takes seconds for them, a machine to start takes minutes
 _RECORDINGS_PER_CORE = (
     16  # likewise: a core labels them in the seconds that its actor takes to start
@@ -66,22 +69,15 @@ class Resources:
 
 
 def connect(verbose: bool) -> None:
-    """Joins the cluster that ``RAY_ADDRESS`` names, or starts Ray on this machine."""
+    """Joins the cluster that ``RAY_ADDRESS`` names, or starts Ray on this machine.
+
+    Raises:
+        UsageError: nobody answers at that address.
+    """
     if not ray.is_initialized():
-        # "local": never join a cluster that merely happens to run on this machine.
-        address = os.environ.get("RAY_ADDRESS", "local")
-        dashboard = None if "RAY_ADDRESS" in os.environ else False
-        if verbose:
-            ray.init(address=address, include_dashboard=dashboard)
-        else:
-            os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # of its C++ core, on stderr
-            with _silenced_stderr():  # where that core announces that it has read the line above
-                ray.init(
-                    address=address,
-                    include_dashboard=dashboard,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                )
+        on_sigterm = signal.getsignal(signal.SIGTERM)
+        _start(os.environ.get("RAY_ADDRESS"), verbose)
+        signal.signal(signal.SIGTERM, on_sigterm)  # ray.init puts its own in its place
     context = DataContext.get_current()  # read when a dataset is made, ignored afterwards
     context.max_errored_blocks = -1  # what died is swept again; bugs come as rows
     context.enable_progress_bars = verbose
@@ -89,6 +85,33 @@ def connect(verbose: bool) -> None:
     if not verbose:
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)
         warnings.filterwarnings("ignore", category=RayDeprecationWarning)
+
+
+def _start(cluster: str | None, verbose: bool) -> None:
+    if cluster:
+        _refuse_silent(cluster)
+    # "local": never join a cluster that merely happens to run on this machine.
+    where: dict[str, Any] = {"address": cluster or "local"}
+    if not cluster:
+        where["include_dashboard"] = False
+    if verbose:
+        ray.init(**where)
+        return
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # of its C++ core, on stderr
+    with _silenced_stderr():  # where that core announces that it has read the line above
+        ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
+
+
+def _refuse_silent(cluster: str) -> None:
+    """Ray would wait for minutes for an address where nobody listens."""
+    host, _, port = cluster.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), _ANSWER_SECONDS).close()
+    except OSError as error:
+        words = f"no Ray cluster answers there ({error}); without it, this machine is used"
+        raise UsageError(f"RAY_ADDRESS {cluster}: {words}") from None
 
 
 @contextmanager

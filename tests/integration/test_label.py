@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -259,6 +260,40 @@ def test_killed_at_any_moment_and_typed_again(tmp_path, small_checkpoint):
     assert len(result) == 300
     (report,) = [json.loads(path.read_text()) for path in (output / "_runs").glob("*.json")]
     assert report["done_before"] == labeled
+
+
+def test_stopped_by_its_cluster(tmp_path, small_checkpoint):
+    """What `ray job stop` and a machine that is taken away send."""
+    corpus = speak(tmp_path / "corpus", [f"{n:03}.wav" for n in range(300)])
+    output = tmp_path / "labels"
+    argv = command(corpus, output, small_checkpoint, "--part-seconds", "0.2", "--batch-size", "1")
+    job = subprocess.Popen(argv, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    deadline = time.monotonic() + 120
+    while not list(output.glob("*.parquet")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    job.terminate()
+    _, words = job.communicate(timeout=60)
+    assert job.returncode == 1
+    assert "stopped; the same command goes on from here" in words
+    assert 0 < len(pd.read_parquet(output)) < 300
+
+
+def test_a_cluster_that_does_not_answer(tmp_path, small_checkpoint):
+    corpus = speak(tmp_path / "corpus", ["a.wav"])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"  # bound, but nobody listens
+        done = subprocess.run(
+            command(corpus, tmp_path / "labels", small_checkpoint),
+            env=os.environ | {"RAY_ADDRESS": address},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+    assert done.returncode == 2
+    assert f"error: RAY_ADDRESS {address}: no Ray cluster answers there" in done.stderr
+    assert not (tmp_path / "labels").exists()
 
 
 def test_the_command_as_typed(tmp_path, small_checkpoint):
