@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import librosa
 import numpy as np
 import pandas as pd
 import pytest
@@ -154,7 +155,8 @@ def test_again_labels_what_is_missing_or_changed(label, tmp_path):
     assert second.index.is_unique
     assert set(second["status"]) == {"ok"}
     same = [str(corpus / "a.wav"), str(corpus / "c.wav")]
-    pd.testing.assert_frame_equal(second.loc[same], first.loc[same], check_dtype=False)
+    columns = ["file_id", "duration", "score", "labeled_at"]  # labeled once, not twice alike
+    pd.testing.assert_frame_equal(second.loc[same, columns], first.loc[same, columns])
     assert second.loc[str(corpus / "b.wav"), "duration"] == 2.5
     assert label(corpus).to_do == 0
     assert len(reports(label)) == 2
@@ -185,18 +187,17 @@ def test_manifest_columns_ride_along(label, tmp_path):
 
 
 def test_all_segments(label, tmp_path, small_card):
-    samples = speech_like(14, seed=3)
-    write_audio(tmp_path / "corpus" / "long.wav", samples)
+    path = write_audio(tmp_path / "corpus" / "long.wav", speech_like(14, seed=3))
     label(tmp_path / "corpus", segments="all")
+    samples, _ = librosa.load(path, sr=16000)
     parts = [samples[:96000], samples[96000:192000], samples[192000:]]
-    pcm16 = [np.round(part * 32768).clip(-32768, 32767) / np.float32(32768) for part in parts]
     expected = np.average(
-        [small_card.scores_of(part.astype(np.float32)) for part in pcm16],
+        [small_card.scores_of(part) for part in parts],
         axis=0,
         weights=[len(part) for part in parts],
     )
     scores = table(label).filter(like="score_").to_numpy()[0]
-    np.testing.assert_allclose(scores, expected, atol=1e-3)
+    np.testing.assert_allclose(scores, expected, atol=1e-4)
 
 
 def test_what_kills_its_process_gets_a_row_and_takes_nobody_with_it(label, tmp_path):
