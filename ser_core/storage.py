@@ -36,10 +36,10 @@ def is_local(uri: str) -> bool:
 
 
 def printable(path: str) -> str:
-    r"""A name as text: bytes that are not UTF-8, as in GBK names, become ``\\udcXX``.
+    r"""A name as text: bytes that are not UTF-8, as in GBK names, become ``\udcXX``.
 
     >>> print(printable("a" + bytes([0xD6]).decode("utf-8", "surrogateescape")))
-    a\\udcd6
+    a\udcd6
     """
     return path.encode("utf-8", "backslashreplace").decode()
 

@@ -99,7 +99,7 @@ def test_durations(tmp_path, small_card, ours, kind, seconds):
 
 def test_batch_size_order_and_neighbours_change_nothing(small_checkpoint):
     checkpoint = load_checkpoint(str(small_checkpoint))
-    waveforms = [speech_like(s, seed=int(s * 100)).numpy() for s in (0.1, 6, 1.9, 0.7, 3.3, 5.2, 2)]
+    waveforms = [speech_like(s, seed=int(s * 100)) for s in (0.1, 6, 1.9, 0.7, 3.3, 5.2, 2)]
     alone = np.concatenate([Classifier(checkpoint, "fp32", 1).scores([w]) for w in waveforms])
     for batch_size in (2, 3, 16):
         classifier = Classifier(checkpoint, "fp32", batch_size)

@@ -13,6 +13,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 ACCESS_KEY = "tester"
+GUEST_KEY = "guest"  # may do all, but only below GUEST_PREFIX
+GUEST_PREFIX = "shared/guest"
 SECRET_KEY = "not-a-secret"
 HOST = "127.0.0.1"
 
@@ -43,10 +45,10 @@ def s3_endpoint(folder: Path) -> Iterator[str]:
     raise RuntimeError(f"SeaweedFS did not start:\n{log[-2000:]}")
 
 
-def environment(endpoint: str, secret: str = SECRET_KEY) -> dict[str, str]:
+def environment(endpoint: str, key: str = ACCESS_KEY, secret: str = SECRET_KEY) -> dict[str, str]:
     """The variables that lead any S3 client to the server."""
     return {
-        "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+        "AWS_ACCESS_KEY_ID": key,
         "AWS_SECRET_ACCESS_KEY": secret,
         "AWS_ENDPOINT_URL": endpoint,
         "AWS_DEFAULT_REGION": "us-east-1",
@@ -74,10 +76,11 @@ def _block_is_free(first: int) -> bool:
 
 def _start(home: Path, port: int) -> subprocess.Popen:
     weed = Path(sysconfig.get_path("scripts")) / "weed"
-    keys = [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}]
-    actions = ["Admin", "Read", "List", "Tagging", "Write"]
-    identity = {"name": "tester", "credentials": keys, "actions": actions}
-    (home / "s3.json").write_text(json.dumps({"identities": [identity]}))
+    identities = [
+        _identity(ACCESS_KEY, ["Admin", "Read", "List", "Tagging", "Write"]),
+        _identity(GUEST_KEY, [f"{may}:{GUEST_PREFIX}*" for may in ("Read", "List", "Write")]),
+    ]
+    (home / "s3.json").write_text(json.dumps({"identities": identities}))
     ports = [f"-{service}.port={port + place}" for place, service in enumerate(_SERVICES)]
     off = ["-webdav=false", "-admin.ui=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]
     off += ["-master.telemetry=false", "-s3.autoCreateBucket=false"]  # as on AWS
@@ -86,6 +89,11 @@ def _start(home: Path, port: int) -> subprocess.Popen:
     command = [weed, "-logtostderr=true", "mini", *where, *ports, *off]
     with (home / "log").open("wb") as log:
         return subprocess.Popen(command, cwd=home, stdout=log, stderr=log)
+
+
+def _identity(key: str, actions: list[str]) -> dict[str, object]:
+    credentials = [{"accessKey": key, "secretKey": SECRET_KEY}]
+    return {"name": key, "credentials": credentials, "actions": actions}
 
 
 def _becomes_ready(process: subprocess.Popen, url: str) -> bool:

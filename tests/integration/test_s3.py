@@ -36,6 +36,7 @@ from ser_core.checkpoint import load_checkpoint
 from ser_core.classifier import Classifier
 from ser_core.errors import RecordingError, Status
 from ser_core.fetch import open_recording
+from ser_core.output import Output
 from ser_core.storage import filesystem, list_files
 
 ROOT = Path(__file__).parents[2]
@@ -348,7 +349,7 @@ def refused(bucket, small_checkpoint) -> dict[str, subprocess.CompletedProcess]:
     upload(f"{bucket}/texts", {"1.txt": b"text"})
     one, output, nowhere = f"{bucket}/one", f"{bucket}/refused", "s3://no-such-bucket"
     silent = f"http://{seaweed.HOST}:{seaweed.free_block()}"
-    wrong_secret = seaweed.environment(os.environ["AWS_ENDPOINT_URL"], "another")
+    wrong_secret = seaweed.environment(os.environ["AWS_ENDPOINT_URL"], secret="another")
     calls = [
         (wrong_secret, one, output),
         ({}, f"{nowhere}/one", output),
@@ -377,6 +378,27 @@ def test_refused_commands_write_nothing(refused, bucket):
     assert refused
     assert not names_in(f"{bucket}/refused")
     assert not s3fs.S3FileSystem().exists("no-such-bucket")
+
+
+@pytest.fixture
+def guest(bucket, monkeypatch) -> str:  # noqa: ARG001
+    """A prefix beside which the credentials may do nothing, not even look for the bucket."""
+    s3fs.S3FileSystem().mkdir(seaweed.GUEST_PREFIX.split("/")[0])
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", seaweed.GUEST_KEY)
+    s3fs.S3FileSystem.clear_instance_cache()
+    yield f"s3://{seaweed.GUEST_PREFIX}"
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+def test_rights_to_a_prefix_are_enough(guest):
+    upload(f"{guest}/corpus", {"1.wav": b"x"})
+    (entry,) = list_files(f"{guest}/corpus", bool)
+    assert entry.path == f"{guest}/corpus/1.wav"
+    output = Output(f"{guest}/labels", pa.schema([("file_id", pa.string())]))
+    assert not len(output.done("digest").ok)
+    output.write_report("run", {})
+    with pytest.raises(PermissionError):
+        s3fs.S3FileSystem().ls(guest.rsplit("/", 1)[0])
 
 
 # ---- one recording -------------------------------------------------------------------------------
