@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -380,8 +380,11 @@ def test_refused_commands_write_nothing(refused, bucket):
     assert not s3fs.S3FileSystem().exists("no-such-bucket")
 
 
+# ---- not refused ---------------------------------------------------------------------------------
+
+
 @pytest.fixture
-def guest(bucket, monkeypatch) -> str:  # noqa: ARG001
+def guest(bucket, monkeypatch) -> Iterator[str]:  # noqa: ARG001
     """A prefix beside which the credentials may do nothing, not even look for the bucket."""
     s3fs.S3FileSystem().mkdir(seaweed.GUEST_PREFIX.split("/")[0])
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", seaweed.GUEST_KEY)
