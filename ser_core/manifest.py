@@ -15,7 +15,7 @@ import pyarrow.json
 import pyarrow.parquet as pq
 
 from ser_core.audio import is_audio
-from ser_core.errors import CorpusError
+from ser_core.errors import CorpusError, SerError
 from ser_core.schema import SIZE, collisions, listing_schema
 from ser_core.storage import (
     Entry,
@@ -62,7 +62,11 @@ class Corpus:
                 yield from _entry_tables(stat_file(self.uri) if e is None else e for e in entries)
         except FileNotFoundError:
             raise CorpusError(f"--input {self.uri}: there is no such file or folder") from None
-        except (OSError, pa.ArrowInvalid) as error:
+        except SerError:
+            raise
+        except Exception as error:  # remote file systems share no base for what they raise
+            if is_local(self.uri) and not isinstance(error, OSError | pa.ArrowInvalid):
+                raise
             raise CorpusError(f"--input {self.uri}: cannot be read ({error})") from None
 
 

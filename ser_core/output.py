@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ser_core.errors import FINAL, OutputError, Status
+from ser_core.errors import FINAL, OutputError, RunError, Status
 from ser_core.storage import Folder
 
 _READERS = 8  # parts read at once
@@ -63,7 +63,7 @@ class Output:
         name = _part_name(rows)
         buffer = io.BytesIO()
         pq.write_table(rows, buffer, compression="zstd")
-        self.folder.write(name, buffer.getvalue())
+        self._write(name, buffer.getvalue())
         return name
 
     def settle(self) -> int:
@@ -87,7 +87,15 @@ class Output:
     def write_report(self, run_id: str, report: dict[str, Any]) -> None:
         """Writes ``_runs/<run_id>.json``, the sign that a run is complete."""
         text = json.dumps(report, indent=2, ensure_ascii=False)
-        self.folder.write(f"_runs/{run_id}.json", text.encode())
+        self._write(f"_runs/{run_id}.json", text.encode())
+
+    def _write(self, name: str, content: bytes) -> None:
+        try:
+            self.folder.write(name, content)
+        except Exception as error:  # remote file systems share no base for what they raise
+            words = " ".join(str(error).split()) or repr(error)
+            where = f"--output {self.folder.uri}: {name}"
+            raise RunError(f"{where} could not be written ({words})") from error
 
     def _superseded(self) -> dict[str, np.ndarray]:
         """The rows, by part, that are not the newest of their path."""
@@ -159,10 +167,10 @@ class PartWriter:
     def flush(self) -> None:
         """Writes what was collected."""
         started = time.monotonic()
-        if self._tables:
-            rows = pa.concat_tables(self._tables).unify_dictionaries().combine_chunks()
+        tables, self._tables = self._tables, []  # what cannot be written is not tried twice
+        if tables:
+            rows = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
             self._output.write_part(rows)
-            self._tables = []
         self._since = time.monotonic()
         self.write_seconds += self._since - started
 

@@ -217,9 +217,11 @@ class Folder:
             return None if os.access(nearest, os.W_OK) else f"{nearest} may not be written to"
         try:
             self.names()
-            bucket = self.root.split("/", 1)[0]
-            if _OBJECT_STORES & set(_protocols(self.fs)) and bucket and not self.fs.exists(bucket):
-                return f"there is no bucket {bucket}"
+            if "s3" in _protocols(self.fs):
+                # A look at the bucket itself would take rights that may end at a prefix.
+                next(_s3_pages(self.fs, self.root))
+        except FileNotFoundError as error:
+            return f"there is no such bucket ({error})"
         except Exception as error:  # remote file systems share no base for what they raise
             return str(error) or repr(error)
         return None

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ser_core.errors import OutputError
+from ser_core.errors import OutputError, RunError
 from ser_core.output import Output, PartWriter
 from ser_core.schema import output_schema
 
@@ -132,6 +132,20 @@ def test_a_file_that_is_no_part_is_named(output):
         file.truncate(100)
     with pytest.raises(OutputError, match=name):
         output.done("m1")
+
+
+def test_a_part_that_cannot_be_written_is_one_line_and_tried_once(output, monkeypatch):
+    calls = []
+
+    def refuse(name, _):
+        calls.append(name)
+        raise PermissionError("Access Denied.")
+
+    monkeypatch.setattr(output.folder, "write", refuse)
+    refused = pytest.raises(RunError, match=r"--output .*could not be written \(Access Denied\.\)")
+    with refused, PartWriter(output, seconds=1e-9) as writer:
+        writer.add(rows("a"))
+    assert len(calls) == 1
 
 
 def test_writer_writes_by_time_and_at_the_end_even_of_a_failed_run(output):
