@@ -349,6 +349,7 @@ def main() -> None:
             "model": "examples/make_checkpoint.py --full: 95 M parameters, random weights",
             **measure(paths, few, checkpoint, flags.rounds),
         }
+    flags.result.parent.mkdir(parents=True, exist_ok=True)
     flags.result.write_text(json.dumps(result, indent=2) + "\n")
     show(result)
 
