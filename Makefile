@@ -31,4 +31,4 @@ constraints:
 	mv .constraints constraints.txt
 
 clean:
-	rm -rf .venv demo-output .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv build demo-output .mypy_cache .ruff_cache .pytest_cache

@@ -15,7 +15,7 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _BATCH_ON_GPU = 128  # segments of 6 s
-_BATCH_ON_CPU = 4  # larger ones only use more memory
+_BATCH_ON_CPU = 1  # with one thread an actor, larger ones gain nothing and use more memory
 _VARIANCE_FLOOR = 1e-7  # Wav2Vec2FeatureExtractor.zero_mean_unit_var_norm
 
 logger = logging.getLogger(__name__)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:  # processes that only decode do without torch
 # about a hundredth of the time. Different shares also keep Ray from fusing the two.
 _CLASSIFIER_CPUS = 0.9
 _DECODER_CPUS = 0.1
-_CLASSIFIER_BYTES = 3 << 30  # of memory: the full-size model and one batch on a CPU, rounded up
+_CLASSIFIER_BYTES = 2 << 30  # of memory: the full-size model and one batch on a CPU, rounded up
 # A decoding task whose process dies; it is left out then, and swept again. Ray Data's own default
 # is to try for ever. Ray 2.64 takes this setting away: see the range in pyproject.toml.
 _RETRIED_ONCE = {"max_retries": 1}
@@ -47,6 +47,7 @@ _RECORDINGS_PER_CORE = (
     16  # likewise: a core labels them in the seconds that its actor takes to start
 )
 _ROWS_PER_BLOCK = 64  # 25 MB if all are 6 s long
+_ROWS_PER_BLOCK_ON_CPU = 8  # a few seconds of one core: what a kill loses, and the end waits for
 _ROWS_PER_BLOCK_MOST = 256  # in corpora of millions, to keep the number of tasks down
 _BLOCKS = 16_384  # from here on, blocks grow rather than grow more
 _ROWS_PER_BLOCK_WHOLE = 4  # whole recordings: an hour is 230 MB
@@ -144,7 +145,8 @@ def choose_resources(recordings: int, whole: bool) -> Resources:
         worth = math.ceil(recordings / _RECORDINGS_PER_CORE)
         classifiers = min(cpus, worth, int(present.get("memory", 0) // _CLASSIFIER_BYTES))
     workers = cpus if gpus else max(1, classifiers)
-    most = min(_ROWS_PER_BLOCK_MOST, max(_ROWS_PER_BLOCK, recordings // _BLOCKS))
+    least = _ROWS_PER_BLOCK if gpus else _ROWS_PER_BLOCK_ON_CPU
+    most = min(_ROWS_PER_BLOCK_MOST, max(least, recordings // _BLOCKS))
     if whole:
         most = _ROWS_PER_BLOCK_WHOLE
     rows = max(1, min(most, math.ceil(recordings / (4 * workers))))
@@ -192,7 +194,11 @@ class Pipeline:
             RunError: the code met a bug or the model does not run.
         """
         dataset = self._dataset(plan, rows_per_block or self.resources.rows_per_block)
-        for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+        for table in dataset.iter_batches(
+            batch_size=None,
+            batch_format="pyarrow",
+            prefetch_batches=0,  # else each block waits here until the next one is done
+        ):
             faults = table[FAULT.name].drop_null()
             if len(faults):
                 raise RunError(f"a bug, not a bad recording, stopped the run:\n{faults[0].as_py()}")
