@@ -144,7 +144,6 @@ class PartWriter:
         self._seconds = seconds
         self._tables: list[pa.Table] = []
         self._since = time.monotonic()
-        self.write_seconds = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -166,13 +165,11 @@ class PartWriter:
 
     def flush(self) -> None:
         """Writes what was collected."""
-        started = time.monotonic()
         tables, self._tables = self._tables, []  # what cannot be written is not tried twice
         if tables:
             rows = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
             self._output.write_part(rows)
         self._since = time.monotonic()
-        self.write_seconds += self._since - started
 
 
 def _as_stored(schema: pa.Schema) -> pa.Schema:
