@@ -67,7 +67,8 @@ def as_published(folder):
 def test_published_form_is_the_same_checkpoint(copy, small_checkpoint):
     as_published(copy)
     assert load_checkpoint(str(copy)).digest == load_checkpoint(str(small_checkpoint)).digest
-    np.testing.assert_array_equal(scores(copy), scores(small_checkpoint))
+    # Not to the last bit: where the arrays lie in memory decides the order in which BLAS adds.
+    np.testing.assert_allclose(scores(copy), scores(small_checkpoint), atol=1e-5, rtol=0)
 
 
 def test_labels_are_the_cards_where_the_config_names_none(copy):
