@@ -6,6 +6,7 @@ The driver loads it once; Ray's object store then brings it to each node once an
 import fnmatch
 import hashlib
 import json
+import math
 import os
 import pickle
 import re
@@ -74,6 +75,7 @@ class Checkpoint:
         config: ``config.json``.
         weights: float32 arrays by name, weight-norm keys in their new form.
         labels: the classes in the order of the logits.
+        temperature: what logits are divided by before the softmax; 1 but for calibrated ones.
         digest: identity of the weights, the config and the preprocessing.
     """
 
@@ -83,6 +85,7 @@ class Checkpoint:
     preprocessing: Preprocessing
     weights: Mapping[str, np.ndarray]
     labels: tuple[str, ...]
+    temperature: float
     digest: str
 
 
@@ -113,7 +116,11 @@ def load_checkpoint(
     except ValueError as error:
         raise CheckpointError(f"--model {source}: {error}; name them in config.json") from None
     digest = _digest(config, preprocessing, weights)
-    return Checkpoint(source, commit, config, preprocessing, weights, labels, digest)
+    temperature = config.get("temperature", 1.0)
+    if not isinstance(temperature, int | float) or not 0 < temperature < math.inf:
+        words = f"config.json: temperature {temperature!r} is not a positive number"
+        raise CheckpointError(f"--model {source}: {words}")
+    return Checkpoint(source, commit, config, preprocessing, weights, labels, temperature, digest)
 
 
 def _num_classes(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> int:

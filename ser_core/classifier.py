@@ -6,9 +6,11 @@ from typing import Literal
 
 import numpy as np
 import torch
+from torch import nn
 
 from ser_core.audio import SEGMENT_SAMPLES
 from ser_core.checkpoint import Checkpoint, Preprocessing
+from ser_core.elision import ElidedClassifier, can_elide
 from ser_core.model import build_model, is_card_style
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -16,6 +18,9 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _BATCH_ON_GPU = 128  # segments of 6 s
 _BATCH_ON_CPU = 1  # with one thread an actor, larger ones gain nothing and use more memory
+# Frames to which lengths are rounded up: on a GPU few shapes pay, on a CPU the rounding costs.
+_FRAMES_PER_STEP_ON_GPU = 8
+_FRAMES_PER_STEP_ON_CPU = 1
 _VARIANCE_FLOOR = 1e-7  # Wav2Vec2FeatureExtractor.zero_mean_unit_var_norm
 
 logger = logging.getLogger(__name__)
@@ -50,12 +55,17 @@ class Classifier:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.precision = resolve_precision(precision, self.device)
         self.batch_size = batch_size or (_BATCH_ON_GPU if self.on_gpu else _BATCH_ON_CPU)
+        self._frames_per_step = _FRAMES_PER_STEP_ON_GPU if self.on_gpu else _FRAMES_PER_STEP_ON_CPU
         self._preprocessing = checkpoint.preprocessing
         # The card's network takes no mask; a standard one takes what its extractor returns.
         standard = not is_card_style(checkpoint.config)
         self._masked = standard and checkpoint.preprocessing.return_attention_mask
         self._num_labels = len(checkpoint.labels)
-        self._model = build_model(checkpoint).to(self.device, _DTYPES[self.precision])
+        self._temperature = checkpoint.temperature
+        built = build_model(checkpoint)
+        elide = not self._masked and can_elide(built)
+        model: nn.Module = ElidedClassifier(built) if elide else built
+        self._model = model.to(self.device, _DTYPES[self.precision])
 
     @property
     def on_gpu(self) -> bool:
@@ -90,28 +100,38 @@ class Classifier:
         return scores
 
     def _probabilities(self, segments: list[np.ndarray]) -> np.ndarray:
-        batches: list[np.ndarray] = []
+        """Softmax of the logits, in batches of segments of about one length, longest first."""
+        order = sorted(range(len(segments)), key=lambda row: len(segments[row]), reverse=True)
+        batches: list[torch.Tensor] = []
         start = 0
-        while start < len(segments):
-            batch = segments[start : start + self.batch_size]
+        while start < len(order):
+            rows = order[start : start + self.batch_size]
             try:
-                batches.append(self._forward(batch))
+                batches.append(self._forward([segments[row] for row in rows]))
             except torch.OutOfMemoryError:
-                if len(batch) == 1:
+                if len(rows) == 1:
                     raise
-                self.batch_size = len(batch) // 2
+                self.batch_size = len(rows) // 2
                 logger.warning("out of memory: going on with batches of %d", self.batch_size)
                 torch.cuda.empty_cache()
             else:
-                start += len(batch)
-        return np.concatenate(batches) if batches else np.empty((0, self._num_labels), np.float32)
+                start += len(rows)
+        probabilities = np.empty((len(segments), self._num_labels), np.float32)
+        if batches:
+            probabilities[order] = torch.cat(batches).cpu().numpy()  # here a GPU is waited for
+        return probabilities
 
     @torch.inference_mode()
-    def _forward(self, segments: list[np.ndarray]) -> np.ndarray:
-        values, mask = pad_and_normalize(segments, self._preprocessing, self.device)
-        logits = self._model(values.to(_DTYPES[self.precision]), mask if self._masked else None)
-        probabilities: np.ndarray = torch.softmax(logits.float(), dim=-1).cpu().numpy()
-        return probabilities
+    def _forward(self, segments: list[np.ndarray]) -> torch.Tensor:
+        if isinstance(self._model, ElidedClassifier):
+            longest = max(map(len, segments))
+            num_samples = self._model.samples_for(longest, self._frames_per_step)
+            values, _ = pad_and_normalize(segments, self._preprocessing, self.device, num_samples)
+            logits = self._model(values)
+        else:
+            values, mask = pad_and_normalize(segments, self._preprocessing, self.device)
+            logits = self._model(values.to(_DTYPES[self.precision]), mask if self._masked else None)
+        return torch.softmax(logits.float() / self._temperature, dim=-1)
 
 
 def resolve_precision(precision: Precision, device: torch.device) -> str:
@@ -134,7 +154,10 @@ def _segments(waveform: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def pad_and_normalize(
-    segments: Sequence[np.ndarray], preprocessing: Preprocessing, device: torch.device
+    segments: Sequence[np.ndarray],
+    preprocessing: Preprocessing,
+    device: torch.device,
+    num_samples: int = SEGMENT_SAMPLES,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """``input_values`` and ``attention_mask`` as ``Wav2Vec2FeatureExtractor`` makes them.
 
@@ -145,23 +168,29 @@ def pad_and_normalize(
         segments: mono float32, each of shape ``(num_samples,)`` with at most 96,000 samples.
         preprocessing: the checkpoint's settings.
         device: where the tensors go, and where they are normalised.
+        num_samples: of the 6 s, how many are wanted; not fewer than any segment has.
 
     Returns:
-        float32 and int64 tensors of shape ``(len(segments), 96000)``.
+        float32 and int64 tensors of shape ``(len(segments), num_samples)``.
     """
-    padded = torch.full((len(segments), SEGMENT_SAMPLES), preprocessing.padding_value)
+    padding = preprocessing.padding_value
+    on_gpu = device.type == "cuda"  # from pinned memory, the copy overlaps with computation
+    padded = torch.full((len(segments), num_samples), padding, pin_memory=on_gpu)
     for row, segment in zip(padded.numpy(), segments, strict=True):
         row[: len(segment)] = segment
-    values = padded.to(device)
-    lengths = torch.tensor([len(segment) for segment in segments], device=device)
-    mask = torch.arange(SEGMENT_SAMPLES, device=device) < lengths[:, None]
+    values = padded.to(device, non_blocking=True)
+    lengths = torch.tensor([len(segment) for segment in segments]).to(device, non_blocking=True)
+    mask = torch.arange(num_samples, device=device) < lengths[:, None]
     if preprocessing.do_normalize:
-        heard = mask if preprocessing.return_attention_mask else torch.ones_like(mask)
-        count = heard.sum(dim=1, keepdim=True)
-        mean = (values * heard).sum(dim=1, keepdim=True) / count
+        masked = preprocessing.return_attention_mask
+        heard = mask if masked else torch.ones_like(mask)
+        beyond = 0 if masked else SEGMENT_SAMPLES - num_samples  # padding that counts, unseen
+        count = heard.sum(dim=1, keepdim=True) + beyond
+        mean = ((values * heard).sum(dim=1, keepdim=True) + beyond * padding) / count
         centered = values - mean
-        variance = (centered.square() * heard).sum(dim=1, keepdim=True) / count
+        squares = (centered.square() * heard).sum(dim=1, keepdim=True)
+        variance = (squares + beyond * (padding - mean).square()) / count
         values = centered / torch.sqrt(variance + _VARIANCE_FLOOR)
-        if preprocessing.return_attention_mask:
-            values = torch.where(mask, values, preprocessing.padding_value)
+        if masked:
+            values = torch.where(mask, values, padding)
     return values, mask.long()

@@ -50,8 +50,16 @@ class HubertForSpeechClassification(HubertPreTrainedModel):
 
         The card pools over the padding and passes no mask, so ``attention_mask`` is not used.
         """
-        hidden_states = self.hubert(input_values)[0]
-        logits: torch.Tensor = self.classifier(hidden_states.mean(dim=1))
+        return self.head(self.hubert(input_values)[0].mean(dim=1))
+
+    @property
+    def backbone(self) -> Any:
+        """The network below the head."""
+        return self.hubert
+
+    def head(self, pooled: torch.Tensor) -> torch.Tensor:
+        """Logits from the mean over the frames, shape ``(batch, hidden_size)``."""
+        logits: torch.Tensor = self.classifier(pooled)
         return logits
 
 
@@ -62,11 +70,27 @@ class StandardClassifier(nn.Module):
         super().__init__()
         self.model = model
 
+    @property
+    def backbone(self) -> Any:
+        """The network below the head."""
+        return self.model.base_model
+
+    def head(self, pooled: torch.Tensor) -> torch.Tensor:
+        """Logits from the mean over the frames, shape ``(batch, hidden_size)``.
+
+        transformers projects each frame and takes the mean then; the projection is linear.
+        """
+        model: Any = self.model
+        return cast(torch.Tensor, model.classifier(model.projector(pooled)))
+
     def forward(
         self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Logits of shape ``(batch, num_labels)``; frames outside the mask are not pooled."""
         return cast(torch.Tensor, self.model(input_values, attention_mask=attention_mask).logits)
+
+
+SpeechClassifier = HubertForSpeechClassification | StandardClassifier
 
 
 def is_card_style(config: Mapping[str, Any]) -> bool:
@@ -75,7 +99,7 @@ def is_card_style(config: Mapping[str, Any]) -> bool:
     return "num_class" in config and not any(name in _STANDARD for name in architectures)
 
 
-def build_model(checkpoint: Checkpoint) -> nn.Module:
+def build_model(checkpoint: Checkpoint) -> SpeechClassifier:
     """The network with the checkpoint's weights, in evaluation mode, on the CPU, in float32.
 
     Its weights share memory with ``checkpoint.weights``.
@@ -94,8 +118,10 @@ def build_model(checkpoint: Checkpoint) -> nn.Module:
     for module in model.modules():
         if parametrize.is_parametrized(module, "weight"):  # fold the weight norm once, not per call
             parametrize.remove_parametrizations(module, "weight")
-    model = model if is_card_style(checkpoint.config) else StandardClassifier(model)
-    return model.eval().requires_grad_(False)
+    model.eval().requires_grad_(False)
+    if isinstance(model, HubertForSpeechClassification):
+        return model
+    return StandardClassifier(model).eval()
 
 
 def _empty_model(checkpoint: Checkpoint) -> nn.Module:

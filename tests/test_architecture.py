@@ -14,12 +14,13 @@ LEVELS = [
     {"audio", "storage"},
     {"checkpoint", "fetch", "manifest", "output"},
     {"model", "blocks"},
+    {"elision"},
     {"classifier"},
     {"pipeline", "progress"},
     {"labeling"},
 ]
 RAY = {"pipeline"}
-TORCH = {"checkpoint", "model", "classifier"}
+TORCH = {"checkpoint", "model", "elision", "classifier"}
 
 
 def imports(path):

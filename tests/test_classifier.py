@@ -1,6 +1,7 @@
 """Padding as the feature extractor's, memory back-off, segments, precision."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -38,6 +39,25 @@ def test_padding_is_the_feature_extractors(normalize, masked, value):
         np.testing.assert_array_equal(mask, expected.attention_mask)
 
 
+@pytest.mark.parametrize("masked", [True, False])
+def test_fewer_samples_are_the_first_of_the_padded_ones(masked):
+    preprocessing = Preprocessing(True, masked, 0.25, "first")
+    segments = [3 + speech_like(n / 16000, seed=n)[:n] for n in LENGTHS[:4]]
+    all_of_them, _ = pad_and_normalize(segments, preprocessing, torch.device("cpu"))
+    some, mask = pad_and_normalize(segments, preprocessing, torch.device("cpu"), 30720)
+    assert mask.shape == (4, 30720)
+    np.testing.assert_allclose(some[1:], all_of_them[1:, :30720], atol=2e-5)
+
+
+def test_temperature_divides_the_logits(small_checkpoint):
+    checkpoint = load_checkpoint(str(small_checkpoint))
+    waveforms = [speech_like(1.5, seed=seed) for seed in range(3)]
+    plain = Classifier(checkpoint, "fp32").scores(waveforms)
+    softened = Classifier(replace(checkpoint, temperature=2.5), "fp32").scores(waveforms)
+    expected = plain ** (1 / 2.5)  # softmax(z / T) is softmax(z) to the power 1 / T, normalised
+    np.testing.assert_allclose(softened, expected / expected.sum(1, keepdims=True), atol=1e-5)
+
+
 @pytest.fixture
 def classifier(small_checkpoint):
     return Classifier(load_checkpoint(str(small_checkpoint)), "fp32", 8)
@@ -48,11 +68,11 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(classifier):
     expected = classifier.scores(waveforms)
     forward, sizes = classifier._model.forward, []
 
-    def with_little_memory(values, mask=None):
+    def with_little_memory(values):
         sizes.append(len(values))
         if len(values) > 3:
             raise torch.OutOfMemoryError("too many")
-        return forward(values, mask)
+        return forward(values)
 
     classifier._model.forward = with_little_memory
     np.testing.assert_allclose(classifier.scores(waveforms), expected, atol=1e-5)
@@ -113,4 +133,4 @@ def test_weights_are_shared_not_copied(small_checkpoint):
     checkpoint = load_checkpoint(str(small_checkpoint))
     classifier = Classifier(checkpoint, "fp32")
     mine = checkpoint.weights["classifier.dense.weight"]
-    assert classifier._model.classifier.dense.weight.data_ptr() == mine.ctypes.data
+    assert classifier._model.model.classifier.dense.weight.data_ptr() == mine.ctypes.data
