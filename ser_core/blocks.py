@@ -1,36 +1,49 @@
 """A table in, a table out: decode a block, classify it, finish its rows; it knows no Ray."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ser_core.audio import decode
+from ser_core.audio import FULL_SCALE, decode
 from ser_core.errors import RecordingError, Status
-from ser_core.fetch import open_recording
+from ser_core.fetch import Stopwatch, open_recording
 from ser_core.schema import (
-    COMPUTE_SECONDS,
-    DECODE_SECONDS,
+    CLASSIFY_STAGES,
+    DECODE_STAGES,
     DEVICE,
     FAULT,
+    SAMPLE_TYPE,
     SIZE,
     WAVEFORM,
     decoded_schema,
     labeled_schema,
     score_columns,
+    seconds_spent,
 )
 from ser_core.storage import join
 
 _READS_AT_ONCE = 4  # per block: one recording's bytes arrive while another is decoded
 
-Scores = Callable[[Sequence[np.ndarray]], np.ndarray]
+
+class Scorer(Protocol):
+    """What classifies: `ser_core.classifier.Classifier`, without importing torch."""
+
+    transfer_seconds: float
+
+    @property
+    def description(self) -> str:
+        """Its device and precision."""
+
+    def scores(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
+        """Shape ``(len(waveforms), num_labels)``."""
 
 
 @dataclass(frozen=True)
@@ -57,25 +70,30 @@ class Blocks:
             rows = list(pool.map(partial(decode_one, whole=self.whole), locations, sizes))
         columns = {name: [row[name] for row in rows] for name in rows[0]}
         kept = {name: planned[name] for name in planned.column_names if name != SIZE.name}
-        columns[WAVEFORM.name] = _waveforms([row[WAVEFORM.name] for row in rows])
         return self._filled(kept | columns, decoded_schema(self.manifest))
 
-    def classify(self, decoded: pa.Table, scores: Scores, device: str) -> pa.Table:
-        """Waveforms → scores; rows without a waveform keep theirs null (``labeled_schema``)."""
-        started = time.perf_counter()
-        waveforms = decoded[WAVEFORM.name].combine_chunks()
-        heard = waveforms.is_valid().to_numpy(zero_copy_only=False)
+    def classify(self, decoded: pa.Table, scorer: Scorer, idle_seconds: float) -> pa.Table:
+        """Waveforms → scores; rows without a waveform keep theirs null (``labeled_schema``).
+
+        Args:
+            decoded: a block of ``decoded_schema``.
+            scorer: the network.
+            idle_seconds: how long it has waited for the block.
+        """
+        started, moved = time.perf_counter(), scorer.transfer_seconds
+        heard = decoded[WAVEFORM.name].is_valid().to_numpy()
         table = np.full((len(decoded), len(self.labels)), np.nan, np.float32)
         if heard.any():
-            table[heard] = scores(
-                [_samples(waveforms, row) for row in np.flatnonzero(heard).tolist()]
-            )
-        columns = {name: decoded[name] for name in decoded.column_names if name != WAVEFORM.name}
+            table[heard] = scorer.scores(_waveforms(decoded.filter(pa.array(heard))))
+        beside = (WAVEFORM.name, SAMPLE_TYPE.name)
+        columns = {name: decoded[name] for name in decoded.column_names if name not in beside}
         for name, column in zip(score_columns(self.labels), table.T, strict=True):
             columns[name] = pa.array(column, mask=~heard)
-        elapsed = time.perf_counter() - started
-        columns[COMPUTE_SECONDS.name] = np.full(len(decoded), elapsed / len(decoded))
-        columns[DEVICE.name] = pa.array([device] * len(decoded))
+        transfer = scorer.transfer_seconds - moved
+        compute = time.perf_counter() - started - transfer
+        for stage, seconds in zip(CLASSIFY_STAGES, (idle_seconds, transfer, compute), strict=True):
+            columns[seconds_spent(stage).name] = np.full(len(decoded), seconds / len(decoded))
+        columns[DEVICE.name] = pa.array([scorer.description] * len(decoded))
         return self._filled(columns, labeled_schema(self.labels, self.manifest))
 
     def with_fault(self, block: pa.Table, fault: str) -> pa.Table:
@@ -83,7 +101,7 @@ class Blocks:
         kept = {name: block[name] for name in block.column_names if name != FAULT.name}
         faults = pa.array([fault] * len(block))
         schema = decoded_schema(self.manifest)
-        if DECODE_SECONDS.name in block.column_names:  # it was decoded: it failed later on
+        if WAVEFORM.name in block.column_names:  # it was decoded: it failed later on
             schema = labeled_schema(self.labels, self.manifest)
         return self._filled(kept | {FAULT.name: faults}, schema)
 
@@ -119,37 +137,40 @@ class Blocks:
 
 def decode_one(location: str, size: int | None, whole: bool) -> dict[str, Any]:
     """One recording's decoded columns, whatever becomes of it."""
-    started = time.perf_counter()
+    started, fetching = time.perf_counter(), Stopwatch()
     row: dict[str, Any] = {
         "duration": None,
         "sampling_rate": None,
         "status": Status.OK.value,
         "error": None,
         WAVEFORM.name: None,
+        SAMPLE_TYPE.name: None,
     }
     try:
-        with open_recording(location, size) as handle:
+        with open_recording(location, size, fetching) as handle:
             recording = decode(handle, whole)
     except RecordingError as error:
         row |= {"status": error.status.value, "error": str(error)}
     else:
         row |= {"duration": recording.duration, "sampling_rate": recording.sampling_rate}
-        row[WAVEFORM.name] = recording.waveform
-    row[DECODE_SECONDS.name] = time.perf_counter() - started
+        samples = _fewest_bytes(recording.waveform)
+        row |= {WAVEFORM.name: samples.data, SAMPLE_TYPE.name: samples.dtype.str}
+    decoding = time.perf_counter() - started - fetching.seconds
+    for stage, seconds in zip(DECODE_STAGES, (fetching.seconds, decoding), strict=True):
+        row[seconds_spent(stage).name] = seconds
     return row
 
 
-def _waveforms(waveforms: Sequence[np.ndarray | None]) -> pa.LargeListArray:
-    lengths = [0 if waveform is None else len(waveform) for waveform in waveforms]
-    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int64())
-    heard = [waveform for waveform in waveforms if waveform is not None]
-    values = np.concatenate(heard) if heard else np.empty(0, np.float32)
-    missing = pa.array([waveform is None for waveform in waveforms])
-    return pa.LargeListArray.from_arrays(offsets, pa.array(values), mask=missing)
+def _fewest_bytes(waveform: np.ndarray) -> np.ndarray:
+    """The samples as 16-bit integers if that is what they are: recordings of 16 bits at 16 kHz."""
+    scaled = waveform * FULL_SCALE
+    with np.errstate(invalid="ignore"):  # what does not fit compares as different
+        integers = scaled.astype("<i2")
+    return integers if np.array_equal(integers, scaled) else waveform.astype("<f4", copy=False)
 
 
-def _samples(waveforms: pa.LargeListArray, row: int) -> np.ndarray:
-    """One row's samples, a view into the block's memory."""
-    start, stop = waveforms.offsets[row].as_py(), waveforms.offsets[row + 1].as_py()
-    samples: np.ndarray = waveforms.values[start:stop].to_numpy()
-    return samples
+def _waveforms(decoded: pa.Table) -> list[np.ndarray]:
+    """Each row's samples, views into the block's memory."""
+    types = decoded[SAMPLE_TYPE.name].to_pylist()
+    columns = zip(decoded[WAVEFORM.name], types, strict=True)
+    return [np.frombuffer(samples.as_buffer(), sample_type) for samples, sample_type in columns]

@@ -1,6 +1,7 @@
 """Waveforms → scores: precision, padding, batches, memory back-off; no files and no Ray here."""
 
 import logging
+import time
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
@@ -8,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ser_core.audio import SEGMENT_SAMPLES
+from ser_core.audio import FULL_SCALE, SEGMENT_SAMPLES
 from ser_core.checkpoint import Checkpoint, Preprocessing
 from ser_core.elision import ElidedClassifier, can_elide
 from ser_core.model import build_model, is_card_style
@@ -33,6 +34,7 @@ class Classifier:
         device: where it computes.
         precision: what ``auto`` became.
         batch_size: segments per forward pass; halved when memory runs out.
+        transfer_seconds: spent so far on padding and moving to the device.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Classifier:
         standard = not is_card_style(checkpoint.config)
         self._masked = standard and checkpoint.preprocessing.return_attention_mask
         self._num_labels = len(checkpoint.labels)
+        self.transfer_seconds = 0.0
         self._temperature = checkpoint.temperature
         built = build_model(checkpoint)
         elide = not self._masked and can_elide(built)
@@ -84,7 +87,8 @@ class Classifier:
         A recording of several segments gets the mean of theirs, weighted by their length.
 
         Args:
-            waveforms: mono float32 at 16 kHz, each of shape ``(num_samples,)``, not empty.
+            waveforms: mono at 16 kHz, each of shape ``(num_samples,)``, not empty; float32, or
+                int16 as in a 16-bit file.
 
         Returns:
             float32, shape ``(len(waveforms), num_labels)``; rows sum to 1.
@@ -123,13 +127,15 @@ class Classifier:
 
     @torch.inference_mode()
     def _forward(self, segments: list[np.ndarray]) -> torch.Tensor:
+        started, num_samples = time.perf_counter(), SEGMENT_SAMPLES
         if isinstance(self._model, ElidedClassifier):
             longest = max(map(len, segments))
             num_samples = self._model.samples_for(longest, self._frames_per_step)
-            values, _ = pad_and_normalize(segments, self._preprocessing, self.device, num_samples)
+        values, mask = pad_and_normalize(segments, self._preprocessing, self.device, num_samples)
+        self.transfer_seconds += time.perf_counter() - started
+        if isinstance(self._model, ElidedClassifier):
             logits = self._model(values)
         else:
-            values, mask = pad_and_normalize(segments, self._preprocessing, self.device)
             logits = self._model(values.to(_DTYPES[self.precision]), mask if self._masked else None)
         return torch.softmax(logits.float() / self._temperature, dim=-1)
 
@@ -165,7 +171,8 @@ def pad_and_normalize(
     in the mean and the variance, and ends as −mean/std.
 
     Args:
-        segments: mono float32, each of shape ``(num_samples,)`` with at most 96,000 samples.
+        segments: mono, float32 or int16, each of shape ``(num_samples,)`` with at most 96,000
+            samples.
         preprocessing: the checkpoint's settings.
         device: where the tensors go, and where they are normalised.
         num_samples: of the 6 s, how many are wanted; not fewer than any segment has.
@@ -177,7 +184,8 @@ def pad_and_normalize(
     on_gpu = device.type == "cuda"  # from pinned memory, the copy overlaps with computation
     padded = torch.full((len(segments), num_samples), padding, pin_memory=on_gpu)
     for row, segment in zip(padded.numpy(), segments, strict=True):
-        row[: len(segment)] = segment
+        full_scale = FULL_SCALE if segment.dtype == np.int16 else 1
+        np.divide(segment, np.float32(full_scale), out=row[: len(segment)])
     values = padded.to(device, non_blocking=True)
     lengths = torch.tensor([len(segment) for segment in segments]).to(device, non_blocking=True)
     mask = torch.arange(num_samples, device=device) < lengths[:, None]

@@ -4,8 +4,10 @@ import errno
 import io
 import os
 import stat
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from ser_core.errors import RecordingError, Status
@@ -16,13 +18,23 @@ _WHOLE_BYTES = 1 << 20
 _RANGE_BYTES = 256 << 10  # 8 s of 16-bit 16 kHz mono; decoders ask for far less at a time
 
 
+@dataclass
+class Stopwatch:
+    """How long a recording's bytes were waited for; those of a local disk come while decoding."""
+
+    seconds: float = 0.0
+
+
 @contextmanager
-def open_recording(uri: str, size: int | None) -> Iterator[BinaryIO]:
+def open_recording(
+    uri: str, size: int | None, waiting: Stopwatch | None = None
+) -> Iterator[BinaryIO]:
     """Opens a recording for decoding; its content is fetched only as far as it is read.
 
     Args:
         uri: where it is.
         size: bytes, if known; saves a request on object stores.
+        waiting: is told how long the store took.
 
     Raises:
         RecordingError: missing, forbidden, not a regular file, or out of reach after retries. A
@@ -32,7 +44,7 @@ def open_recording(uri: str, size: int | None) -> Iterator[BinaryIO]:
         with _open_local(local_path(uri)) as handle:
             yield handle
         return
-    source = _Ranges(uri, size)
+    source = _Ranges(uri, size, waiting or Stopwatch())
     whole = source.size <= _WHOLE_BYTES
     try:
         yield io.BytesIO(source.fetch(0, source.size)) if whole else source.buffered()
@@ -65,8 +77,9 @@ class _Window(NamedTuple):
 class _Ranges(io.RawIOBase):
     """A remote file read by retried range requests; remembers the one that failed for good."""
 
-    def __init__(self, uri: str, size: int | None) -> None:
+    def __init__(self, uri: str, size: int | None, waiting: Stopwatch) -> None:
         self.uri = uri
+        self.waiting = waiting
         self.fs = filesystem(uri)
         self.name = self.fs._strip_protocol(uri)
         self.position = 0
@@ -83,12 +96,15 @@ class _Ranges(io.RawIOBase):
         return data
 
     def _retried(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        started = time.perf_counter()
         try:
             with _as_recording_errors(self.uri):
                 return retry_passing(call)(*args, **kwargs)
         except RecordingError as error:
             self.failure = error
             raise
+        finally:
+            self.waiting.seconds += time.perf_counter() - started
 
     def readinto(self, buffer: Any) -> int:
         if self.position >= self.size:  # S3 answers an empty range with an error

@@ -1,6 +1,7 @@
 """The labelling job: plan what is to do, run it, write its rows, leave one row per recording."""
 
 import secrets
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -83,10 +84,12 @@ def label_corpus(config: LabelConfig) -> Plan:
         RunError: the run did not finish, or more failed than allowed; what is labelled is kept.
     """
     run = prepare(config)
+    listing = time.monotonic()
     plan = plan_work(run.corpus, run.output.done(run.checkpoint.digest))
     if not plan.listed:
         raise CorpusError(f"--input {config.input}: no recordings there")
     tally = Tally(plan.to_do, whole=config.segments == "all")
+    tally.stage_seconds["list"] = tally.started - listing
     if plan.to_do:
         say(f"{plan.listed:,} recordings, {plan.done:,} done before, {plan.to_do:,} to label")
         run.label(plan, tally)
@@ -145,6 +148,7 @@ class Run:
         config, checkpoint, schema = self.config, self.checkpoint, self.output.schema
         blocks = Blocks(self.corpus.base, tally.whole, checkpoint.labels, self.corpus.columns)
         connect(config.verbose)
+        tally.stage_seconds["start"] = tally.elapsed
         resources = choose_resources(plan.to_do, tally.whole)
         say(f"classifiers: {resources.classifiers}, on {'GPUs' if resources.on_gpu else 'CPUs'}")
         pipeline = Pipeline.start(
@@ -156,6 +160,7 @@ class Run:
                 writer.add(rows)
                 tally.add(labeled, rows)
                 display.update()
+        tally.stage_seconds["write"] = writer.write_seconds
 
     def conclude(self, plan: Plan, tally: Tally) -> None:
         """Leaves one row per recording, and then the report that says so."""

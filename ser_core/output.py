@@ -137,13 +137,18 @@ class Output:
 
 
 class PartWriter:
-    """Collects rows and writes them as parts: so many rows, or what came in so many seconds."""
+    """Collects rows and writes them as parts: so many rows, or what came in so many seconds.
+
+    Attributes:
+        write_seconds: spent so far on writing.
+    """
 
     def __init__(self, output: Output, seconds: float) -> None:
         self._output = output
         self._seconds = seconds
         self._tables: list[pa.Table] = []
         self._since = time.monotonic()
+        self.write_seconds = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -166,10 +171,12 @@ class PartWriter:
     def flush(self) -> None:
         """Writes what was collected."""
         tables, self._tables = self._tables, []  # what cannot be written is not tried twice
+        started = time.monotonic()
         if tables:
             rows = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
             self._output.write_part(rows)
         self._since = time.monotonic()
+        self.write_seconds += self._since - started
 
 
 def _as_stored(schema: pa.Schema) -> pa.Schema:

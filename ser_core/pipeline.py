@@ -10,11 +10,13 @@ import math
 import os
 import signal
 import socket
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
@@ -249,16 +251,20 @@ class _Classify:
         self._classifier = Classifier(
             ray.get(pipeline.checkpoint), pipeline.precision, pipeline.batch_size, num_threads
         )
+        self._idle_since: float | None = None  # the first block's wait is the pipeline's start
 
     def __call__(self, decoded: pa.Table) -> pa.Table:
         if decoded[FAULT.name].null_count < len(decoded):
             return self._blocks.with_fault(decoded, decoded[FAULT.name].drop_null()[0].as_py())
-        classifier = self._classifier
-        return _with_bugs_as_rows(
-            self._blocks,
-            lambda block: self._blocks.classify(block, classifier.scores, classifier.description),
-            decoded,
+        now = time.perf_counter()
+        work = partial(
+            self._blocks.classify,
+            scorer=self._classifier,
+            idle_seconds=now - (self._idle_since or now),
         )
+        labeled = _with_bugs_as_rows(self._blocks, work, decoded)
+        self._idle_since = time.perf_counter()
+        return labeled
 
 
 def _with_bugs_as_rows(

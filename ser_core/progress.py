@@ -3,7 +3,7 @@
 import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -23,7 +23,7 @@ from rich.table import Table
 
 from ser_core.audio import SEGMENT_SECONDS
 from ser_core.errors import Status
-from ser_core.schema import COMPUTE_SECONDS, DECODE_SECONDS, DEVICE
+from ser_core.schema import CLASSIFY_STAGES, DECODE_STAGES, DEVICE, seconds_spent
 
 _LINE_SECONDS = 10.0  # between two lines where there is no terminal
 
@@ -40,8 +40,7 @@ class Tally:
         device: labelled recordings by device and precision.
         audio_seconds: the recordings' whole length.
         heard_seconds: what the model heard of it.
-        decode_seconds: fetching and decoding, over all cores.
-        compute_seconds: the classifiers' own time, over all actors.
+        stage_seconds: what each stage took, over all processes; see `schema.seconds_spent`.
     """
 
     total: int
@@ -51,8 +50,7 @@ class Tally:
     device: Counter[str] = field(default_factory=Counter)
     audio_seconds: float = 0.0
     heard_seconds: float = 0.0
-    decode_seconds: float = 0.0
-    compute_seconds: float = 0.0
+    stage_seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     started: float = field(default_factory=time.monotonic)
     first_row: float | None = None
 
@@ -85,8 +83,8 @@ class Tally:
         )
         self.audio_seconds += pc.sum(duration).as_py() or 0.0
         self.heard_seconds += pc.sum(heard).as_py() or 0.0
-        self.decode_seconds += pc.sum(labeled[DECODE_SECONDS.name]).as_py() or 0.0
-        self.compute_seconds += pc.sum(labeled[COMPUTE_SECONDS.name]).as_py() or 0.0
+        for stage in (*DECODE_STAGES, *CLASSIFY_STAGES):
+            self.stage_seconds[stage] += pc.sum(labeled[seconds_spent(stage).name]).as_py() or 0
 
     def line(self) -> str:
         """Where the run stands, in one line."""
@@ -111,8 +109,8 @@ class Tally:
             "by_device": dict(self.device),
             "audio_hours": self.audio_seconds / 3600,
             "heard_hours": self.heard_seconds / 3600,
-            "decode_hours": self.decode_seconds / 3600,
-            "compute_hours": self.compute_seconds / 3600,
+            "compute_hours": self.stage_seconds["compute"] / 3600,
+            "stage_seconds": dict(self.stage_seconds),
             "elapsed_seconds": elapsed,
             "seconds_to_first_row": elapsed - labelling,
             "files_per_second": self.done / elapsed,

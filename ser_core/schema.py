@@ -1,6 +1,7 @@
 """The Arrow schema of every table the project reads or writes; it does no I/O."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import pyarrow as pa
 
@@ -10,11 +11,23 @@ _WORD = pa.dictionary(pa.int32(), pa.string())  # few distinct values: stored on
 # them clear of a manifest's own columns.
 INDEX = pa.field("_index", pa.int64())  # position in the plan
 SIZE = pa.field("_size", pa.int64())  # bytes; null if the file could not be seen
-WAVEFORM = pa.field("_waveform", pa.large_list(pa.float32()))  # mono, 16 kHz, unpadded
-DECODE_SECONDS = pa.field("_decode_seconds", pa.float64())  # fetch and decode, of one recording
-COMPUTE_SECONDS = pa.field("_compute_seconds", pa.float64())  # of the batch, shared out evenly
+WAVEFORM = pa.field("_waveform", pa.large_binary())  # samples: mono, 16 kHz, unpadded
+SAMPLE_TYPE = pa.field("_sample_type", pa.string())  # of numpy: "<f4", or "<i2" if that loses none
+DECODE_STAGES = ("fetch", "decode")
+CLASSIFY_STAGES = ("idle", "transfer", "compute")
 DEVICE = pa.field("_device", pa.string())  # "NVIDIA H100 bf16"
 FAULT = pa.field("_fault", pa.string())  # the traceback of a bug: the driver stops the run
+
+
+def seconds_spent(stage: str) -> pa.Field:
+    """The column that says how long a stage took for each recording.
+
+    `fetch`: waiting for the store; `decode`: from bytes to the waveform; `idle`: a classifier
+    waiting for its next block; `transfer`: padding and moving to the device; `compute`: the
+    network. What a block took is shared out evenly among its recordings.
+    """
+    return pa.field(f"_{stage}_seconds", pa.float64())
+
 
 _LISTED = (pa.field("path", pa.string()), pa.field("file_id", pa.string()))
 _DECODED = (pa.field("duration", pa.float64()), pa.field("sampling_rate", pa.int32()))
@@ -46,10 +59,9 @@ def output_schema(labels: Sequence[str], manifest: pa.Schema) -> pa.Schema:
 
 def collisions(labels: Sequence[str], manifest: pa.Schema) -> list[str]:
     """The manifest's columns whose names the project uses itself."""
-    inner = {
-        f.name for f in (INDEX, SIZE, WAVEFORM, DECODE_SECONDS, COMPUTE_SECONDS, DEVICE, FAULT)
-    }
-    ours = inner | set(output_schema(labels, pa.schema([])).names)
+    none = pa.schema([])
+    schemas = (f(none) for f in (plan_schema, decoded_schema, partial(labeled_schema, labels)))
+    ours = {*output_schema(labels, none).names, *(name for s in schemas for name in s.names)}
     return [name for name in manifest.names if name in ours]
 
 
@@ -65,13 +77,14 @@ def plan_schema(manifest: pa.Schema) -> pa.Schema:
 
 def decoded_schema(manifest: pa.Schema) -> pa.Schema:
     """Between decoding and classifying: a recording has a waveform, or a status other than ok."""
-    inner = [WAVEFORM, DECODE_SECONDS, FAULT]
+    inner = [WAVEFORM, SAMPLE_TYPE, *map(seconds_spent, DECODE_STAGES), FAULT]
     outcome = [pa.field(f.name, pa.string()) for f in _OUTCOME]
     return pa.schema([INDEX, *_LISTED, *manifest, *_DECODED, *outcome, *inner])
 
 
 def labeled_schema(labels: Sequence[str], manifest: pa.Schema) -> pa.Schema:
     """Between classifying and writing: the decoded row, its waveform replaced by scores."""
-    decoded = [field for field in decoded_schema(manifest) if field.name != WAVEFORM.name]
+    waveform = (WAVEFORM.name, SAMPLE_TYPE.name)
+    decoded = [field for field in decoded_schema(manifest) if field.name not in waveform]
     scores = [pa.field(name, pa.float32()) for name in score_columns(labels)]
-    return pa.schema([*decoded, *scores, COMPUTE_SECONDS, DEVICE])
+    return pa.schema([*decoded, *scores, *map(seconds_spent, CLASSIFY_STAGES), DEVICE])

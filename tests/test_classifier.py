@@ -134,3 +134,9 @@ def test_weights_are_shared_not_copied(small_checkpoint):
     classifier = Classifier(checkpoint, "fp32")
     mine = checkpoint.weights["classifier.dense.weight"]
     assert classifier._model.model.classifier.dense.weight.data_ptr() == mine.ctypes.data
+
+
+def test_samples_of_16_bits_are_what_their_floats_are(classifier):
+    integers = (speech_like(1.5, seed=3) * 32767).astype(np.int16)
+    floats = integers.astype(np.float32) / 32768
+    np.testing.assert_array_equal(classifier.scores([integers]), classifier.scores([floats]))

@@ -8,14 +8,15 @@ import pytest
 from ser_core import progress
 from ser_core.progress import Display, Tally
 
+STAGES = ("fetch", "decode", "idle", "transfer", "compute")
+
 
 def add(tally, count, status="ok", label="sad", duration=2.0):
     ok = status == "ok"
     labeled = pa.table(
         {
             "_device": ["cpu fp32"] * count,
-            "_decode_seconds": [0.5] * count,
-            "_compute_seconds": [0.25] * count,
+            **{f"_{stage}_seconds": [0.25] * count for stage in STAGES},
         }
     )
     rows = pa.table(
@@ -39,7 +40,7 @@ def test_counts_and_report():
     assert report["by_label"] == {"sad": 3, "angry": 2}
     assert report["audio_hours"] == pytest.approx(34 / 3600)
     assert report["heard_hours"] == pytest.approx(22 / 3600)  # 6 s of each 10; nothing of the bad
-    assert report["decode_hours"] == pytest.approx(3 / 3600)
+    assert report["stage_seconds"] == dict.fromkeys(STAGES, 1.5)
     assert report["compute_hours"] == pytest.approx(1.5 / 3600)
 
 
