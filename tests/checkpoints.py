@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import torch
-from oracle import HubertForSpeechClassification
 from recordings import speech_like
 from transformers import HubertConfig, Wav2Vec2FeatureExtractor
+
+from benchmarks.card import HubertForSpeechClassification
 
 # The architecture of the real checkpoint, small: the same strides, so that 6 s are 299 frames.
 SMALL = {

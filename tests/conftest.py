@@ -6,8 +6,9 @@ from pathlib import Path
 import imageio_ffmpeg
 import pytest
 from checkpoints import SMALL, save_card_style
-from oracle import Card
 from recordings import SHARED_DATA
+
+from benchmarks.card import Card
 
 
 @pytest.fixture(scope="session", autouse=True)

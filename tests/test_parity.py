@@ -5,9 +5,9 @@ from itertools import product
 
 import numpy as np
 import pytest
-from oracle import Card
 from recordings import speech_like, write_audio, write_with_ffmpeg
 
+from benchmarks.card import Card
 from ser_core.audio import decode
 from ser_core.checkpoint import load_checkpoint
 from ser_core.classifier import Classifier

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from oracle import Card
 from recordings import speech_like
 
+from benchmarks.card import Card
 from ser_core.checkpoint import load_checkpoint
 from ser_core.classifier import Classifier
 

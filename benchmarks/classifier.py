@@ -1,0 +1,130 @@
+"""Measures the network alone, on a GPU or CPUs: the card's, batched transformers, ours.
+
+Waveforms come from memory, so neither Ray nor an audio decoder is needed.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.card import Card
+from benchmarks.measuring import full_checkpoint, lengths_of, machine, waveforms, write_result
+from ser_core.checkpoint import load_checkpoint
+from ser_core.classifier import Classifier, resolve_precision
+
+KINDS = ("1", "2", "3", "6", "casia")  # seconds; of longer recordings 6 s are heard
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+Work = Callable[[list[np.ndarray]], np.ndarray]
+
+
+def sides(checkpoint: str, batch_size: int) -> dict[str, Work]:
+    """What is compared, each a function from waveforms to scores; all stay loaded."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    low = resolve_precision("auto", torch.device(device))
+    loaded = load_checkpoint(checkpoint)
+    card = Card(checkpoint, device)
+    found: dict[str, Work] = {
+        "card fp32": lambda heard: np.stack([card.scores_of(one) for one in heard]),
+        "transformers fp32": in_batches(card, batch_size),
+        "ours fp32": Classifier(loaded, "fp32").scores,
+    }
+    if low != "fp32":
+        found[f"transformers {low}"] = in_batches(
+            Card(checkpoint, device, _DTYPES[low]), batch_size
+        )
+        found[f"ours {low}"] = Classifier(loaded, "auto").scores
+    return found
+
+
+def in_batches(card: Card, batch_size: int) -> Work:
+    """The card's network on batches padded to 6 s, as its users speed it up."""
+
+    def scores(heard: list[np.ndarray]) -> np.ndarray:
+        starts = range(0, len(heard), batch_size)
+        return np.concatenate(
+            [card.scores_of_batch(heard[start : start + batch_size]) for start in starts]
+        )
+
+    return scores
+
+
+def measure(compared: dict[str, Work], counts: dict[str, int], rounds: int) -> dict[str, Any]:
+    """Recordings/s of each side for each length, the best of some rounds; sides take turns."""
+    rates: dict[str, Any] = {}
+    for kind in KINDS:
+        rates[kind] = dict.fromkeys(compared, 0.0)
+        for turn in range(rounds + 1):  # the first one warms up
+            for name, scores in compared.items():
+                heard = waveforms(lengths_of(kind, counts[name]))
+                if not turn:
+                    scores(heard[: max(1, len(heard) // 4)])
+                    continue
+                started = time.perf_counter()
+                scores(heard)
+                rate = len(heard) / (time.perf_counter() - started)
+                rates[kind][name] = max(rates[kind][name], rate)
+        print(kind, {name: round(rate, 2) for name, rate in rates[kind].items()}, flush=True)
+    return rates
+
+
+def agreement(compared: dict[str, Work], heard: list[np.ndarray]) -> dict[str, Any]:
+    """How far each side is from the card: the largest difference of a score, equal labels."""
+    expected = compared["card fp32"](heard)
+    found = {}
+    for name, scores in compared.items():
+        if name != "card fp32":
+            got = scores(heard)
+            found[name] = {
+                "largest_score_difference": float(np.abs(got - expected).max()),
+                "equal_labels": float((got.argmax(axis=1) == expected.argmax(axis=1)).mean()),
+            }
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    on_gpu = torch.cuda.is_available()
+    parser.add_argument("--recordings", type=int, default=4096 if on_gpu else 16)
+    parser.add_argument("--one-by-one", type=int, default=128 if on_gpu else 4, help="for the card")
+    parser.add_argument("--batch-size", type=int, default=128 if on_gpu else 4)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, help="CPU threads; by default one a core")
+    flags = parser.parse_args()
+    if flags.threads:
+        torch.set_num_threads(flags.threads)
+    before = machine()
+    with tempfile.TemporaryDirectory() as work:
+        compared = sides(full_checkpoint(Path(work, "checkpoint")), flags.batch_size)
+        counts = {
+            name: flags.one_by_one if name.startswith("card") else flags.recordings
+            for name in compared
+        }
+        rates = measure(compared, counts, flags.rounds)
+        agreed = agreement(compared, waveforms(lengths_of("casia", 8 * flags.one_by_one)))
+    ratios = {
+        kind: {name: rate / of_one["card fp32"] for name, rate in of_one.items()}
+        for kind, of_one in rates.items()
+    }
+    write_result(
+        "classifier-gpu" if on_gpu else "classifier-cpu",
+        {
+            "machine": before,
+            "threads": torch.get_num_threads(),
+            "batch_size_of_transformers": flags.batch_size,
+            "model": "95 M parameters, random weights",
+            "recordings_per_second": rates,
+            "times_the_card": ratios,
+            "agreement_with_the_card": agreed,
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
