@@ -9,7 +9,6 @@ from importlib.metadata import version
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field
 
 from ser_core.blocks import Blocks
@@ -120,16 +119,15 @@ def plan_work(corpus: Corpus, done: Done) -> Plan:
     """Lists the corpus page by page and keeps what is to do, about 150 bytes a recording."""
     plan = Plan()
     for listed in corpus.tables():
-        ok = pc.is_in(listed["file_id"], done.ok)
-        failed = pc.is_in(listed["file_id"], done.failed)
-        missing = listed.filter(pc.invert(pc.or_(ok, failed)))
+        failed = done.failed.have(listed["file_id"])
+        missing = listed.filter(pa.array(~(done.ok.have(listed["file_id"]) | failed)))
         if missing.num_rows:
             index = pa.array(np.arange(plan.to_do, plan.to_do + len(missing)))
             numbered = missing.add_column(0, INDEX, index).cast(plan_schema(corpus.columns))
             plan.tables.append(numbered.combine_chunks())
         plan.listed += len(listed)
         plan.done += len(listed) - len(missing)
-        plan.done_failed += pc.sum(failed).as_py() or 0
+        plan.done_failed += int(failed.sum())
     return plan
 
 

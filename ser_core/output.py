@@ -23,11 +23,32 @@ _ROWS_PER_PART = 200_000  # about 20 MB
 _IDENTITY = ["file_id", "model_digest", "status"]
 
 
-class Done(NamedTuple):
-    """The recordings that need no labelling again, by ``file_id``."""
+class FileIds:
+    """A set of many `file_id`s in the memory of their 32 bytes each."""
 
-    ok: pa.Array
-    failed: pa.Array
+    def __init__(self, arrays: list[pa.ChunkedArray]) -> None:
+        self._sorted = np.sort(np.concatenate([np.empty(0, "S32"), *map(_as_bytes, arrays)]))
+
+    def have(self, file_ids: pa.ChunkedArray) -> np.ndarray:
+        """Which of these are in it, as booleans."""
+        wanted = _as_bytes(file_ids)
+        if not len(self._sorted):
+            return np.zeros(len(wanted), bool)
+        at = np.searchsorted(self._sorted, wanted).clip(max=len(self._sorted) - 1)
+        found: np.ndarray = self._sorted[at] == wanted
+        return found
+
+
+def _as_bytes(file_ids: pa.ChunkedArray) -> np.ndarray:
+    as_bytes: np.ndarray = file_ids.to_numpy().astype("S32")
+    return as_bytes
+
+
+class Done(NamedTuple):
+    """The recordings that need no labelling again."""
+
+    ok: FileIds
+    failed: FileIds
 
 
 class Output:
@@ -47,7 +68,7 @@ class Output:
         if problem:
             raise OutputError(f"--output {self.folder.uri}: {problem}")
         self.folder.remove_leftovers()
-        found: dict[bool, list[pa.Array]] = {True: [], False: []}
+        found: dict[bool, list[pa.ChunkedArray]] = {True: [], False: []}
         for _, table in self._read_parts(_IDENTITY):
             status = table["status"].cast(pa.string())
             ours = pc.equal(table["model_digest"].cast(pa.string()), model_digest)
@@ -56,7 +77,7 @@ class Output:
             found[True].append(table.filter(pc.and_(ours, ok))["file_id"])
             failed = pc.and_(lasting, pc.invert(ok))
             found[False].append(table.filter(pc.and_(ours, failed))["file_id"])
-        return Done(*(_concatenated(found[kind]) for kind in (True, False)))
+        return Done(FileIds(found[True]), FileIds(found[False]))
 
     def write_part(self, rows: pa.Table) -> str:
         """Writes rows as one part, named after what it holds: writing it again replaces it."""
@@ -184,11 +205,6 @@ def _as_stored(schema: pa.Schema) -> pa.Schema:
     buffer = io.BytesIO()
     pq.write_table(schema.empty_table(), buffer)
     return pq.read_schema(buffer).remove_metadata()
-
-
-def _concatenated(arrays: list[pa.ChunkedArray]) -> pa.Array:
-    chunks = [chunk for array in arrays for chunk in array.chunks]
-    return pa.concat_arrays(chunks) if chunks else pa.array([], pa.string())
 
 
 def _part_name(rows: pa.Table) -> str:

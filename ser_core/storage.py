@@ -41,7 +41,7 @@ def printable(path: str) -> str:
     >>> print(printable("a" + bytes([0xD6]).decode("utf-8", "surrogateescape")))
     a\udcd6
     """
-    return path.encode("utf-8", "backslashreplace").decode()
+    return path if path.isascii() else path.encode("utf-8", "backslashreplace").decode()
 
 
 def local_path(uri: str) -> str:
