@@ -12,8 +12,8 @@ ROOT = Path(__file__).parents[1]
 LEVELS = [
     {"errors", "emotions", "schema"},
     {"audio", "storage"},
-    {"checkpoint", "fetch", "manifest", "output"},
-    {"model", "blocks"},
+    {"checkpoint", "fetch", "manifest", "output", "splits"},
+    {"model", "blocks", "corpora"},
     {"classifier"},
     {"pipeline", "progress"},
     {"labeling"},
