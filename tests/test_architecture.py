@@ -11,12 +11,12 @@ ROOT = Path(__file__).parents[1]
 
 LEVELS = [
     {"errors", "emotions", "schema"},
-    {"audio", "storage", "metrics"},
+    {"audio", "storage", "metrics", "pages"},
     {"checkpoint", "fetch", "manifest", "output", "splits"},
     {"model", "blocks", "corpora"},
-    {"classifier"},
-    {"pipeline", "progress"},
-    {"labeling"},
+    {"classifier", "judged"},
+    {"pipeline", "progress", "scorecard"},
+    {"labeling", "evaluation"},
 ]
 RAY = {"pipeline"}
 TORCH = {"checkpoint", "model", "classifier"}
