@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -38,10 +39,7 @@ def evaluate_labels(config: EvaluateConfig) -> Scorecard:
         UsageError: the command cannot run as written; nothing was written.
         RunError: the output could not be written.
     """
-    require_report()
-    output = Folder(config.output)
-    if problem := output.why_unusable():
-        raise OutputError(f"--output {config.output}: {problem}")
+    output = open_report(config.output)
     judged = judge(config.labels, config.truth)
     temperature = None
     if config.split not in (None, "validation"):
@@ -54,14 +52,33 @@ def evaluate_labels(config: EvaluateConfig) -> Scorecard:
     return card
 
 
-def require_report() -> None:
-    """Refuses to go on without the libraries that draw and lay out the page.
+def open_report(uri: str) -> Folder:
+    """The folder that a report goes to.
 
     Raises:
-        UsageError: they are not installed.
+        UsageError: it cannot be written to, or what draws and lays out pages is not installed.
     """
     if not all(map(importlib.util.find_spec, ("matplotlib", "jinja2"))):
         raise UsageError("the page needs libraries of an extra: pip install 'ser-batch[report]'")
+    folder = Folder(uri)
+    if problem := folder.why_unusable():
+        raise OutputError(f"--output {uri}: {problem}")
+    return folder
+
+
+def write_files(folder: Folder, files: Mapping[str, bytes]) -> None:
+    """Writes a report's files by their names.
+
+    Raises:
+        RunError: one could not be written.
+    """
+    for name, content in files.items():
+        try:
+            folder.write(name, content)
+        except Exception as error:  # remote file systems share no base for what they raise
+            words = " ".join(str(error).split()) or repr(error)
+            where = f"--output {folder.uri}: {name}"
+            raise RunError(f"{where} could not be written ({words})") from None
 
 
 def write_scorecard(card: Scorecard, output: Folder, title: str) -> None:
@@ -74,20 +91,19 @@ def write_scorecard(card: Scorecard, output: Folder, title: str) -> None:
         "confusion": confusion_picture(card.tables["confusion"]),
         "reliability": reliability_picture(card.tables["reliability"]),
     }
+    html = page("evaluation.html", pictures, title=title, card=card)
     files = {
-        "metrics.json": json.dumps(card.summary, indent=2, ensure_ascii=False).encode(),
+        "metrics.json": as_json(card.summary),
         **{f"{name}.csv": _csv(table) for name, table in card.tables.items()},
         **{f"{name}.png": picture for name, picture in pictures.items()},
-        "index.html": page("evaluation.html", title=title, card=card, pictures=pictures).encode(),
+        "index.html": html.encode(),
     }
-    for name, content in files.items():
-        try:
-            output.write(name, content)
-        except Exception as error:  # remote file systems share no base for what they raise
-            words = " ".join(str(error).split()) or repr(error)
-            raise RunError(
-                f"--output {output.uri}: {name} could not be written ({words})"
-            ) from None
+    write_files(output, files)
+
+
+def as_json(content: object) -> bytes:
+    """JSON for reading, in UTF-8."""
+    return json.dumps(content, indent=2, ensure_ascii=False).encode()
 
 
 def _csv(table: pd.DataFrame) -> bytes:
