@@ -186,6 +186,11 @@ def test_what_is_no_such_corpus(tmp_path):
     assert "no such folder" in refusal("casia", f"{data}/a.wav")
 
 
+@pytest.mark.parametrize("name", ["CREMA-D", "cremad"])
+def test_a_corpus_by_its_usual_name(tmp_path, name):
+    assert len(read_corpus(name, plant(tmp_path, [LAYOUTS["cremad"].example]))) == 1
+
+
 def test_on_an_object_store(tmp_path):
     plant(tmp_path, ["wangzhe/fear/201.wav", "_desktop.ini"])
     fsspec.filesystem("memory").put(str(tmp_path), "/tiny-casia", recursive=True)
