@@ -113,7 +113,9 @@ def test_what_was_never_labelled_is_an_error_too(labels, tmp_path):
     frame = pd.read_parquet(labels)[["path", "truth"]]
     frame.loc[len(frame)] = ["/c/never.wav", "sad"]
     frame.iloc[20:].to_csv(tmp_path / "truth.csv", index=False)
-    card = carded(labels, tmp_path / "truth.csv")
+    judged = judge(str(labels), str(tmp_path / "truth.csv"))
+    assert np.isnan(judged.scores[-1]).all()
+    card = score(judged)
     assert card.summary["recordings"] == 181
     assert card.summary["without_label"] == {"no row": 1}
     assert card.summary["labels_without_truth"] == 20
