@@ -86,9 +86,10 @@ def judge(labels_uri: str, truth_uri: str | None) -> Judged:
 
 def _read_labels(uri: str) -> pd.DataFrame:
     """The newest row of every path, as ``pandas.read_parquet`` would read the folder."""
-    path = local_path(uri) if is_local(uri) else absolute(uri)
+    fs = filesystem(uri)
+    path = local_path(uri) if is_local(uri) else fs._strip_protocol(absolute(uri))
     try:
-        table = pa.dataset.dataset(path, format="parquet", filesystem=filesystem(uri)).to_table()
+        table = pa.dataset.dataset(path, format="parquet", filesystem=fs).to_table()
     except FileNotFoundError:
         raise CorpusError(f"--labels {uri}: there is no such folder") from None
     except (OSError, pa.ArrowException) as error:
@@ -129,8 +130,8 @@ def _judged(truth: pd.DataFrame, labels: pd.DataFrame, rows: np.ndarray) -> Judg
         {
             "path": truth["path"],
             "truth": truth["truth"].map(canonical),
-            "speaker": truth.get("speaker"),
-            "split": truth.get("split"),
+            "speaker": _known(truth, "speaker"),
+            "split": _known(truth, "split"),
             "status": np.where(there, labels["status"].astype(object).to_numpy()[rows], NO_ROW),
             "prediction": np.where(ok, label.to_numpy(object)[rows], None),
         }
@@ -140,3 +141,11 @@ def _judged(truth: pd.DataFrame, labels: pd.DataFrame, rows: np.ndarray) -> Judg
     models = tuple(sorted(labels["model"].astype(str).unique())) if "model" in labels else ()
     unjudged = len(labels) - int(there.sum())
     return Judged(recordings, scores, tuple(names), models, unjudged)
+
+
+def _known(truth: pd.DataFrame, name: str) -> pd.Series | None:
+    """A column of the truth with None for the empty text, which is a CSV's way of saying so."""
+    if name not in truth:
+        return None
+    column = truth[name].astype(object)
+    return column.where(column.notna() & (column != ""), None)

@@ -3,6 +3,7 @@
 import json
 import re
 
+import fsspec
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -145,6 +146,18 @@ def test_intervals_over_recordings_where_speakers_are_unknown(labels, tmp_path):
     assert card.tables["speakers"].empty
 
 
+def test_a_speaker_without_a_name_is_nobody(labels):
+    frame = pd.read_parquet(labels)
+    columns = {name: frame[name] for name in ("truth", "split")}
+    columns["speaker"] = frame["speaker"].replace({"s0": "", "s1": ""})
+    scores = frame[[f"score_{name}" for name in LABELS]].to_numpy()
+    pq.write_table(label_rows(frame["path"], scores, **columns), labels.parent / "one.parquet")
+    assert sorted(carded(labels.parent / "one.parquet").tables["speakers"]["speaker"]) == [
+        "s2",
+        "s3",
+    ]
+
+
 def test_one_known_speaker_is_none_to_draw(labels, tmp_path):
     frame = pd.read_parquet(labels)[["path", "truth", "speaker"]]
     frame.loc[frame["speaker"] != "s0", "speaker"] = None
@@ -182,6 +195,15 @@ def test_paths_relative_to_the_truth(labels, tmp_path):
         carded(tmp_path / "moved.parquet", tmp_path / "truth.csv").summary["uar"]
         == (carded(labels).summary["uar"])
     )
+
+
+def test_on_an_object_store(labels):
+    fs = fsspec.filesystem("memory")
+    fs.put(str(labels), "/bucket/labels", recursive=True)
+    assert carded("memory://bucket/labels").summary == carded(labels).summary
+    output = "memory://bucket/evaluation"
+    evaluate_labels(EvaluateConfig(labels="memory://bucket/labels", output=output))
+    assert fs.cat_file("/bucket/evaluation/index.html").startswith(b"<!doctype html>")
 
 
 def test_the_newest_row_of_a_path_counts(labels):
