@@ -13,12 +13,12 @@ LEVELS = [
     {"errors", "emotions", "schema"},
     {"audio", "storage"},
     {"checkpoint", "fetch", "manifest", "output"},
-    {"model", "blocks"},
+    {"model", "blocks", "cluster"},
     {"classifier"},
     {"pipeline", "progress"},
     {"labeling"},
 ]
-RAY = {"pipeline"}
+RAY = {"cluster", "pipeline"}
 TORCH = {"checkpoint", "model", "classifier"}
 
 
