@@ -12,8 +12,8 @@ ROOT = Path(__file__).parents[1]
 LEVELS = [
     {"errors", "emotions", "schema"},
     {"audio", "storage"},
-    {"checkpoint", "fetch", "manifest", "output"},
-    {"model", "blocks", "cluster"},
+    {"checkpoint", "fetch", "manifest", "output", "splits"},
+    {"model", "blocks", "cluster", "corpora"},
     {"classifier"},
     {"pipeline", "progress"},
     {"labeling"},
