@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 
 LEVELS = [
     {"errors", "emotions", "schema"},
-    {"audio", "storage"},
+    {"audio", "storage", "metrics"},
     {"checkpoint", "fetch", "manifest", "output", "splits"},
     {"model", "blocks", "cluster", "corpora"},
     {"classifier"},
