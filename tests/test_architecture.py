@@ -14,12 +14,18 @@ LEVELS = [
     {"audio", "storage", "metrics"},
     {"checkpoint", "fetch", "manifest", "output", "splits"},
     {"model", "blocks", "cluster", "corpora"},
-    {"classifier"},
-    {"pipeline", "progress"},
-    {"labeling"},
+    {"classifier", "pretrained", "utterances", "training_output", "model_card"},
+    {"pipeline", "progress", "finetuning"},
+    {"train_workers"},
+    {"labeling", "training"},
 ]
-RAY = {"cluster", "pipeline"}
-TORCH = {"checkpoint", "model", "classifier"}
+RAY = {"cluster", "pipeline", "train_workers"}
+TORCH = {"checkpoint", "model", "classifier"} | {
+    "pretrained",
+    "finetuning",
+    "training_output",
+    "train_workers",
+}
 
 
 def imports(path):
