@@ -136,7 +136,7 @@ def read_corpus(name: str, data: str) -> pd.DataFrame:
     """A corpus's recordings with their truth.
 
     Args:
-        name: a key of ``LAYOUTS``, or ``manifest``.
+        name: a key of ``LAYOUTS`` or ``manifest``, in any case.
         data: its folder, or the manifest; local or any fsspec URI.
 
     Returns:
@@ -146,12 +146,13 @@ def read_corpus(name: str, data: str) -> pd.DataFrame:
     Raises:
         CorpusError: no such corpus, or nothing there that is named as it should be.
     """
-    if name == MANIFEST:
+    key = name.casefold().replace("-", "")  # EMO-DB is emodb
+    if key == MANIFEST:
         recordings = read_truth(data, "--data")
         base = absolute(data).rsplit("/", 1)[0]
         recordings["path"] = [join(base, path) for path in recordings["path"]]
-    elif name in LAYOUTS:
-        recordings = _read_layout(name, data)
+    elif key in LAYOUTS:
+        recordings = _read_layout(key, data)
     else:
         known = ", ".join([*LAYOUTS, MANIFEST])
         raise CorpusError(f"--corpus {name}: not one of {known}")

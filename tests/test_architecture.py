@@ -11,21 +11,17 @@ ROOT = Path(__file__).parents[1]
 
 LEVELS = [
     {"errors", "emotions", "schema"},
-    {"audio", "storage", "metrics"},
+    {"audio", "storage", "metrics", "pages"},
     {"checkpoint", "fetch", "manifest", "output", "splits"},
     {"model", "blocks", "cluster", "corpora"},
-    {"classifier", "pretrained", "utterances", "training_output", "model_card"},
-    {"pipeline", "progress", "finetuning"},
+    {"classifier", "judged", "pretrained", "utterances", "training_output", "model_card"},
+    {"pipeline", "progress", "scorecard", "finetuning"},
     {"train_workers"},
-    {"labeling", "training"},
+    {"labeling", "evaluation", "training"},
 ]
 RAY = {"cluster", "pipeline", "train_workers"}
-TORCH = {"checkpoint", "model", "classifier"} | {
-    "pretrained",
-    "finetuning",
-    "training_output",
-    "train_workers",
-}
+TORCH = {"checkpoint", "model", "classifier"}
+TORCH |= {"pretrained", "finetuning", "training_output", "train_workers"}
 
 
 def imports(path):

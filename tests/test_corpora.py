@@ -72,11 +72,12 @@ def test_casia_strays_and_gaps_are_named(tmp_path, caplog):
     names.remove("wangzhe/fear/217.wav")
     strays = ["201.wav", "_desktop.ini", "wangzhe/_desktop.ini", "wangzhe/fear/._201.wav"]
     strays += ["wangzhe/shouting/201.wav", "wangzhe/fear/201 (1).wav", "wangzhe/202.wav"]
+    strays += [".Trash-0/wangzhe/fear/217.wav"]
     recordings = read_corpus("casia", plant(tmp_path, names + strays))
     assert len(recordings) == 1_199
     stray, missing = (record.getMessage() for record in caplog.records)
-    assert f": {len(strays)} (201.wav, " in stray
-    assert "and 2 more" in stray
+    assert f": {len(strays)} (.Trash-0/wangzhe/fear/217.wav, 201.wav, " in stray
+    assert "and 3 more" in stray
     assert "_desktop.ini" in stray
     assert "1,199 of the 1,200" in missing
     assert missing.endswith("missing: wangzhe/fear/217")
@@ -184,6 +185,11 @@ def test_what_is_no_such_corpus(tmp_path):
     assert "--corpus iemocap: not one of casia, " in refusal("iemocap", data)
     assert "no such folder" in refusal("casia", f"{data}/nowhere")
     assert "no such folder" in refusal("casia", f"{data}/a.wav")
+
+
+@pytest.mark.parametrize("name", ["CREMA-D", "cremad"])
+def test_a_corpus_by_its_usual_name(tmp_path, name):
+    assert len(read_corpus(name, plant(tmp_path, [LAYOUTS["cremad"].example]))) == 1
 
 
 def test_on_an_object_store(tmp_path):
