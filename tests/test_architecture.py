@@ -13,13 +13,15 @@ LEVELS = [
     {"errors", "emotions", "schema"},
     {"audio", "storage", "metrics", "pages"},
     {"checkpoint", "fetch", "manifest", "output", "splits"},
-    {"model", "blocks", "corpora"},
-    {"classifier", "judged"},
-    {"pipeline", "progress", "scorecard"},
-    {"labeling", "evaluation"},
+    {"model", "blocks", "cluster", "corpora"},
+    {"classifier", "judged", "pretrained", "utterances", "training_output", "model_card"},
+    {"pipeline", "progress", "scorecard", "finetuning"},
+    {"train_workers"},
+    {"labeling", "evaluation", "training"},
 ]
-RAY = {"pipeline"}
+RAY = {"cluster", "pipeline", "train_workers"}
 TORCH = {"checkpoint", "model", "classifier"}
+TORCH |= {"pretrained", "finetuning", "training_output", "train_workers"}
 
 
 def imports(path):
