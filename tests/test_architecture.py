@@ -18,6 +18,7 @@ LEVELS = [
     {"pipeline", "progress", "scorecard", "finetuning"},
     {"train_workers"},
     {"labeling", "evaluation", "training"},
+    {"protocols"},
 ]
 RAY = {"cluster", "pipeline", "train_workers"}
 TORCH = {"checkpoint", "model", "classifier"}

@@ -14,6 +14,7 @@ from ser_core.errors import Status
 from ser_core.evaluation import EvaluateConfig
 from ser_core.labeling import LabelConfig
 from ser_core.output import Output
+from ser_core.protocols import ProtocolsConfig
 from ser_core.schema import output_schema, plan_schema
 
 ROOT = Path(__file__).parents[1]
@@ -25,7 +26,11 @@ def blocks(language):
 
 
 COMMANDS = [line for block in blocks("bash") for line in block.splitlines()]
-CONFIGS = {"jobs.evaluate": EvaluateConfig, "jobs.label": LabelConfig}
+CONFIGS = {
+    "jobs.evaluate": EvaluateConfig,
+    "jobs.label": LabelConfig,
+    "jobs.protocols": ProtocolsConfig,
+}
 SEEN_ELSEWHERE = (
     "git clone",  # whoever reads this has
     "ray up cluster.yaml",  # cluster.yaml itself is tested in test_deploy.py
