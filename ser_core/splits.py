@@ -4,7 +4,6 @@ What a split is worth depends on what its parts share: see ``overlaps``.
 """
 
 import hashlib
-import io
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
@@ -12,12 +11,9 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet as pq
 
-from ser_core.errors import CorpusError, UsageError
-from ser_core.storage import Folder, absolute, filesystem, is_local, local_path
+from ser_core.errors import CorpusError
+from ser_core.storage import filesystem, is_local, local_path
 
 Protocol = Literal["random", "speaker", "speaker-sentence", "leave-one-speaker-out"]
 
@@ -33,6 +29,8 @@ def split_corpus(
     recordings: pd.DataFrame, protocol: Protocol, seed: int = SEED, held_out: str | None = None
 ) -> pd.DataFrame:
     """Recordings with a column ``split``: ``train``, ``validation`` or ``test``.
+
+    Its ``to_csv(index=False)`` is a manifest that every job reads.
 
     - ``random`` is the model card's: one permutation of the sorted paths, cut at 0.6 and 0.8. The
       same speakers and sentences stand in every split.
@@ -200,26 +198,3 @@ def _description(split: pd.DataFrame, shared: pd.DataFrame, left_out: int) -> It
             for name, noun in nouns.items()
         )
         yield f"shared by {str(pair).replace('/', ' and ')}: {words}"
-
-
-def write_manifest(recordings: pd.DataFrame, uri: str) -> None:
-    """Writes recordings as a manifest that every job reads: Parquet, or CSV by its name.
-
-    Raises:
-        UsageError: the name says neither, or it cannot be written.
-    """
-    columns = [n for n in ("path", "truth", "speaker", "sentence", "split") if n in recordings]
-    schema = pa.schema([(name, pa.string()) for name in columns])  # also where all are null
-    table = pa.Table.from_pandas(recordings[columns], schema, preserve_index=False)
-    buffer = io.BytesIO()
-    if uri.endswith(".parquet"):
-        pq.write_table(table, buffer)
-    elif uri.endswith(".csv"):
-        pyarrow.csv.write_csv(table, buffer)
-    else:
-        raise UsageError(f"{uri}: a manifest's name ends with .parquet or .csv")
-    folder, _, name = absolute(uri).rpartition("/")
-    try:
-        Folder(folder).write(name, buffer.getvalue())
-    except OSError as error:
-        raise UsageError(f"{uri}: cannot be written ({error})") from None
