@@ -16,6 +16,8 @@ from ser_core.emotions import canonical
 from ser_core.errors import CorpusError
 from ser_core.storage import absolute, filesystem, is_local, join, local_path
 
+# What is read of the labels, beside their scores.
+_READ = {"path", "label", "status", "model", "labeled_at", "truth", "speaker", "split"}
 NO_ROW = "no row"  # the status of a recording that nobody labelled
 
 
@@ -89,7 +91,9 @@ def _read_labels(uri: str) -> pd.DataFrame:
     fs = filesystem(uri)
     path = local_path(uri) if is_local(uri) else fs._strip_protocol(absolute(uri))
     try:
-        table = pa.dataset.dataset(path, format="parquet", filesystem=fs).to_table()
+        dataset = pa.dataset.dataset(path, format="parquet", filesystem=fs)
+        read = [n for n in dataset.schema.names if n in _READ or n.startswith("score_")]
+        table = dataset.to_table(columns=read)
     except FileNotFoundError:
         raise CorpusError(f"--labels {uri}: there is no such folder") from None
     except (OSError, pa.ArrowException) as error:
