@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import huggingface_hub
 import numpy as np
@@ -89,6 +89,15 @@ class Checkpoint:
     digest: str
 
 
+class Files(NamedTuple):
+    """A checkpoint's files as they are, whether or not they make a classifier."""
+
+    config: dict[str, Any]
+    preprocessor: dict[str, Any]
+    weights: dict[str, np.ndarray]  # float32, weight-norm keys in their new form
+    commit: str | None  # on the hub
+
+
 def load_checkpoint(
     source: str, revision: str | None = None, segments: Segments = "first"
 ) -> Checkpoint:
@@ -98,19 +107,8 @@ def load_checkpoint(
         CheckpointError: it cannot be fetched, a file is missing or unreadable, or its classes
             have no names.
     """
-    with _fetched(source, revision) as folder:
-        config, preprocessor = (_read_json(source, folder / name) for name in _CONFIGS)
-        weights = _read_weights(source, folder)
-        commit = folder.name if folder.parent.name == "snapshots" else None
-    rate = preprocessor.get("sampling_rate", SAMPLING_RATE)
-    if rate != SAMPLING_RATE:
-        raise CheckpointError(f"--model {source}: it wants {rate} Hz; only 16 kHz is supported")
-    preprocessing = Preprocessing(
-        do_normalize=preprocessor.get("do_normalize", True),
-        return_attention_mask=preprocessor.get("return_attention_mask", False),
-        padding_value=preprocessor.get("padding_value", 0.0),
-        segments=segments,
-    )
+    config, preprocessor, weights, commit = read_files(source, revision)
+    preprocessing = preprocessing_of(preprocessor, segments)
     try:
         labels = labels_of(config.get("id2label"), _num_classes(config, weights))
     except ValueError as error:
@@ -121,6 +119,35 @@ def load_checkpoint(
         words = f"config.json: temperature {temperature!r} is not a positive number"
         raise CheckpointError(f"--model {source}: {words}")
     return Checkpoint(source, commit, config, preprocessing, weights, labels, temperature, digest)
+
+
+def read_files(source: str, revision: str | None = None) -> Files:
+    """Reads a checkpoint's files from the hub, a local folder or any fsspec URI.
+
+    Raises:
+        CheckpointError: it cannot be fetched, a file is missing or unreadable, or it is not for
+            16 kHz.
+    """
+    with _fetched(source, revision) as folder:
+        config, preprocessor = (_read_json(source, folder / name) for name in _CONFIGS)
+        weights = _read_weights(source, folder)
+        commit = folder.name if folder.parent.name == "snapshots" else None
+    rate = preprocessor.get("sampling_rate", SAMPLING_RATE)
+    if rate != SAMPLING_RATE:
+        raise CheckpointError(f"--model {source}: it wants {rate} Hz; only 16 kHz is supported")
+    return Files(config, preprocessor, weights, commit)
+
+
+def preprocessing_of(
+    preprocessor: Mapping[str, Any], segments: Segments = "first"
+) -> Preprocessing:
+    """What ``preprocessor_config.json`` says; where it is silent, what the card's says."""
+    return Preprocessing(
+        do_normalize=preprocessor.get("do_normalize", True),
+        return_attention_mask=preprocessor.get("return_attention_mask", False),
+        padding_value=preprocessor.get("padding_value", 0.0),
+        segments=segments,
+    )
 
 
 def _num_classes(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> int:

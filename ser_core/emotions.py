@@ -1,4 +1,4 @@
-"""Label sets and their order; it knows nothing of models or corpora on disk."""
+"""Label sets, their order, and the names of emotions; it knows nothing of models or files."""
 
 import re
 from collections.abc import Mapping
@@ -6,7 +6,35 @@ from collections.abc import Mapping
 # The order of the model card's `id2class`, which its config.json does not carry.
 CASIA_LABELS = ("angry", "fear", "happy", "neutral", "sad", "surprise")
 
+# Canonical name → what corpora and people write for it. 平静 is missing: some mean calm by it, some
+# neutral.
+_ALIASES = {
+    "angry": "anger ang 生气 愤怒",
+    "boredom": "bored 无聊",
+    "calm": "calmness",
+    "disgust": "disgusted dis 厌恶",
+    "fear": "fearful afraid fea 恐惧 害怕",
+    "happy": "happiness hap joy 高兴 快乐 开心",
+    "neutral": "neu 中性 中立",
+    "sad": "sadness 悲伤 伤心 难过",
+    "surprise": "surprised sur ps pleasant_surprise pleasant_surprised 惊讶 惊喜 吃惊",
+}
+EMOTIONS = tuple(_ALIASES)
+_CANONICAL = {
+    alias: name for name, aliases in _ALIASES.items() for alias in [name, *aliases.split()]
+}
+
 _PLACEHOLDER = re.compile(r"LABEL_\d+")  # what transformers writes where nobody named the classes
+
+
+def canonical(name: str) -> str:
+    """The canonical name of an emotion; a name that nobody listed is its own.
+
+    >>> canonical("Anger"), canonical("Pleasant surprise"), canonical("高兴"), canonical("Awe")
+    ('angry', 'surprise', 'happy', 'Awe')
+    """
+    name = name.strip()
+    return _CANONICAL.get(re.sub(r"[\s-]+", "_", name).casefold(), name)
 
 
 def labels_of(id2label: Mapping[str, str] | None, num_classes: int) -> tuple[str, ...]:

@@ -132,7 +132,7 @@ def _listing(entries: Sequence[Entry], manifest: pa.Table | None) -> pa.Table:
 
 def _manifest_tables(corpus: Corpus) -> Iterator[pa.Table]:
     with ThreadPoolExecutor(_STATS_AT_ONCE) as pool:
-        for table in _read_manifest(corpus.uri):
+        for table in read_manifest(corpus.uri):
             paths = table["path"].to_pylist()
             seen = pool.map(stat_file, (join(corpus.base, path) for path in paths))
             entries = [entry._replace(path=path) for entry, path in zip(seen, paths, strict=True)]
@@ -144,7 +144,7 @@ def _checked_columns(given: str, uri: str, labels: Sequence[str]) -> pa.Schema:
     hashes: list[np.ndarray] = []
     schema: pa.Schema | None = None
     try:
-        for table in _read_manifest(uri):
+        for table in read_manifest(uri):
             if schema is None:
                 schema = _checked_schema(given, table.schema, labels)
             if table["path"].null_count:
@@ -186,7 +186,7 @@ def _refuse_repeated_paths(given: str, uri: str, hashes: np.ndarray) -> None:
     if not len(suspects):
         return
     seen: set[str] = set()
-    for table in _read_manifest(uri):
+    for table in read_manifest(uri):
         paths = table["path"].to_numpy(zero_copy_only=False)
         for path in paths[np.isin(pd.util.hash_array(paths), suspects)]:
             if path in seen:
@@ -194,7 +194,7 @@ def _refuse_repeated_paths(given: str, uri: str, hashes: np.ndarray) -> None:
             seen.add(path)
 
 
-def _read_manifest(uri: str) -> Iterator[pa.Table]:
+def read_manifest(uri: str) -> Iterator[pa.Table]:
     """A manifest's rows in tables; ``path`` is a string column if it is there at all."""
     kind = uri.rsplit(".", 1)[-1].lower()
     fs = filesystem(uri)

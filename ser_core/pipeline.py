@@ -7,14 +7,10 @@ with its traceback, and the driver stops.
 
 import logging
 import math
-import os
-import signal
-import socket
 import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
@@ -25,7 +21,8 @@ from ray.data import ActorPoolStrategy, DataContext
 from ray.util.annotations import RayDeprecationWarning
 
 from ser_core.blocks import Blocks
-from ser_core.errors import RunError, UsageError
+from ser_core.cluster import join
+from ser_core.errors import RunError
 from ser_core.schema import FAULT
 
 if TYPE_CHECKING:  # processes that only decode do without torch
@@ -43,7 +40,6 @@ _RETRIED_ONCE = {"max_retries": 1}
 # Ray has no public word for how many GPUs an autoscaler may start, so the head node says it as a
 # resource of this name: see cluster.yaml.
 _GPU_POOL = "gpu_pool"
-_ANSWER_SECONDS = 5.0
 _RECORDINGS_PER_GPU = 20_000  # an H100 takes seconds for them, a machine to start takes minutes
 _RECORDINGS_PER_CORE = (
     16  # likewise: a core labels them in the seconds that its actor takes to start
@@ -72,15 +68,12 @@ class Resources:
 
 
 def connect(verbose: bool) -> None:
-    """Joins the cluster that ``RAY_ADDRESS`` names, or starts Ray on this machine.
+    """Joins Ray, and tells Ray Data how this project wants its failures.
 
     Raises:
-        UsageError: nobody answers at that address.
+        UsageError: nobody answers at the cluster's address.
     """
-    if not ray.is_initialized():
-        on_sigterm = signal.getsignal(signal.SIGTERM)
-        _start(os.environ.get("RAY_ADDRESS"), verbose)
-        signal.signal(signal.SIGTERM, on_sigterm)  # ray.init puts its own in its place
+    join(verbose)
     context = DataContext.get_current()  # read when a dataset is made, ignored afterwards
     context.max_errored_blocks = -1  # what died is swept again; bugs come as rows
     context.enable_progress_bars = verbose
@@ -88,45 +81,6 @@ def connect(verbose: bool) -> None:
     if not verbose:
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)
         warnings.filterwarnings("ignore", category=RayDeprecationWarning)
-
-
-def _start(cluster: str | None, verbose: bool) -> None:
-    if cluster:
-        _refuse_silent(cluster)
-    # "local": never join a cluster that merely happens to run on this machine.
-    where: dict[str, Any] = {"address": cluster or "local"}
-    if not cluster:
-        where["include_dashboard"] = False
-    if verbose:
-        ray.init(**where)
-        return
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # of its C++ core, on stderr
-    with _silenced_stderr():  # where that core announces that it has read the line above
-        ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
-
-
-def _refuse_silent(cluster: str) -> None:
-    """Ray would wait for minutes for an address where nobody listens."""
-    host, _, port = cluster.removeprefix("ray://").rpartition(":")
-    if not port.isdigit():
-        return
-    try:
-        socket.create_connection((host, int(port)), _ANSWER_SECONDS).close()
-    except OSError as error:
-        words = f"no Ray cluster answers there ({error}); without it, this machine is used"
-        raise UsageError(f"RAY_ADDRESS {cluster}: {words}") from None
-
-
-@contextmanager
-def _silenced_stderr() -> Iterator[None]:
-    kept = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 def choose_resources(recordings: int, whole: bool) -> Resources:

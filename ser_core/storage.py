@@ -79,42 +79,43 @@ def filesystem(uri: str) -> fsspec.AbstractFileSystem:
         raise UsageError(f"{uri}: nothing installed here reads {protocol}:// ({mend})") from None
 
 
-def list_files(folder: str, wanted: Callable[[str], bool]) -> Iterator[Entry]:
+def list_files(folder: str, wanted: Callable[[str], bool], hidden: bool = False) -> Iterator[Entry]:
     """Every file at or below a folder or prefix whose name is wanted, in no order, page by page.
 
-    Names that begin with ``.`` or ``_`` are skipped, folders among them. Links are followed; one
-    that leads nowhere is an entry of unknown size, so that it still gets a row.
+    Names that begin with ``.`` or ``_`` are skipped, folders among them, unless ``hidden``. Links
+    are followed; one that leads nowhere is an entry of unknown size, so that it still gets a row.
 
     Raises:
         FileNotFoundError: there is no such folder.
     """
     if is_local(folder):
-        entries = _scan(local_path(folder), seen=set())
+        entries = _scan(local_path(folder), hidden, seen=set())
     else:
-        entries = _list_remote(absolute(folder))
+        entries = _list_remote(absolute(folder), hidden)
     return (entry for entry in entries if wanted(entry.path))
 
 
-def _hidden(name: str) -> bool:
+def is_hidden(name: str) -> bool:
+    """Whether a file's or folder's name marks it as not meant to be listed."""
     return name.startswith((".", "_"))
 
 
-def _scan(folder: str, seen: set[tuple[int, int]]) -> Iterator[Entry]:
+def _scan(folder: str, hidden: bool, seen: set[tuple[int, int]]) -> Iterator[Entry]:
     here = os.stat(folder)
     if (here.st_dev, here.st_ino) in seen:  # a link back up, or a second way in
         return
     seen.add((here.st_dev, here.st_ino))
     with os.scandir(folder) as items:
         for item in items:
-            if _hidden(item.name):
+            if is_hidden(item.name) and not hidden:
                 continue
             if item.is_dir():
-                yield from _scan(item.path, seen)
+                yield from _scan(item.path, hidden, seen)
             else:
                 yield _stat_local(item.path)
 
 
-def _list_remote(folder: str) -> Iterator[Entry]:
+def _list_remote(folder: str, hidden: bool) -> Iterator[Entry]:
     fs = filesystem(folder)
     root = fs._strip_protocol(folder)
     pages = _s3_pages(fs, root) if "s3" in _protocols(fs) else _walk_pages(fs, root)
@@ -123,7 +124,7 @@ def _list_remote(folder: str) -> Iterator[Entry]:
         for info in page:
             found = True
             below = info["name"].removeprefix(root).split("/")
-            if not any(map(_hidden, below)):
+            if hidden or not any(map(is_hidden, below)):
                 yield Entry(fs.unstrip_protocol(info["name"]), info["size"], _version(info))
     if not found and not fs.exists(root):
         raise FileNotFoundError(folder)

@@ -11,16 +11,19 @@ ROOT = Path(__file__).parents[1]
 
 LEVELS = [
     {"errors", "emotions", "schema"},
-    {"audio", "storage"},
-    {"checkpoint", "fetch", "manifest", "output"},
-    {"model", "blocks"},
+    {"audio", "storage", "metrics", "pages"},
+    {"checkpoint", "fetch", "manifest", "output", "splits"},
+    {"model", "blocks", "cluster", "corpora"},
     {"elision"},
-    {"classifier"},
-    {"pipeline", "progress"},
-    {"labeling"},
+    {"classifier", "judged", "pretrained", "utterances", "training_output", "model_card"},
+    {"pipeline", "progress", "scorecard", "finetuning"},
+    {"train_workers"},
+    {"labeling", "evaluation", "training"},
+    {"protocols"},
 ]
-RAY = {"pipeline"}
+RAY = {"cluster", "pipeline", "train_workers"}
 TORCH = {"checkpoint", "model", "elision", "classifier"}
+TORCH |= {"pretrained", "finetuning", "training_output", "train_workers"}
 
 
 def imports(path):

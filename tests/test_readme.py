@@ -11,8 +11,10 @@ import yaml
 from jobs.command import parse
 from ser_core.blocks import Blocks
 from ser_core.errors import Status
+from ser_core.evaluation import EvaluateConfig
 from ser_core.labeling import LabelConfig
 from ser_core.output import Output
+from ser_core.protocols import ProtocolsConfig
 from ser_core.schema import output_schema, plan_schema
 
 ROOT = Path(__file__).parents[1]
@@ -24,6 +26,11 @@ def blocks(language):
 
 
 COMMANDS = [line for block in blocks("bash") for line in block.splitlines()]
+CONFIGS = {
+    "jobs.evaluate": EvaluateConfig,
+    "jobs.label": LabelConfig,
+    "jobs.protocols": ProtocolsConfig,
+}
 SEEN_ELSEWHERE = (
     "git clone",  # whoever reads this has
     "ray up cluster.yaml",  # cluster.yaml itself is tested in test_deploy.py
@@ -46,8 +53,8 @@ def test_commands(command):
         return
     start = words.index("python")  # by itself, or behind `ray job submit … --`
     assert start == 0 or words[:3] == ["ray", "job", "submit"]
-    assert words[start : start + 3] == ["python", "-m", "jobs.label"]
-    parse(LabelConfig, words[start + 3 :])
+    assert words[start : start + 2] == ["python", "-m"]
+    parse(CONFIGS[words[start + 2]], words[start + 3 :])
 
 
 def test_the_two_first_commands_are_the_demo():

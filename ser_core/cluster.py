@@ -1,0 +1,66 @@
+"""Joins a Ray cluster, or starts Ray on this machine; it does not know what for."""
+
+import logging
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+
+from ser_core.errors import UsageError
+
+_ANSWER_SECONDS = 5.0
+
+
+def join(verbose: bool) -> None:
+    """Joins the cluster that ``RAY_ADDRESS`` names, or starts Ray on this machine.
+
+    Raises:
+        UsageError: nobody answers at that address.
+    """
+    if not ray.is_initialized():
+        on_sigterm = signal.getsignal(signal.SIGTERM)
+        _start(os.environ.get("RAY_ADDRESS"), verbose)
+        signal.signal(signal.SIGTERM, on_sigterm)  # ray.init puts its own in its place
+
+
+def _start(cluster: str | None, verbose: bool) -> None:
+    if cluster:
+        _refuse_silent(cluster)
+    # "local": never join a cluster that merely happens to run on this machine.
+    where: dict[str, Any] = {"address": cluster or "local"}
+    if not cluster:
+        where["include_dashboard"] = False
+    if verbose:
+        ray.init(**where)
+        return
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # of its C++ core, on stderr
+    with _silenced_stderr():  # where that core announces that it has read the line above
+        ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
+
+
+def _refuse_silent(cluster: str) -> None:
+    """Ray would wait for minutes for an address where nobody listens."""
+    host, _, port = cluster.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), _ANSWER_SECONDS).close()
+    except OSError as error:
+        words = f"no Ray cluster answers there ({error}); without it, this machine is used"
+        raise UsageError(f"RAY_ADDRESS {cluster}: {words}") from None
+
+
+@contextmanager
+def _silenced_stderr() -> Iterator[None]:
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
