@@ -15,6 +15,7 @@ from ser_core.evaluation import EvaluateConfig
 from ser_core.labeling import LabelConfig
 from ser_core.output import Output
 from ser_core.schema import output_schema, plan_schema
+from ser_core.training import TrainConfig
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -25,7 +26,11 @@ def blocks(language):
 
 
 COMMANDS = [line for block in blocks("bash") for line in block.splitlines()]
-CONFIGS = {"jobs.evaluate": EvaluateConfig, "jobs.label": LabelConfig}
+CONFIGS = {
+    "jobs.evaluate": EvaluateConfig,
+    "jobs.label": LabelConfig,
+    "jobs.train": TrainConfig,
+}
 SEEN_ELSEWHERE = (
     "git clone",  # whoever reads this has
     "ray up cluster.yaml",  # cluster.yaml itself is tested in test_deploy.py
@@ -40,7 +45,7 @@ def test_commands(command):
         return
     words = shlex.split(command)
     if words[0] == "make":  # and .ci/run calls them
-        targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M)
+        targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M)
         assert words[1] in targets
         return
     if words[:1] == ["python"] and words[1].endswith(".py"):
