@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test lint constraints clean
+.PHONY: install demo demo-checkpoint test lint constraints clean
 
 install: .venv/installed
 
@@ -14,6 +14,14 @@ install: .venv/installed
 
 demo: install
 	$(BIN)/python examples/demo.py
+
+# What the demo labels with: its corpus, its training, its card. One thread: the same bits again.
+demo-checkpoint: install
+	rm -rf build/demo-corpus build/demo-checkpoint
+	$(BIN)/python examples/make_corpus.py --training build/demo-corpus
+	OMP_NUM_THREADS=1 $(BIN)/python -m jobs.train --config examples/train.yaml
+	rm -rf examples/checkpoint
+	cp -r build/demo-checkpoint/best examples/checkpoint
 
 test: install
 	$(BIN)/python -m pytest

@@ -8,11 +8,10 @@ import sys
 from pathlib import Path
 
 import pandas as pd
-from make_checkpoint import make_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 CORPUS = "examples/corpus.csv"
-CHECKPOINT = "build/demo-checkpoint"
+CHECKPOINT = "examples/checkpoint"
 OUTPUT = "demo-output"
 COLUMNS = ["path", "truth", "label", "score", "status"]
 MODEL = "xmj2002/hubert-base-ch-speech-emotion-recognition"
@@ -23,9 +22,8 @@ def main(output: str | None) -> int:
     if output is None:  # the demo's own folder: start afresh; any other one is continued
         shutil.rmtree(ROOT / OUTPUT, ignore_errors=True)
     where = str(Path(output).resolve()) if output else OUTPUT
-    make_checkpoint(ROOT / CHECKPOINT)
-    print(f"{CHECKPOINT}: a small checkpoint with random weights. The command and its rows are")
-    print("real, but these labels mean nothing: nobody has trained this checkpoint.\n")
+    print(f"{CHECKPOINT}: a small checkpoint that jobs.train made. It knows the synthetic prosody")
+    print("of this corpus and nothing else; the voices here are none that it was trained on.\n")
     command = ["-m", "jobs.label", "--input", CORPUS, "--output", where, "--model", CHECKPOINT]
     print("$ python", shlex.join(command), flush=True)
     code = subprocess.run([sys.executable, *command], cwd=ROOT, check=False).returncode
@@ -39,6 +37,8 @@ def show(rows: pd.DataFrame, where: str) -> None:
     heard = rows[rows.status == "ok"].sort_values("path")
     failed = rows[rows.status != "ok"]
     some = pd.concat([heard.groupby("truth", observed=True).tail(1), failed])
+    right = (heard.label.astype(str) == heard.truth).mean()
+    print(f"\n{right:.0%} of {len(heard)} recordings have the label of their truth.")
     print(f"\n>>> pandas.read_parquet({where!r})[{COLUMNS}]   # {len(some)} of {len(rows)} rows")
     with pd.option_context("display.unicode.east_asian_width", True):
         print(some[COLUMNS].to_string(index=False, na_rep="-", float_format="%.3f"))

@@ -107,7 +107,7 @@ def make_training_corpus(folder: Path) -> None:
 
 def write_clips(folder: Path, wanted: Iterable[Clip], voice: "Voice") -> list[tuple[str, ...]]:
     """Speaks and writes clips; path, truth, speaker and sentence of each."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for clip in wanted:
         path = folder / clip.path
         path.parent.mkdir(parents=True, exist_ok=True)

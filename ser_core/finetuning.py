@@ -82,6 +82,7 @@ class Learner:
 
     Attributes:
         model: the network.
+        optimizer: the card's.
         epochs: how many are done.
     """
 
@@ -103,14 +104,14 @@ class Learner:
         self.epochs = 0
         self._recipe, self._device, self._rank, self._world = recipe, device, rank, world
         self._preprocessing = start.preprocessing
-        self._optimizer = optimizer_for(self.model, recipe.learning_rate)
-        self._schedule = torch.optim.lr_scheduler.StepLR(self._optimizer, STEP_EPOCHS, GAMMA)
+        self.optimizer = optimizer_for(self.model, recipe.learning_rate)
+        self._schedule = torch.optim.lr_scheduler.StepLR(self.optimizer, STEP_EPOCHS, GAMMA)
         self._scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
 
     @property
     def learning_rate(self) -> float:
         """The head's, in the coming epoch."""
-        return float(self._optimizer.param_groups[-1]["lr"])
+        return float(self.optimizer.param_groups[-1]["lr"])
 
     def train_epoch(
         self,
@@ -144,7 +145,7 @@ class Learner:
     def _step(self, utterances: Utterances, batch: np.ndarray) -> torch.Tensor:
         """One step of the optimiser; the sum of this process's losses, and of its hits."""
         totals = torch.zeros(2, dtype=torch.float64, device=self._device)
-        self._optimizer.zero_grad()
+        self.optimizer.zero_grad()
         share = batch[self._rank :: self._world]
         for part in np.array_split(share, min(self._recipe.accumulate, max(1, len(share)))):
             if not len(part):  # the last batch can be smaller than the number of processes
@@ -155,7 +156,7 @@ class Learner:
             self._scaler.scale(loss / len(batch)).backward()
             totals += torch.stack([loss.detach(), (logits.argmax(dim=1) == target).sum()])
         self._sum_gradients()
-        self._scaler.step(self._optimizer)
+        self._scaler.step(self.optimizer)
         self._scaler.update()
         return totals
 
@@ -206,7 +207,7 @@ class Learner:
         return {
             "epochs": self.epochs,
             "model": self.model.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
             "schedule": self._schedule.state_dict(),
             "scaler": self._scaler.state_dict(),
         }
@@ -215,6 +216,6 @@ class Learner:
         """Goes on from where ``state`` was taken."""
         self.epochs = state["epochs"]
         self.model.load_state_dict(state["model"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.load_state_dict(state["optimizer"])
         self._schedule.load_state_dict(state["schedule"])
         self._scaler.load_state_dict(state["scaler"])

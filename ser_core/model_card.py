@@ -30,8 +30,10 @@ tags: [speech-emotion-recognition, hubert]
 
 Tells {{ labels | join(", ") }} apart in the first 6 s of a recording. Written by `jobs.train` on
 {{ date }}, from `{{ config.model }}`{% if config.revision %} ({{ config.revision }}){% endif %}.
-{{ start }}.
-
+Start: {{ start }}.
+{% if config.note %}
+{{ config.note }}
+{% endif %}
 ```bash
 python -m jobs.label --input FOLDER --output LABELS --model {{ title }}
 ```

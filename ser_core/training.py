@@ -59,6 +59,7 @@ class TrainConfig(BaseModel):
     workers: int | None = Field(
         None, ge=1, description="processes; by default one for each GPU, or one on CPUs"
     )
+    note: str | None = Field(None, description="a paragraph for the checkpoints' model cards")
     verbose: bool = Field(False, description="show what Ray says")
 
 

@@ -9,6 +9,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -46,9 +47,9 @@ def readable(recordings: pd.DataFrame) -> pd.DataFrame:
     Raises:
         CorpusError: that is more than a tenth of them.
     """
-    paths: list[str] = recordings["path"].tolist()
     with ThreadPoolExecutor(_READERS_PER_CORE * (os.cpu_count() or 1)) as pool:
-        heard = recordings.assign(waveform=[*pool.map(_waveform, paths)])
+        waveforms: list[Any] = list(pool.map(_waveform, recordings["path"].tolist()))
+    heard = recordings.assign(waveform=waveforms)
     failed = heard[[isinstance(waveform, str) for waveform in heard["waveform"]]]
     if len(failed):
         named = [f"{row.path}: {row.waveform}" for row in failed.head(_NAMED).itertuples()]

@@ -16,6 +16,7 @@ from ser_core.labeling import LabelConfig
 from ser_core.output import Output
 from ser_core.protocols import ProtocolsConfig
 from ser_core.schema import output_schema, plan_schema
+from ser_core.training import TrainConfig
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -30,6 +31,7 @@ CONFIGS = {
     "jobs.evaluate": EvaluateConfig,
     "jobs.label": LabelConfig,
     "jobs.protocols": ProtocolsConfig,
+    "jobs.train": TrainConfig,
 }
 SEEN_ELSEWHERE = (
     "git clone",  # whoever reads this has
@@ -45,7 +47,7 @@ def test_commands(command):
         return
     words = shlex.split(command)
     if words[0] == "make":  # and .ci/run calls them
-        targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M)
+        targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M)
         assert words[1] in targets
         return
     if words[:1] == ["python"] and words[1].endswith(".py"):
