@@ -20,6 +20,7 @@ CPU = torch.device("cpu")
 CASIA_LIKE = Preprocessing(True, False, 0.0, "first")
 LAYER = {"feat_extract_norm": "layer", "conv_bias": True, "do_stable_layer_norm": True}
 PUBLISHED = {"num_conv_pos_embeddings": 128}  # frames; the small twin has 16
+OTHER_STRIDES = {"conv_dim": (32,) * 4, "conv_kernel": (32, 10, 8, 4), "conv_stride": (16, 5, 4, 2)}
 CARD = {"num_class": 6, "classifier_dropout": 0.1}
 
 
@@ -55,6 +56,7 @@ MODELS = {
     "group": card,
     "group, 128 frames": lambda: card(**PUBLISHED),
     "group, odd kernel": lambda: card(num_conv_pos_embeddings=15),
+    "group, other strides": lambda: card(**OTHER_STRIDES),
     "group, with biases": lambda: card(conv_bias=True),
     "layer": lambda: card(**LAYER),
     "layer, 128 frames": lambda: card(**LAYER, **PUBLISHED),
