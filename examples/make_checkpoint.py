@@ -11,6 +11,7 @@ from transformers.utils.logging import disable_progress_bar
 from ser_core.emotions import CASIA_LABELS
 from ser_core.model import HubertForSpeechClassification
 
+# The published architecture, small: the same strides, so that 6 s are 299 frames.
 SMALL: dict[str, Any] = {
     "hidden_size": 32,
     "num_hidden_layers": 2,

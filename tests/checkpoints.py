@@ -7,17 +7,9 @@ from recordings import speech_like
 from transformers import HubertConfig, Wav2Vec2FeatureExtractor
 
 from benchmarks.card import HubertForSpeechClassification
+from examples.make_checkpoint import SMALL
 
-# The architecture of the real checkpoint, small: the same strides, so that 6 s are 299 frames.
-SMALL = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 64,
-    "conv_dim": (32,) * 7,
-    "num_conv_pos_embeddings": 16,
-    "num_conv_pos_embedding_groups": 4,
-}
+__all__ = ["SMALL", "save_card_style"]
 
 
 def save_card_style(folder: Path, **sizes) -> Path:

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 import yaml
 
+from benchmarks.tables import tables
 from jobs.command import parse
 from ser_core.blocks import Blocks
 from ser_core.errors import Status
@@ -84,3 +85,8 @@ def test_the_tree_names_every_module():
 def test_the_example_settings_are_settings():
     settings = yaml.safe_load((ROOT / "examples" / "settings.yaml").read_text())
     LabelConfig(**{key.replace("-", "_"): value for key, value in settings.items()})
+
+
+def test_the_figures_are_those_of_the_result_files():
+    for table in tables():
+        assert "\n".join(table) in README

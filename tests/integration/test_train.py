@@ -117,9 +117,14 @@ def test_two_processes_are_one(config_of, tmp_path):
         train(config_of(tmp_path / f"{n}", NOTHING_DRAWN | SMALL, epochs=2, workers=n))
         for n in (1, 2)
     )
-    # Gradients that are 0 but for rounding, as of keys' biases, move AdamW by up to a rate a step.
-    assert_same(weights(one.last), weights(two.last), tolerance=2e-3)
-    pd.testing.assert_frame_equal(one.history, two.history, rtol=0, atol=1e-4)
+    # A key's bias adds the same to all logits of a query, so its gradient is 0 but for rounding,
+    # which AdamW makes as large as any other.
+    of_one, of_two = (
+        {name: of for name, of in weights(run.last).items() if not name.endswith("k_proj.bias")}
+        for run in (one, two)
+    )
+    assert_same(of_one, of_two, tolerance=1e-5)
+    pd.testing.assert_frame_equal(one.history, two.history, rtol=0, atol=1e-5)
     assert one.metrics["last"]["test"]["recordings"] == 4
 
 
