@@ -63,9 +63,9 @@ def test_the_classifier_hears_what_was_decoded(corpus):
 
 def test_each_stage_says_how_long_it_took(corpus):
     for path in corpus:
-        fsspec.filesystem("memory").pipe_file(f"/corpus/{path.name}", path.read_bytes())
+        fsspec.filesystem("memory").pipe_file(f"/blocks/{path.name}", path.read_bytes())
     labeled = BLOCKS.classify(
-        BLOCKS.decode(plan(*(f"memory://corpus/{path.name}" for path in corpus))), Recorder(), 8.0
+        BLOCKS.decode(plan(*(f"memory://blocks/{path.name}" for path in corpus))), Recorder(), 8.0
     )
     assert labeled["_idle_seconds"].to_pylist() == [2.0] * 4
     assert labeled["_transfer_seconds"].to_pylist() == [0.125] * 4

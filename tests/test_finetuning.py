@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import SMALL
-from oracle import HubertForSpeechClassification
 from recordings import speech_like
 from transformers import HubertConfig, Wav2Vec2FeatureExtractor
 
+from benchmarks.card import HubertForSpeechClassification
 from ser_core.finetuning import Learner, Recipe, epoch_order
 from ser_core.pretrained import start_from
 from ser_core.utterances import Utterances
