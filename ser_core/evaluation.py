@@ -1,6 +1,5 @@
 """The evaluation job: labels and truth → metrics, tables, pictures, one page; it runs no model."""
 
-import importlib.util
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -10,9 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 from rich.table import Table
 
-from ser_core.errors import OutputError, RunError, UsageError
+from ser_core.errors import OutputError, RunError
 from ser_core.judged import judge
-from ser_core.pages import confusion_picture, page, reliability_picture
+from ser_core.pages import confusion_picture, page, reliability_picture, require_libraries
 from ser_core.scorecard import Scorecard, fit_on_validation, score
 from ser_core.storage import Folder
 
@@ -58,8 +57,7 @@ def open_report(uri: str) -> Folder:
     Raises:
         UsageError: it cannot be written to, or what draws and lays out pages is not installed.
     """
-    if not all(map(importlib.util.find_spec, ("matplotlib", "jinja2"))):
-        raise UsageError("the page needs libraries of an extra: pip install 'ser-batch[report]'")
+    require_libraries("report")
     folder = Folder(uri)
     if problem := folder.why_unusable():
         raise OutputError(f"--output {uri}: {problem}")

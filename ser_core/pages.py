@@ -4,6 +4,7 @@ matplotlib and jinja2 are of the extra ``report``, hence imported where they are
 """
 
 import base64
+import importlib.util
 import io
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -11,12 +12,29 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from ser_core.errors import UsageError
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _DPI = 160
+_LIBRARIES = ("matplotlib", "jinja2")
 _BLUE, _RED, _GREY = "#2b6cb0", "#c53030", "#718096"
+
+
+def require_libraries(extra: str) -> None:
+    """Says at the start that what draws is missing, rather than at the end of a long run.
+
+    Args:
+        extra: which one of the package brings it.
+
+    Raises:
+        UsageError: it is not installed.
+    """
+    if not all(map(importlib.util.find_spec, _LIBRARIES)):
+        words = "what draws and lays out pages is not installed"
+        raise UsageError(f"{words}: pip install 'ser-batch[{extra}]'")
 
 
 def confusion_picture(confusion: pd.DataFrame) -> bytes:

@@ -15,6 +15,7 @@ from ser_core.corpora import read_corpus
 from ser_core.finetuning import BETAS, BODY_RATE, GAMMA, STEP_EPOCHS, WEIGHT_DECAY, Recipe
 from ser_core.metrics import fit_temperature
 from ser_core.model_card import curves, measure, render_card
+from ser_core.pages import require_libraries
 from ser_core.pretrained import start_from
 from ser_core.progress import say
 from ser_core.splits import Protocol, describe_split, overlaps, split_corpus
@@ -103,6 +104,7 @@ def train(config: TrainConfig, split: pd.DataFrame | None = None) -> Trained:
         UsageError: the command cannot run as written; nothing was trained.
         RunError: the run did not finish; the same command goes on after its last epoch.
     """
+    require_libraries("train")
     protocol: str = config.split
     if split is None:
         split, protocol = _read_split(config)

@@ -12,7 +12,7 @@ import pytest
 import sklearn.metrics
 
 from jobs.command import run
-from ser_core import evaluation, metrics
+from ser_core import metrics, pages
 from ser_core.errors import UsageError
 from ser_core.evaluation import EvaluateConfig, evaluate_labels
 from ser_core.judged import judge
@@ -303,5 +303,5 @@ def test_commands_that_cannot_run(labels, tmp_path, monkeypatch):
     assert "not labels that can be read" in refusal(tmp_path, labels=str(other))
     (tmp_path / "file").touch()
     assert "--output" in refusal(tmp_path, labels=str(labels), output=str(tmp_path / "file"))
-    monkeypatch.setattr(evaluation.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(pages.importlib.util, "find_spec", lambda _: None)
     assert "pip install 'ser-batch[report]'" in refusal(tmp_path, labels=str(labels))

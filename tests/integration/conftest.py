@@ -1,12 +1,23 @@
-"""Servers that the integration tests talk to."""
+"""Ray, and the servers that the integration tests talk to."""
 
 import os
 import uuid
 from collections.abc import Iterator
 
 import pytest
+import ray
 import s3fs
 import seaweed
+
+
+@pytest.fixture(scope="module")
+def ray_of_two_cores() -> Iterator[None]:
+    """Ray for a module that trains, one thread a process: the same bits need the same threads."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+        yield
+        ray.shutdown()
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from itertools import product
 from pathlib import Path
 
 import pandas as pd
+import pytest
 from recordings import speech_like, write_audio
 
 from ser_core.protocols import ProtocolsConfig, compare_protocols
@@ -11,6 +12,7 @@ from ser_core.protocols import ProtocolsConfig, compare_protocols
 MODEL = Path(__file__).parents[2] / "benchmarks" / "small-hubert.json"
 
 
+@pytest.mark.usefixtures("ray_of_two_cores")
 def test_three_real_runs(tmp_path):
     rows = list(product("ABC", ("angry", "sad"), "12"))
     frame = pd.DataFrame(rows, columns=["speaker", "truth", "sentence"])

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import ray
 import safetensors.numpy
 from checkpoints import SMALL
 from recordings import speech_like, write_audio
 
-from ser_core.errors import CorpusError, OutputError
+from ser_core import pages
+from ser_core.errors import CorpusError, OutputError, UsageError
 from ser_core.labeling import LabelConfig, label_corpus
 from ser_core.training import TrainConfig, train
 
@@ -31,13 +31,7 @@ NOTHING_DRAWN = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def ray_session():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")  # the same bits need the same threads
-        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-        yield
-        ray.shutdown()
+pytestmark = pytest.mark.usefixtures("ray_of_two_cores")
 
 
 @pytest.fixture(scope="module")
@@ -175,4 +169,11 @@ def test_a_split_without_validation_is_refused(config_of, corpus, tmp_path):
     table[table["split"] != "validation"].to_csv(data, index=False)
     with pytest.raises(CorpusError, match="`validation`"):
         train(config_of(tmp_path / "run").model_copy(update={"data": str(data)}))
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_draws_is_missed_before_training_not_after_it(config_of, tmp_path, monkeypatch):
+    monkeypatch.setattr(pages.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(UsageError, match=r"pip install 'ser-batch\[train\]'"):
+        train(config_of(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
