@@ -29,6 +29,10 @@ class FileIds:
     def __init__(self, arrays: list[pa.ChunkedArray]) -> None:
         self._sorted = np.sort(np.concatenate([np.empty(0, "S32"), *map(_as_bytes, arrays)]))
 
+    def __len__(self) -> int:
+        """How many they are, one that was written twice twice."""
+        return len(self._sorted)
+
     def have(self, file_ids: pa.ChunkedArray) -> np.ndarray:
         """Which of these are in it, as booleans."""
         wanted = _as_bytes(file_ids)
