@@ -12,7 +12,6 @@ def main() -> None:
 
 def tables() -> Iterator[list[str]]:
     """Each table's lines, in Markdown."""
-    yield _classifier(read_result("classifier-cpu"))
     yield _label(read_result("label-cpu"))
     yield _decode(read_result("decode-cpu"))
     yield _scale(read_result("scale-cpu"))
@@ -22,19 +21,6 @@ def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
     header = list(header)
     lines = [header, ["---"] * len(header), *rows]
     return [f"| {' | '.join(cells)} |" for cells in lines]
-
-
-def _classifier(result: dict[str, Any]) -> list[str]:
-    rates = result["recordings_per_second"]
-    sides = list(next(iter(rates.values())))
-    rows = [
-        [
-            "CASIA's mix" if kind == "casia" else f"{kind} s",
-            *(f"{of[side]:.2f} ({of[side] / of['card fp32']:.1f} ×)" for side in sides),
-        ]
-        for kind, of in rates.items()
-    ]
-    return _table(["recordings/s", *sides], rows)
 
 
 def _label(result: dict[str, Any]) -> list[str]:
