@@ -1,7 +1,6 @@
 """The evaluation job: labels and truth → metrics, tables, pictures, one page; it runs no model."""
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -9,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 from rich.table import Table
 
-from ser_core.errors import OutputError, RunError
+from ser_core.errors import OutputError
 from ser_core.judged import judge
 from ser_core.pages import confusion_picture, page, reliability_picture, require_libraries
 from ser_core.scorecard import Scorecard, fit_on_validation, score
@@ -64,21 +63,6 @@ def open_report(uri: str) -> Folder:
     return folder
 
 
-def write_files(folder: Folder, files: Mapping[str, bytes]) -> None:
-    """Writes a report's files by their names.
-
-    Raises:
-        RunError: one could not be written.
-    """
-    for name, content in files.items():
-        try:
-            folder.write(name, content)
-        except Exception as error:  # remote file systems share no base for what they raise
-            words = " ".join(str(error).split()) or repr(error)
-            where = f"--output {folder.uri}: {name}"
-            raise RunError(f"{where} could not be written ({words})") from None
-
-
 def write_scorecard(card: Scorecard, output: Folder, title: str) -> None:
     """Writes ``metrics.json``, a CSV a table, the pictures and ``index.html``.
 
@@ -96,7 +80,8 @@ def write_scorecard(card: Scorecard, output: Folder, title: str) -> None:
         **{f"{name}.png": picture for name, picture in pictures.items()},
         "index.html": html.encode(),
     }
-    write_files(output, files)
+    for name, content in files.items():
+        output.write(name, content)
 
 
 def as_json(content: object) -> bytes:

@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -15,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ser_core.errors import FINAL, OutputError, RunError, Status
+from ser_core.errors import FINAL, OutputError, Status
 from ser_core.storage import Folder
 
 _READERS = 8  # parts read at once
@@ -88,7 +87,7 @@ class Output:
         name = _part_name(rows)
         buffer = io.BytesIO()
         pq.write_table(rows, buffer, compression="zstd")
-        self._write(name, buffer.getvalue())
+        self.folder.write(name, buffer.getvalue())
         return name
 
     def settle(self) -> int:
@@ -112,15 +111,7 @@ class Output:
     def write_report(self, run_id: str, report: dict[str, Any]) -> None:
         """Writes ``_runs/<run_id>.json``, the sign that a run is complete."""
         text = json.dumps(report, indent=2, ensure_ascii=False)
-        self._write(f"_runs/{run_id}.json", text.encode())
-
-    def _write(self, name: str, content: bytes) -> None:
-        try:
-            self.folder.write(name, content)
-        except Exception as error:  # remote file systems share no base for what they raise
-            words = " ".join(str(error).split()) or repr(error)
-            where = f"--output {self.folder.uri}: {name}"
-            raise RunError(f"{where} could not be written ({words})") from error
+        self.folder.write(f"_runs/{run_id}.json", text.encode())
 
     def _superseded(self) -> dict[str, np.ndarray]:
         """The rows, by part, that are not the newest of their path."""
@@ -178,12 +169,7 @@ class PartWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.flush()  # also when the run stops: what is labelled stays labelled
 
     def add(self, rows: pa.Table) -> None:

@@ -47,7 +47,7 @@ _RECORDINGS_PER_CORE = (
 _ROWS_PER_BLOCK = 64  # 25 MB if all are 6 s long
 _ROWS_PER_BLOCK_ON_CPU = 8  # a few seconds of one core: what a kill loses, and the end waits for
 _ROWS_PER_BLOCK_MOST = 256  # in corpora of millions, to keep the number of tasks down
-_BLOCKS = 4_096  # from here on, blocks grow rather than grow more: each costs the driver 50 kB
+_BLOCKS = 4_096  # from here on, blocks grow rather than grow more
 _ROWS_PER_BLOCK_WHOLE = 4  # whole recordings: an hour is 230 MB
 _ROWS_PER_CALL_ON_GPU = 512
 

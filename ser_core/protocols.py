@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ser_core.corpora import read_corpus
-from ser_core.evaluation import as_json, open_report, write_files
+from ser_core.evaluation import as_json, open_report
 from ser_core.pages import page
 from ser_core.progress import say
 from ser_core.splits import SEED, SPLITS, Protocol, audio_digests, overlaps, split_corpus
@@ -97,7 +97,7 @@ def _run(
         **{f"shared_{kind}": n for kind, n in overlaps(split).loc["train/test"].items()},
     }
     result = {"asked": asked.model_dump(), "row": row, "paths": paths}
-    write_files(output, {f"{name}/result.json": as_json(result)})
+    output.write(f"{name}/result.json", as_json(result))
     return row
 
 
@@ -133,7 +133,8 @@ def _write(output: Folder, config: ProtocolsConfig, runs: pd.DataFrame) -> None:
         "runs.csv": runs.to_csv(index=False).encode(),
         "index.html": html.encode(),
     }
-    write_files(output, files)
+    for name, file in files.items():
+        output.write(name, file)
 
 
 _COLUMNS = (

@@ -10,7 +10,7 @@ import fsspec
 import tenacity
 from fsspec.utils import get_protocol
 
-from ser_core.errors import UsageError
+from ser_core.errors import RunError, UsageError
 
 # A PUT is all or nothing there, so that an object appears whole without a rename.
 _OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "memory"})
@@ -200,7 +200,7 @@ def retry_passing(call: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Folder:
-    """A folder of small files, each written whole or not at all."""
+    """A job's output: small files, each written whole or not at all."""
 
     def __init__(self, uri: str) -> None:
         self.uri = absolute(uri)
@@ -243,8 +243,19 @@ class Folder:
         return data
 
     def write(self, name: str, data: bytes) -> None:
-        """Writes a file so that it appears whole or not at all; one of that name is replaced."""
-        target = f"{self.root}/{name}"
+        """Writes a file so that it appears whole or not at all; one of that name is replaced.
+
+        Raises:
+            RunError: it could not be written.
+        """
+        try:
+            self._put(f"{self.root}/{name}", data)
+        except Exception as error:  # remote file systems share no base for what they raise
+            words = " ".join(str(error).split()) or repr(error)
+            where = f"--output {self.uri}: {name}"
+            raise RunError(f"{where} could not be written ({words})") from error
+
+    def _put(self, target: str, data: bytes) -> None:
         if _OBJECT_STORES & set(_protocols(self.fs)):
             retry_passing(self.fs.pipe_file)(target, data)
             return

@@ -7,9 +7,16 @@ from recordings import speech_like
 from transformers import HubertConfig, Wav2Vec2FeatureExtractor
 
 from benchmarks.card import HubertForSpeechClassification
-from examples.make_checkpoint import SMALL
 
-__all__ = ["SMALL", "save_card_style"]
+NOTHING_DRAWN = {  # in training: no dropout, no layer left out, nothing masked
+    "hidden_dropout": 0.0,
+    "attention_dropout": 0.0,
+    "activation_dropout": 0.0,
+    "feat_proj_dropout": 0.0,
+    "classifier_dropout": 0.0,
+    "layerdrop": 0.0,
+    "apply_spec_augment": False,
+}
 
 
 def save_card_style(folder: Path, **sizes) -> Path:

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import imageio_ffmpeg
 import pytest
-from checkpoints import SMALL, save_card_style
+from checkpoints import save_card_style
 from recordings import SHARED_DATA
 
 from benchmarks.card import Card
+from examples.make_checkpoint import SMALL
 
 
 @pytest.fixture(scope="session", autouse=True)

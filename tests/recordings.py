@@ -1,4 +1,4 @@
-"""Recordings that tests make for themselves."""
+"""Recordings and manifests that tests make for themselves."""
 
 import subprocess
 from pathlib import Path
@@ -45,3 +45,14 @@ def write_with_ffmpeg(path: Path, samples, rate: int, *options: str) -> Path:
     subprocess.run(command, check=True)
     source.unlink()
     return path
+
+
+def write_manifest(frame, path: Path) -> str:
+    """Writes a table in the format that the path's ending names."""
+    if path.suffix == ".csv":
+        frame.to_csv(path, index=False)
+    elif path.suffix == ".jsonl":
+        frame.to_json(path, orient="records", lines=True, force_ascii=False)
+    else:
+        frame.to_parquet(path, index=False)
+    return str(path)

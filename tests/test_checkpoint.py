@@ -8,7 +8,6 @@ import fsspec
 import numpy as np
 import pytest
 import torch
-from checkpoints import SMALL
 from recordings import speech_like
 from safetensors.torch import load_file, save_file
 from transformers import (
@@ -18,6 +17,7 @@ from transformers import (
     Wav2Vec2FeatureExtractor,
 )
 
+from examples.make_checkpoint import SMALL
 from ser_core import checkpoint as checkpoint_module
 from ser_core.checkpoint import load_checkpoint
 from ser_core.classifier import Classifier

@@ -5,6 +5,7 @@ from itertools import product
 import fsspec
 import pandas as pd
 import pytest
+from recordings import write_manifest
 
 from ser_core.corpora import LAYOUTS, read_corpus
 from ser_core.errors import CorpusError
@@ -201,16 +202,6 @@ def test_on_an_object_store(tmp_path):
     ]  # fmt: skip
 
 
-def write(frame, path):
-    if path.suffix == ".csv":
-        frame.to_csv(path, index=False)
-    elif path.suffix == ".jsonl":
-        frame.to_json(path, orient="records", lines=True, force_ascii=False)
-    else:
-        frame.to_parquet(path, index=False)
-    return str(path)
-
-
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
 @pytest.mark.parametrize("truth", ["truth", "label"])
 def test_manifest(tmp_path, caplog, suffix, truth):
@@ -222,7 +213,7 @@ def test_manifest(tmp_path, caplog, suffix, truth):
             "take": [1, 2, 3, 4],
         }
     )
-    recordings = read_corpus("manifest", write(frame, tmp_path / f"m{suffix}"))
+    recordings = read_corpus("manifest", write_manifest(frame, tmp_path / f"m{suffix}"))
     assert recordings["path"].tolist() == ["/far/c.wav", f"{tmp_path}/a b.wav", f"{tmp_path}/b.wav"]
     assert recordings["truth"].tolist() == ["awe", "happy", "angry"]
     assert recordings["speaker"].tolist() == [None, "8", "007"]
@@ -232,12 +223,16 @@ def test_manifest(tmp_path, caplog, suffix, truth):
 
 def test_manifests_that_are_refused(tmp_path):
     path = tmp_path / "m.csv"
-    words = refusal("manifest", write(pd.DataFrame({"path": ["a"], "emotion": ["sad"]}), path))
+    words = refusal(
+        "manifest", write_manifest(pd.DataFrame({"path": ["a"], "emotion": ["sad"]}), path)
+    )
     assert "it has path, emotion" in words
-    words = refusal("manifest", write(pd.DataFrame({"path": ["a"], "truth": [None]}), path))
+    words = refusal(
+        "manifest", write_manifest(pd.DataFrame({"path": ["a"], "truth": [None]}), path)
+    )
     assert "no row has a truth" in words
     twice = pd.DataFrame({"path": ["a", "a"], "truth": ["sad", "sad"]})
-    assert "a path twice: a" in refusal("manifest", write(twice, path))
+    assert "a path twice: a" in refusal("manifest", write_manifest(twice, path))
     assert "no such file" in refusal("manifest", f"{tmp_path}/none.csv")
     assert "not a manifest" in refusal("manifest", str(tmp_path))
     path.write_bytes(b"")

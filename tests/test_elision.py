@@ -4,13 +4,13 @@ import copy
 
 import pytest
 import torch
-from checkpoints import SMALL
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from recordings import speech_like
 from transformers import HubertConfig, HubertForSequenceClassification, Wav2Vec2Config
 from transformers import Wav2Vec2ForSequenceClassification as Wav2Vec2
 
+from examples.make_checkpoint import SMALL
 from ser_core.checkpoint import Preprocessing
 from ser_core.classifier import pad_and_normalize
 from ser_core.elision import ElidedClassifier, can_elide

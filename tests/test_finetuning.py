@@ -5,26 +5,18 @@ import json
 import numpy as np
 import pytest
 import torch
-from checkpoints import SMALL
+from checkpoints import NOTHING_DRAWN
 from recordings import speech_like
 from transformers import HubertConfig, Wav2Vec2FeatureExtractor
 
 from benchmarks.card import HubertForSpeechClassification
+from examples.make_checkpoint import SMALL
 from ser_core.finetuning import Learner, Recipe, epoch_order
 from ser_core.pretrained import start_from
 from ser_core.utterances import Utterances
 
 CPU = torch.device("cpu")
 LABELS = ("angry", "fear", "happy")
-NOTHING_DRAWN = {
-    "hidden_dropout": 0.0,
-    "attention_dropout": 0.0,
-    "activation_dropout": 0.0,
-    "feat_proj_dropout": 0.0,
-    "classifier_dropout": 0.0,
-    "layerdrop": 0.0,
-    "apply_spec_augment": False,
-}
 
 
 def recipe(**changes):

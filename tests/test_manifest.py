@@ -7,6 +7,7 @@ import fsspec
 import pandas as pd
 import pyarrow as pa
 import pytest
+from recordings import write_manifest
 
 from ser_core.errors import CorpusError
 from ser_core.manifest import file_id, open_corpus
@@ -94,16 +95,6 @@ def test_what_is_not_there_or_no_recording(folder):
     assert "neither a recording nor a manifest" in refusal(folder / "notes.txt")
 
 
-def write(frame, path):
-    if path.suffix == ".csv":
-        frame.to_csv(path, index=False)
-    elif path.suffix == ".jsonl":
-        frame.to_json(path, orient="records", lines=True, force_ascii=False)
-    else:
-        frame.to_parquet(path, index=False)
-    return path
-
-
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
 def test_manifest(folder, suffix):
     frame = pd.DataFrame(
@@ -113,7 +104,7 @@ def test_manifest(folder, suffix):
             "take": [1, 2, 3, 4],
         }
     )
-    table = listed(write(frame, folder / f"calls{suffix}"))
+    table = listed(write_manifest(frame, folder / f"calls{suffix}"))
     assert list(table["path"]) == list(frame["path"])  # as the manifest gave them
     assert list(table["speaker"]) == list(frame["speaker"])
     assert list(table["take"]) == ([*"1234"] if suffix == ".csv" else [1, 2, 3, 4])
@@ -124,16 +115,18 @@ def test_manifest(folder, suffix):
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
 def test_manifests_that_are_refused(tmp_path, suffix):
     path = tmp_path / f"m{suffix}"
-    assert "no column `path` (file)" in refusal(write(pd.DataFrame({"file": ["a.wav"]}), path))
+    assert "no column `path` (file)" in refusal(
+        write_manifest(pd.DataFrame({"file": ["a.wav"]}), path)
+    )
     twice = pd.DataFrame({"path": ["a.wav", "b.wav", "a.wav"]})
-    assert "has a path twice: a.wav" in refusal(write(twice, path))
+    assert "has a path twice: a.wav" in refusal(write_manifest(twice, path))
     taken = pd.DataFrame({"path": ["a.wav"], "label": ["x"], "score_sad": [1.0], "_index": [1]})
-    words = refusal(write(taken, path))
+    words = refusal(write_manifest(taken, path))
     assert "label, score_sad" in words.replace("_index, ", "").replace(", _index", "")
     assert "_index" in words
     null = pd.DataFrame({"path": ["a.wav", None], "x": ["1", "2"]})
     if suffix != ".csv":  # where it would be the empty text
-        assert "a row has no path" in refusal(write(null, path))
+        assert "a row has no path" in refusal(write_manifest(null, path))
     path.write_bytes(b"\xff\xfe\x00 not a table \x00" * 9)
     assert refusal(path)
     path.write_bytes(b"")

@@ -146,7 +146,7 @@ def test_a_part_that_cannot_be_written_is_one_line_and_tried_once(output, monkey
         calls.append(name)
         raise PermissionError("Access Denied.")
 
-    monkeypatch.setattr(output.folder, "write", refuse)
+    monkeypatch.setattr(output.folder.fs, "pipe_file", refuse)
     refused = pytest.raises(RunError, match=r"--output .*could not be written \(Access Denied\.\)")
     with refused, PartWriter(output, seconds=1e-9) as writer:
         writer.add(rows("a"))

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import torch
-from checkpoints import SMALL
 
+from examples.make_checkpoint import SMALL
 from ser_core.checkpoint import load_checkpoint
 from ser_core.emotions import CASIA_LABELS
 from ser_core.errors import CheckpointError

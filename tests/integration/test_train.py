@@ -11,24 +11,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import safetensors.numpy
-from checkpoints import SMALL
+from checkpoints import NOTHING_DRAWN
 from recordings import speech_like, write_audio
 
+from examples.make_checkpoint import SMALL
 from ser_core import pages
 from ser_core.errors import CorpusError, OutputError, UsageError
 from ser_core.labeling import LabelConfig, label_corpus
 from ser_core.training import TrainConfig, train
 
 PLACES = ["train"] * 7 + ["validation"] * 3 + ["test"] * 4
-NOTHING_DRAWN = {
-    "hidden_dropout": 0.0,
-    "attention_dropout": 0.0,
-    "activation_dropout": 0.0,
-    "feat_proj_dropout": 0.0,
-    "classifier_dropout": 0.0,
-    "layerdrop": 0.0,
-    "apply_spec_augment": False,
-}
 
 
 pytestmark = pytest.mark.usefixtures("ray_of_two_cores")
