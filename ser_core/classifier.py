@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import nn
 
 from ser_core.audio import FULL_SCALE, SEGMENT_SAMPLES
 from ser_core.checkpoint import Checkpoint, Preprocessing
+from ser_core.cpu_kernels import use_cpu_kernels
 from ser_core.elision import ElidedClassifier, can_elide
 from ser_core.model import build_model, is_card_style
 
@@ -66,9 +67,12 @@ class Classifier:
         self.transfer_seconds = 0.0
         self._temperature = checkpoint.temperature
         built = build_model(checkpoint)
-        elide = not self._masked and can_elide(built)
-        model: nn.Module = ElidedClassifier(built) if elide else built
-        self._model = model.to(self.device, _DTYPES[self.precision])
+        self._model = cast(nn.Module, built)
+        self._model.to(self.device, _DTYPES[self.precision])
+        if not self._masked and can_elide(built):
+            self._model = ElidedClassifier(built)
+            if not self.on_gpu:
+                use_cpu_kernels(built, self._model.most_frames)
 
     @property
     def on_gpu(self) -> bool:

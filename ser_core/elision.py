@@ -40,7 +40,11 @@ def can_elide(model: SpeechClassifier) -> bool:
 
 
 class ElidedClassifier(nn.Module):
-    """A network of the family that computes each distinct frame of its padded input once."""
+    """A network of the family that computes each distinct frame of its padded input once.
+
+    Attributes:
+        most_frames: that the transformer gets, as of 6 s.
+    """
 
     def __init__(self, model: SpeechClassifier) -> None:
         """Wraps a network and shares its weights.
@@ -52,7 +56,7 @@ class ElidedClassifier(nn.Module):
         self.model = model
         self.backbone = model.backbone
         self.config = model.backbone.config
-        self._frames = self._after_convolutions(SEGMENT_SAMPLES)
+        self.most_frames = self._after_convolutions(SEGMENT_SAMPLES)
         strides: list[int] = self.config.conv_stride
         self._stride = math.prod(strides)
         self._receptive_field = 1 + sum(
@@ -88,16 +92,16 @@ class ElidedClassifier(nn.Module):
         hidden_states = _first(self.backbone.feature_projection(features.transpose(1, 2)))
         padding_at = hidden_states.shape[1] - 1
         kernel: int = self.config.num_conv_pos_embeddings
-        num_frames = min(padding_at + kernel, self._frames)
+        num_frames = min(padding_at + kernel, self.most_frames)
         padding = hidden_states[:, -1:].expand(-1, num_frames - padding_at - 1, -1)
         hidden_states = torch.cat([hidden_states, padding], dim=1)
         # How many frames each stands for, counted exactly also where the network is in bf16.
         precise = torch.promote_types(hidden_states.dtype, torch.float32)
         stands_for = torch.ones(num_frames, dtype=precise, device=hidden_states.device)
-        if num_frames < self._frames:
-            stands_for[padding_at + kernel // 2] = 1 + self._frames - num_frames
+        if num_frames < self.most_frames:
+            stands_for[padding_at + kernel // 2] = 1 + self.most_frames - num_frames
         hidden_states = self._encode(hidden_states, stands_for)
-        pooled = stands_for @ hidden_states.to(precise) / self._frames
+        pooled = stands_for @ hidden_states.to(precise) / self.most_frames
         return self.model.head(pooled.to(hidden_states.dtype))
 
     def _extract(self, input_values: torch.Tensor) -> torch.Tensor:

@@ -14,7 +14,7 @@ LEVELS = [
     {"audio", "storage", "metrics", "pages"},
     {"checkpoint", "fetch", "manifest", "output", "splits"},
     {"model", "blocks", "cluster", "corpora"},
-    {"elision"},
+    {"elision", "cpu_kernels"},
     {"classifier", "judged", "pretrained", "utterances", "training_output", "model_card"},
     {"pipeline", "progress", "scorecard", "finetuning"},
     {"train_workers"},
@@ -22,7 +22,7 @@ LEVELS = [
     {"protocols"},
 ]
 RAY = {"cluster", "pipeline", "train_workers"}
-TORCH = {"checkpoint", "model", "elision", "classifier"}
+TORCH = {"checkpoint", "model", "elision", "cpu_kernels", "classifier"}
 TORCH |= {"pretrained", "finetuning", "training_output", "train_workers"}
 
 

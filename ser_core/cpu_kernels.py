@@ -1,0 +1,105 @@
+"""Faster forms, on CPUs, of two of the network's operations; it knows neither audio nor scores.
+
+Matrix products run near a core's peak as they are. What does not is replaced: the positional
+convolution, whose groups are too narrow for that, and attention in less than float32.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AttentionInterface
+
+from ser_core.model import SpeechClassifier
+
+_ATTENTION = "ser_matrix_products"  # its name among transformers' attention functions
+_QUICKLY_TRANSFORMED = 128  # lengths that are multiples of it have no large prime factors
+
+
+def use_cpu_kernels(model: SpeechClassifier, most_frames: int) -> None:
+    """Puts the faster forms in the place of a network's own; results differ by rounding alone.
+
+    Args:
+        model: with its weights in place and in the precision it computes in.
+        most_frames: how many the transformer gets at most.
+    """
+    embedding = model.backbone.encoder.pos_conv_embed
+    below_float32 = embedding.conv.weight.dtype.itemsize < torch.float32.itemsize
+    embedding.conv = FourierConv1d(embedding.conv, most_frames)
+    if below_float32:
+        AttentionInterface.register(_ATTENTION, attention)
+        model.backbone.set_attn_implementation(_ATTENTION)
+
+
+class FourierConv1d(nn.Module):
+    """A convolution over time as products of discrete Fourier transforms, one a frequency.
+
+    By the convolution theorem: correlating with a kernel multiplies the input's transform by the
+    conjugate of the kernel's. Both are as long as input and padding on one side together, so that
+    what wraps around falls on zeros. For HuBERT's 128 taps that is a twentieth of the arithmetic.
+    """
+
+    def __init__(self, conv: nn.Conv1d, most_frames: int) -> None:
+        """Transforms the kernels of a convolution, once.
+
+        Args:
+            conv: of stride and dilation 1, padded with zeros on both sides.
+            most_frames: of its inputs.
+        """
+        super().__init__()
+        self._bias = conv.bias
+        self._groups = conv.groups
+        self._padding = int(conv.padding[0])
+        # From an input's frames to its output's.
+        self._change = 2 * self._padding - conv.kernel_size[0] + 1
+        length = most_frames + self._padding
+        self._length = math.ceil(length / _QUICKLY_TRANSFORMED) * _QUICKLY_TRANSFORMED
+        kernels = torch.fft.rfft(_precise(conv.weight), self._length).conj()
+        by_group = kernels.unflatten(0, (self._groups, -1))  # (groups, out, in, frequencies)
+        self._kernels = by_group.permute(3, 0, 2, 1).flatten(0, 1).resolve_conj().contiguous()
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """The convolution's outputs; shape ``(batch, channels, frames)``, precision as given."""
+        num_frames = inputs.shape[-1]
+        spectra = torch.fft.rfft(_precise(inputs), self._length).unflatten(1, (self._groups, -1))
+        # (batch, groups, channels, frequencies) → a matrix product for each frequency and group
+        products = spectra.permute(3, 1, 0, 2).flatten(0, 1) @ self._kernels
+        by_group = products.unflatten(0, (-1, self._groups)).permute(2, 1, 3, 0)
+        outputs: torch.Tensor = torch.fft.irfft(by_group.flatten(1, 2), self._length)
+        outputs = outputs.roll(self._padding, -1)[..., : num_frames + self._change]
+        if self._bias is not None:
+            outputs = outputs + self._bias[:, None]
+        return outputs.to(inputs.dtype)
+
+
+def attention(  # noqa: PLR0913, PLR0917 (transformers' interface)
+    module: nn.Module,  # noqa: ARG001
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor,
+    scaling: float,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention as transformers calls it; the softmax, which torch is slow at below, in float32.
+
+    Args:
+        module: the layer.
+        query: shape ``(batch, heads, frames, channels)``, and so are key and value.
+        key: what it is compared with.
+        value: what is added up.
+        attention_mask: added to the logits, shape ``(1, 1, 1, frames)``.
+        scaling: of the logits.
+
+    Returns:
+        Shape ``(batch, frames, heads, channels)``, and no weights.
+    """
+    queries, keys, values = (tensor.flatten(0, 1) for tensor in (query, key, value))
+    logits = torch.baddbmm(attention_mask[0], queries, keys.mT, alpha=scaling)
+    weights = torch.softmax(logits, dim=-1, dtype=torch.float32).to(value.dtype)
+    return (weights @ values).unflatten(0, query.shape[:2]).transpose(1, 2), None
+
+
+def _precise(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
