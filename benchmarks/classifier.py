@@ -95,10 +95,10 @@ def main() -> None:
     parser.add_argument("--one-by-one", type=int, default=128 if on_gpu else 4, help="for the card")
     parser.add_argument("--batch-size", type=int, default=128 if on_gpu else 4)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, help="CPU threads; by default one a core")
+    # One, as the job's actors have: each side gets one core.
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     flags = parser.parse_args()
-    if flags.threads:
-        torch.set_num_threads(flags.threads)
+    torch.set_num_threads(flags.threads)
     before = machine()
     with tempfile.TemporaryDirectory() as work:
         compared = sides(full_checkpoint(Path(work, "checkpoint")), flags.batch_size)

@@ -13,6 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -55,24 +56,25 @@ class Measured:
     report: dict[str, Any] | None = None
 
 
-# ---- in a process of their own -------------------------------------------------------------------
+# ---- in processes of their own -------------------------------------------------------------------
 
 
-def card_scores(checkpoint: str, paths: list[str]) -> tuple[float, np.ndarray]:
+def card_scores(start: Barrier, checkpoint: str, paths: list[str]) -> tuple[float, np.ndarray]:
     """Seconds that the card's script takes for the files one after another, and its scores."""
     from benchmarks.card import Card
 
     card = Card(checkpoint)
     card.scores(paths[0])  # librosa imports and compiles on its first call
+    start.wait()
     started = time.perf_counter()
     scores = np.stack([card.scores(path) for path in paths])
     return time.perf_counter() - started, scores
 
 
 def classifier_scores(
-    checkpoint: str, paths: list[str], precision: Precision
+    start: Barrier, checkpoint: str, paths: list[str], precision: Precision
 ) -> tuple[float, np.ndarray]:
-    """Seconds that one process with all cores takes for waveforms it has already decoded."""
+    """Seconds that one of the job's actors, on its core, takes for decoded waveforms."""
     from ser_core.audio import decode
     from ser_core.checkpoint import load_checkpoint
     from ser_core.classifier import Classifier
@@ -82,21 +84,35 @@ def classifier_scores(
     for path in paths:
         with open_recording(path, None) as handle:
             heard.append(decode(handle).waveform)
-    classifier = Classifier(load_checkpoint(checkpoint), precision)
+    classifier = Classifier(load_checkpoint(checkpoint), precision, num_threads=1)
     classifier.scores(heard[:2])
+    start.wait()
     started = time.perf_counter()
     scores = classifier.scores(heard)
     return time.perf_counter() - started, scores
 
 
 def measure_alone(
-    work: Callable[..., tuple[float, np.ndarray]], checkpoint: str, paths: list[str], *more: Any
+    work: Callable[..., tuple[float, np.ndarray]],
+    processes: int,
+    checkpoint: str,
+    paths: list[str],
+    *more: Any,
 ) -> tuple[Measured, np.ndarray]:
-    """Runs work in a process of its own, so that no side finds another's memory or caches."""
-    pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
-    with pool, Memory(pool.submit(os.getpid).result()) as memory:
-        seconds, scores = pool.submit(work, checkpoint, paths, *more).result()
-    return Measured(len(paths), seconds, len(paths) / seconds, memory.peak_mib), scores
+    """Runs work in processes of its own, so that no side finds another's memory or caches.
+
+    Each gets its share of the paths; the scores come in the order of the shares.
+    """
+    with get_context("spawn").Manager() as manager:
+        start = manager.Barrier(processes)
+        pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
+        with pool, Memory(os.getpid()) as memory:
+            shares = [paths[first::processes] for first in range(processes)]
+            running = [pool.submit(work, start, checkpoint, share, *more) for share in shares]
+            done = [one.result() for one in running]
+    seconds = max(taken for taken, _ in done)
+    scores = np.concatenate([of_one for _, of_one in done])
+    return Measured(len(paths), seconds, len(paths) / seconds, memory.peak_of_children_mib), scores
 
 
 # ---- as commands ---------------------------------------------------------------------------------
@@ -167,15 +183,17 @@ def recordings(kind: str, count: int, folder: Path) -> list[str]:
 # ---- all sides -----------------------------------------------------------------------------------
 
 
-def measure(kind: str, checkpoint: str, paths: list[str], few: list[str]) -> dict[str, Any]:
+def measure(
+    kind: str, checkpoint: str, paths: list[str], some: list[str], few: list[str]
+) -> dict[str, Any]:
     """Every side on recordings of one kind, and how far our scores are from the card's."""
     found: dict[str, Any] = {}
-    found["card"], expected = measure_alone(card_scores, checkpoint, few)
+    found["card"], expected = measure_alone(card_scores, 1, checkpoint, few)
     found["plain Ray job"] = measure_ray_audio(checkpoint, few)
-    agreement = {}
+    agreement, cores = {}, os.cpu_count() or 1
     for precision in PRECISIONS:
         name = f"classifier {precision}"
-        found[name], _ = measure_alone(classifier_scores, checkpoint, paths, precision)
+        found[name], _ = measure_alone(classifier_scores, cores, checkpoint, some, precision)
         found[f"job {precision}"], rows = measure_job(checkpoint, paths, precision)
         got = rows.loc[few].filter(like="score_").to_numpy()
         agreement[precision] = {
@@ -196,8 +214,9 @@ def measure(kind: str, checkpoint: str, paths: list[str], few: list[str]) -> dic
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kinds", nargs="+", default=["casia", "real", "60"], help="or seconds")
-    parser.add_argument("--recordings", type=int, default=400)
-    parser.add_argument("--few", type=int, default=24, help="of them, for the slow sides")
+    parser.add_argument("--recordings", type=int, default=2000, help="for the job")
+    parser.add_argument("--some", type=int, default=240, help="of them, for the classifier alone")
+    parser.add_argument("--few", type=int, default=24, help="of them, for the two slow sides")
     flags = parser.parse_args()
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # of all sides alike
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
@@ -207,8 +226,8 @@ def main() -> None:
         checkpoint = full_checkpoint(Path(work, "checkpoint"))
         for kind in flags.kinds:
             paths = recordings(kind, flags.recordings, Path(work, kind))
-            few = paths[:: -(-len(paths) // flags.few)]
-            kinds[kind] = measure(kind, checkpoint, paths, few)
+            some, few = (paths[:: -(-len(paths) // count)] for count in (flags.some, flags.few))
+            kinds[kind] = measure(kind, checkpoint, paths, some, few)
     model = "95 M parameters, random weights"
     write_result("label-cpu", {"machine": before, "model": model, "kinds": kinds})
 

@@ -107,11 +107,13 @@ class Memory:
     Attributes:
         peak_mib: the most at once, shared pages shared out.
         peak_of_one_mib: the most of the first process alone.
+        peak_of_children_mib: the most at once of what it starts.
     """
 
     def __init__(self, pid: int) -> None:
         self.peak_mib: float | None = None
         self.peak_of_one_mib: float | None = None
+        self.peak_of_children_mib: float | None = None
         self._pid = pid
         self._stopped = threading.Event()
         self._watch = threading.Thread(target=self._look, daemon=True)
@@ -126,9 +128,11 @@ class Memory:
 
     def _look(self) -> None:
         while Path("/proc/self/smaps_rollup").exists():
-            family = sum(map(_pss_kib, _with_children(self._pid))) / 1024
-            self.peak_mib = max(self.peak_mib or 0.0, family)
-            self.peak_of_one_mib = max(self.peak_of_one_mib or 0.0, _pss_kib(self._pid) / 1024)
+            one = _pss_kib(self._pid) / 1024
+            children = sum(map(_pss_kib, _with_children(self._pid) - {self._pid})) / 1024
+            self.peak_mib = max(self.peak_mib or 0.0, one + children)
+            self.peak_of_one_mib = max(self.peak_of_one_mib or 0.0, one)
+            self.peak_of_children_mib = max(self.peak_of_children_mib or 0.0, children)
             if self._stopped.wait(_SAMPLING_SECONDS):
                 return
 

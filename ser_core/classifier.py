@@ -18,11 +18,12 @@ from ser_core.model import build_model, is_card_style
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-_BATCH_ON_GPU = 128  # segments of 6 s
-_BATCH_ON_CPU = 1  # with one thread an actor, larger ones gain nothing and use more memory
-# Frames to which lengths are rounded up: on a GPU few shapes pay, on a CPU the rounding costs.
+# Measured by `python -m benchmarks.batches`: on a core larger batches gain nothing, rounding costs.
+_BATCH_ON_CPU = 1  # segments
+_FRAMES_PER_STEP_ON_CPU = 1  # to which lengths are rounded up
+# Not measured yet: on a GPU few shapes should pay.
+_BATCH_ON_GPU = 128
 _FRAMES_PER_STEP_ON_GPU = 8
-_FRAMES_PER_STEP_ON_CPU = 1
 _VARIANCE_FLOOR = 1e-7  # Wav2Vec2FeatureExtractor.zero_mean_unit_var_norm
 
 logger = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ class Classifier:
         precision: Precision = "auto",
         batch_size: int | None = None,
         num_threads: int | None = None,
+        frames_per_step: int | None = None,
     ) -> None:
         """Builds the network.
 
@@ -52,13 +54,16 @@ class Classifier:
             precision: ``auto`` is bf16 where the device has its instructions.
             batch_size: segments per forward pass; None chooses for the device.
             num_threads: CPU threads of this process; None leaves torch's own choice.
+            frames_per_step: lengths are rounded up to so many frames; None chooses for the device.
         """
         if num_threads:
             torch.set_num_threads(num_threads)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.precision = resolve_precision(precision, self.device)
         self.batch_size = batch_size or (_BATCH_ON_GPU if self.on_gpu else _BATCH_ON_CPU)
-        self._frames_per_step = _FRAMES_PER_STEP_ON_GPU if self.on_gpu else _FRAMES_PER_STEP_ON_CPU
+        self._frames_per_step = frames_per_step or (
+            _FRAMES_PER_STEP_ON_GPU if self.on_gpu else _FRAMES_PER_STEP_ON_CPU
+        )
         self._preprocessing = checkpoint.preprocessing
         # The card's network takes no mask; a standard one takes what its extractor returns.
         standard = not is_card_style(checkpoint.config)

@@ -1,0 +1,89 @@
+"""Measures which batches suit a device: their size, the steps of their lengths, compiled or not.
+
+Waveforms come from memory, so neither Ray nor an audio decoder is needed.
+"""
+
+import argparse
+import tempfile
+import time
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.measuring import casia_lengths, full_checkpoint, machine, waveforms, write_result
+from ser_core.checkpoint import Checkpoint, load_checkpoint
+from ser_core.classifier import Classifier
+
+STEPS = (1, 8, 16, 32)  # frames of 20 ms
+
+
+def measure(
+    checkpoint: Checkpoint, heard: list[np.ndarray], rows_per_call: int, rounds: int, **form: Any
+) -> dict[str, Any]:
+    """Recordings/s of one form, the best of some rounds; what it takes to get there."""
+    compiled = form.pop("compiled")
+    classifier = Classifier(checkpoint, "auto", num_threads=1, **form)
+    if compiled:  # CUDA graphs, one for each shape
+        classifier._model.compile(dynamic=False, mode="reduce-overhead")
+    calls = [heard[at : at + rows_per_call] for at in range(0, len(heard), rows_per_call)]
+    seconds = []
+    for _ in range(rounds + 1):
+        started = time.perf_counter()
+        for call in calls:
+            classifier.scores(call)
+        seconds.append(time.perf_counter() - started)
+    found = {
+        **form,
+        "compiled": compiled,
+        "precision": classifier.precision,
+        "recordings_per_second": len(heard) / min(seconds[1:]),
+        "first_round_seconds": seconds[0],
+    }
+    print(found, flush=True)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    on_gpu = torch.cuda.is_available()
+    parser.add_argument("--recordings", type=int, default=4096 if on_gpu else 32)
+    parser.add_argument(
+        "--rows-per-call", type=int, default=512 if on_gpu else 8, help="as the job's blocks"
+    )
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", default=[64, 128, 256, 512] if on_gpu else [1, 2, 4, 8]
+    )
+    parser.add_argument(
+        "--compiled", type=int, nargs="+", choices=(0, 1), default=[0, 1] if on_gpu else [0]
+    )
+    flags = parser.parse_args()
+    before = machine()
+    with tempfile.TemporaryDirectory() as work:
+        checkpoint = load_checkpoint(full_checkpoint(Path(work, "checkpoint")))
+        heard = waveforms(casia_lengths(flags.recordings))
+        forms = [
+            measure(
+                checkpoint, heard, flags.rows_per_call, flags.rounds,
+                batch_size=size, frames_per_step=step, compiled=bool(compiled),
+            )
+            for size, step, compiled in product(flags.sizes, STEPS, flags.compiled)
+        ]  # fmt: skip
+    write_result(
+        "batches-gpu" if on_gpu else "batches-cpu",
+        {
+            "machine": before,
+            "model": "95 M parameters, random weights",
+            "recordings": f"{flags.recordings} of CASIA's lengths",
+            "rows_per_call": flags.rows_per_call,
+            "threads": 1,
+            "forms": forms,
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
