@@ -213,8 +213,11 @@ def measure(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kinds", nargs="+", default=["casia", "real", "60"], help="or seconds")
-    parser.add_argument("--recordings", type=int, default=2000, help="for the job")
+    parser.add_argument(
+        "--kinds", nargs="+", metavar="KIND=RECORDINGS",
+        default=["casia=2000", "real=240", "1=240", "2=240", "3=240", "6=240", "60=240"],
+        help="casia's mix, real ones or a length in seconds, and how many for the job",
+    )  # fmt: skip
     parser.add_argument("--some", type=int, default=240, help="of them, for the classifier alone")
     parser.add_argument("--few", type=int, default=24, help="of them, for the two slow sides")
     flags = parser.parse_args()
@@ -224,9 +227,9 @@ def main() -> None:
     before, kinds = machine(), {}
     with tempfile.TemporaryDirectory() as work:
         checkpoint = full_checkpoint(Path(work, "checkpoint"))
-        for kind in flags.kinds:
-            paths = recordings(kind, flags.recordings, Path(work, kind))
-            some, few = (paths[:: -(-len(paths) // count)] for count in (flags.some, flags.few))
+        for kind, count in (asked.split("=") for asked in flags.kinds):
+            paths = recordings(kind, int(count), Path(work, kind))
+            some, few = (paths[:: -(-len(paths) // most)] for most in (flags.some, flags.few))
             kinds[kind] = measure(kind, checkpoint, paths, some, few)
     model = "95 M parameters, random weights"
     write_result("label-cpu", {"machine": before, "model": model, "kinds": kinds})

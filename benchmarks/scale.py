@@ -105,9 +105,11 @@ def measure(count: int, label: bool, checkpoint: str) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--label", type=int, nargs="*", default=[10_000, 100_000], metavar="COUNT")
     parser.add_argument(
-        "--resume", type=int, nargs="*", default=[1_000_000, 2_000_000], metavar="COUNT",
+        "--label", type=int, nargs="*", default=[10_000, 100_000, 1_000_000], metavar="COUNT"
+    )
+    parser.add_argument(
+        "--resume", type=int, nargs="*", default=[2_000_000], metavar="COUNT",
         help="only resumed, after rows that a finished run would have left",
     )  # fmt: skip
     flags = parser.parse_args()

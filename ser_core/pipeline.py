@@ -41,14 +41,13 @@ _RETRIED_ONCE = {"max_retries": 1}
 # resource of this name: see cluster.yaml.
 _GPU_POOL = "gpu_pool"
 _RECORDINGS_PER_GPU = 20_000  # an H100 takes seconds for them, a machine to start takes minutes
-_RECORDINGS_PER_CORE = (
-    16  # likewise: a core labels them in the seconds that its actor takes to start
-)
-_ROWS_PER_BLOCK = 64  # 25 MB if all are 6 s long
-_ROWS_PER_BLOCK_ON_CPU = 8  # a few seconds of one core: what a kill loses, and the end waits for
-_ROWS_PER_BLOCK_MOST = 256  # in corpora of millions, to keep the number of tasks down
-_BLOCKS = 4_096  # from here on, blocks grow rather than grow more
-_ROWS_PER_BLOCK_WHOLE = 4  # whole recordings: an hour is 230 MB
+_RECORDINGS_PER_CORE = 16  # likewise: one labels them in the seconds that its actor takes to start
+# Each block costs the driver some 10 ms and 10 kB of its memory, so large corpora have large ones;
+# but at the end of a run the others wait for whoever has the last, about half of his share of it.
+_BLOCKS_PER_WORKER = 50
+_ROWS_PER_BLOCK = (64, 256)  # fewest and most: 25 and 100 MB if all are 6 s long
+_ROWS_PER_BLOCK_ON_CPU = (8, 256)  # 8 are a few seconds of one core
+_ROWS_PER_BLOCK_WHOLE = (4, 4)  # whole recordings: an hour is 230 MB
 _ROWS_PER_CALL_ON_GPU = 512
 
 
@@ -100,13 +99,27 @@ def choose_resources(recordings: int, whole: bool) -> Resources:
     else:
         worth = math.ceil(recordings / _RECORDINGS_PER_CORE)
         classifiers = min(cpus, worth, int(present.get("memory", 0) // _CLASSIFIER_BYTES))
-    workers = cpus if gpus else max(1, classifiers)
-    least = _ROWS_PER_BLOCK if gpus else _ROWS_PER_BLOCK_ON_CPU
-    most = min(_ROWS_PER_BLOCK_MOST, max(least, recordings // _BLOCKS))
-    if whole:
-        most = _ROWS_PER_BLOCK_WHOLE
-    rows = max(1, min(most, math.ceil(recordings / (4 * workers))))
-    return Resources(max(1, classifiers), bool(gpus), rows)
+    classifiers = max(1, classifiers)
+    bounds = _ROWS_PER_BLOCK if gpus else _ROWS_PER_BLOCK_ON_CPU
+    workers = cpus if gpus else classifiers
+    rows = rows_per_block(recordings, workers, _ROWS_PER_BLOCK_WHOLE if whole else bounds)
+    return Resources(classifiers, bool(gpus), rows)
+
+
+def rows_per_block(recordings: int, workers: int, bounds: tuple[int, int]) -> int:
+    """How many recordings one task decodes.
+
+    Args:
+        recordings: how many there are.
+        workers: processes that share them.
+        bounds: the fewest and the most; fewer where some workers would go without.
+
+    >>> [rows_per_block(count, 2, (8, 256)) for count in (6, 100, 10_000, 1_000_000)]
+    [1, 8, 100, 256]
+    """
+    fewest, most = bounds
+    rows = min(most, max(fewest, recordings // (_BLOCKS_PER_WORKER * workers)))
+    return max(1, min(rows, math.ceil(recordings / (4 * workers))))
 
 
 @dataclass(frozen=True)
@@ -172,7 +185,7 @@ class Pipeline:
         # Cut here: Ray Data's own repartition asks for a whole core, which classifiers may hold.
         blocks = [table.slice(at, rows) for table in plan for at in range(0, len(table), rows)]
         return (
-            ray.data.from_arrow(blocks)
+            ray.data.from_blocks(blocks)  # `from_arrow` runs a task for each just to count its rows
             .map_batches(
                 _decode,
                 fn_args=(self.blocks,),
