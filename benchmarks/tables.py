@@ -5,6 +5,8 @@ from typing import Any
 
 from benchmarks.measuring import read_result
 
+_KINDS = {"casia": "CASIA's mix", "real": "real, about 2 s"}
+
 
 def main() -> None:
     print("\n\n".join("\n".join(table) for table in tables()))
@@ -13,6 +15,8 @@ def main() -> None:
 def tables() -> Iterator[list[str]]:
     """Each table's lines, in Markdown."""
     yield _label(read_result("label-cpu"))
+    yield _classifier(read_result("classifier-cpu"))
+    yield _batches(read_result("batches-cpu"))
     yield _decode(read_result("decode-cpu"))
     yield _scale(read_result("scale-cpu"))
 
@@ -24,17 +28,54 @@ def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
 
 
 def _label(result: dict[str, Any]) -> list[str]:
-    names = {"casia": "CASIA's mix", "real": "real, about 2 s"}
+    """Files/s from files to labels, a row a kind, and of a job also once it has started."""
     kinds = result["kinds"]
     sides = list(next(iter(kinds.values()))["sides"])
-    rows = []
-    for side in sides:
-        found = [kinds[kind]["sides"][side] for kind in kinds]
-        memory = max(one["peak_mib"] or 0 for one in found) / 1024
-        rates = [f"{one['files_per_second']:.2f}" for one in found]
-        rows.append([side, *rates, f"{memory:.1f} GiB"])
-    header = ["files/s", *(names.get(kind, f"{kind} s") for kind in kinds), "peak memory"]
-    return _table(header, rows)
+    rows = [
+        [_KINDS.get(kind, f"{kind} s"), *(_rate(of_kind["sides"][side]) for side in sides)]
+        for kind, of_kind in kinds.items()
+    ]
+    peaks = [[of_kind["sides"][side]["peak_mib"] for of_kind in kinds.values()] for side in sides]
+    rows.append(["peak memory", *(f"{max(peak) / 1024:.1f} GiB" for peak in peaks)])
+    return _table(["files/s", *sides], rows)
+
+
+def _rate(side: dict[str, Any]) -> str:
+    rate, report = f"{side['files_per_second']:.2f}", side["report"]
+    if not report:
+        return rate
+    labelling = report["elapsed_seconds"] - report["seconds_to_first_row"]
+    return f"{rate} ({side['recordings'] / labelling:.2f})"
+
+
+def _classifier(result: dict[str, Any]) -> list[str]:
+    """Recordings/s of the network alone, and how many times the card's that is."""
+    rates, ratios = result["recordings_per_second"], result["times_the_card"]
+    sides = list(next(iter(rates.values())))
+    rows = [
+        [
+            _KINDS.get(kind, f"{kind} s"),
+            *(f"{rates[kind][side]:.2f} ({ratios[kind][side]:.1f} ×)" for side in sides),
+        ]
+        for kind in rates
+    ]
+    return _table(["recordings/s", *sides], rows)
+
+
+def _batches(result: dict[str, Any]) -> list[str]:
+    """Recordings/s by batch size and by the steps of their lengths."""
+    forms = result["forms"]
+    sizes = sorted({form["batch_size"] for form in forms})
+    steps = sorted({(form["compiled"], form["frames_per_step"]) for form in forms})
+    rate = {(form["batch_size"], form["compiled"], form["frames_per_step"]): form for form in forms}
+    rows = [
+        [
+            f"{step} frames{', compiled' if compiled else ''}",
+            *(f"{rate[size, compiled, step]['recordings_per_second']:,.2f}" for size in sizes),
+        ]
+        for compiled, step in steps
+    ]
+    return _table(["lengths in steps of", *(f"batches of {size}" for size in sizes)], rows)
 
 
 def _decode(result: dict[str, Any]) -> list[str]:

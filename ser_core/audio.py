@@ -11,11 +11,8 @@ import soundfile
 import soxr
 
 from ser_core.errors import RecordingError, Status
+from ser_core.waveform import FULL_SCALE, SAMPLING_RATE, SEGMENT_SAMPLES, SEGMENT_SECONDS
 
-SAMPLING_RATE = 16_000  # Hz, what the model was trained on
-SEGMENT_SECONDS = 6.0  # the card's `duration`
-SEGMENT_SAMPLES = 96_000
-FULL_SCALE = 32_768  # of 16-bit samples: as floats they are divided by it
 # The resampler's filter reaches a few hundredths of a second past the cut; with a quarter second
 # more than the segment, the samples before the cut are bit-identical to those of the whole file.
 _MARGIN_SECONDS = 0.25

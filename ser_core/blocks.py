@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ser_core.audio import FULL_SCALE, decode
+from ser_core.audio import decode
 from ser_core.errors import RecordingError, Status
 from ser_core.fetch import Stopwatch, open_recording
 from ser_core.schema import (
@@ -29,6 +29,7 @@ from ser_core.schema import (
     seconds_spent,
 )
 from ser_core.storage import join
+from ser_core.waveform import FULL_SCALE
 
 _READS_AT_ONCE = 4  # per block: one recording's bytes arrive while another is decoded
 

@@ -30,10 +30,10 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from ser_core.audio import SAMPLING_RATE
 from ser_core.emotions import labels_of
 from ser_core.errors import CheckpointError
 from ser_core.storage import filesystem
+from ser_core.waveform import SAMPLING_RATE
 
 Segments = Literal["first", "all"]
 

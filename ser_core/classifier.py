@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from ser_core.audio import FULL_SCALE, SEGMENT_SAMPLES
 from ser_core.checkpoint import Checkpoint, Preprocessing
 from ser_core.cpu_kernels import use_cpu_kernels
 from ser_core.elision import ElidedClassifier, can_elide
 from ser_core.model import build_model, is_card_style
+from ser_core.waveform import FULL_SCALE, SEGMENT_SAMPLES
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 

@@ -30,8 +30,8 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from ser_core.audio import SEGMENT_SAMPLES
 from ser_core.model import SpeechClassifier
+from ser_core.waveform import SEGMENT_SAMPLES
 
 
 def can_elide(model: SpeechClassifier) -> bool:

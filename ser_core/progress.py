@@ -20,9 +20,9 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from ser_core.audio import SEGMENT_SECONDS
 from ser_core.errors import Status
 from ser_core.schema import CLASSIFY_STAGES, DECODE_STAGES, DEVICE, seconds_spent
+from ser_core.waveform import SEGMENT_SECONDS
 
 _LINE_SECONDS = 10.0  # between two lines where there is no terminal
 

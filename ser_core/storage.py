@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import fsspec
-import tenacity
 from fsspec.utils import get_protocol
 
 from ser_core.errors import RunError, UsageError
@@ -191,6 +190,8 @@ _LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectory
 
 def retry_passing(call: Callable[..., Any]) -> Callable[..., Any]:
     """The call, repeated with growing pauses while it fails in a way that may pass."""
+    import tenacity  # where only the classifier runs, nothing is retried and it need not be there
+
     return tenacity.retry(
         retry=tenacity.retry_if_not_exception_type(_LASTING),
         wait=tenacity.wait_random_exponential(multiplier=0.5, max=8),  # s; s3fs has tried 5 times

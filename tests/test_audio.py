@@ -9,9 +9,10 @@ import pytest
 import soundfile
 from recordings import speech_like, write_audio, write_with_ffmpeg
 
-from ser_core.audio import SEGMENT_SAMPLES, decode
+from ser_core.audio import decode
 from ser_core.errors import RecordingError, Status
 from ser_core.fetch import open_recording
+from ser_core.waveform import SEGMENT_SAMPLES
 
 
 def decode_file(path, whole=False):
