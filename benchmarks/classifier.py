@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.card import Card
 from benchmarks.measuring import full_checkpoint, lengths_of, machine, waveforms, write_result
@@ -88,6 +89,44 @@ def agreement(compared: dict[str, Work], heard: list[np.ndarray]) -> dict[str, A
     return found
 
 
+def limits(compared: dict[str, Work], rates: dict[str, float], kind: str) -> dict[str, Any]:
+    """How near ours comes to what its matrix products alone would take on this device.
+
+    Args:
+        compared: all sides.
+        rates: recordings/s of each on recordings of that kind.
+        kind: a key of `KINDS`.
+    """
+    heard, found = waveforms(lengths_of(kind, 8)), {}
+    for name, scores in compared.items():
+        side, precision = name.split()
+        if side == "ours":
+            with FlopCounterMode(display=False) as counter:
+                scores(heard)
+            operations = counter.get_total_flops() / len(heard)
+            peak = matrix_products(_DTYPES[precision])
+            found[name] = {
+                "operations_per_recording": operations,
+                "operations_per_second_of_matrix_products": peak,
+                "share_of_that": rates[name] * operations / peak,
+            }
+    return found
+
+
+def matrix_products(dtype: torch.dtype) -> float:
+    """Operations/s of large matrix products, the best of some: a multiplication and an addition."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    size, rounds = (8192, 20) if device == "cuda" else (1024, 20)
+    left, right = torch.randn(2, size, size, device=device).to(dtype)
+    seconds = []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        product = left @ right
+        product[0, 0].item()  # waits for a GPU
+        seconds.append(time.perf_counter() - started)
+    return float(2 * size**3 / min(seconds))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     on_gpu = torch.cuda.is_available()
@@ -107,6 +146,7 @@ def main() -> None:
             for name in compared
         }
         rates = measure(compared, counts, flags.rounds)
+        limited = limits(compared, rates["casia"], "casia")
         agreed = agreement(compared, waveforms(lengths_of("casia", 8 * flags.one_by_one)))
     ratios = {
         kind: {name: rate / of_one["card fp32"] for name, rate in of_one.items()}
@@ -122,6 +162,7 @@ def main() -> None:
             "recordings_per_second": rates,
             "times_the_card": ratios,
             "agreement_with_the_card": agreed,
+            "casia_limits": limited,
         },
     )
 

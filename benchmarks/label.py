@@ -35,6 +35,7 @@ from ser_core.classifier import Precision
 PRECISIONS: tuple[Precision, ...] = ("fp32", "auto")
 READABLE = {".wav", ".flac", ".ogg", ".opus", ".mp3"}  # by the card's script too, without FFmpeg
 _PCM16 = {"subtype": "PCM_16"}
+_PATIENCE = 600.0  # s: of a process whose neighbour failed before both could start
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def measure_alone(
     Each gets its share of the paths; the scores come in the order of the shares.
     """
     with get_context("spawn").Manager() as manager:
-        start = manager.Barrier(processes)
+        start = manager.Barrier(processes, timeout=_PATIENCE)
         pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
         with pool, Memory(os.getpid()) as memory:
             shares = [paths[first::processes] for first in range(processes)]

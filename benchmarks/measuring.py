@@ -18,7 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent
 SHARED_DATA = ROOT.parent / "shared" / "data"
 _RESULTS = ROOT / "benchmarks" / "results"
 _PACKAGES = ("torch", "transformers", "ray", "librosa", "soundfile", "soxr", "numpy", "pyarrow")
-_SAMPLING_SECONDS = 0.5  # between two looks at the memory
+# Between two looks at the memory: one at the dozen processes of a Ray job takes 0.15 s of a core.
+_SAMPLING_SECONDS = 5.0
 # CASIA's lengths: 0.96 to 4.93 s, median 1.69 s, mean 1.90 s.
 _CASIA_SECONDS = (0.96, 1.69, 4.93)
 _CASIA_SPREAD = 0.43  # of the logarithm; makes the mean 1.9 s
