@@ -28,11 +28,11 @@ def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
 
 
 def _label(result: dict[str, Any]) -> list[str]:
-    """Files/s from files to labels, a row a kind, and of a job also once it has started."""
-    kinds = result["kinds"]
+    """Files/s from files to labels, a row a kind; of a job also while its classifiers run."""
+    kinds, cores = result["kinds"], result["machine"]["cores"]
     sides = list(next(iter(kinds.values()))["sides"])
     rows = [
-        [_KINDS.get(kind, f"{kind} s"), *(_rate(of_kind["sides"][side]) for side in sides)]
+        [_KINDS.get(kind, f"{kind} s"), *(_rate(of_kind["sides"][side], cores) for side in sides)]
         for kind, of_kind in kinds.items()
     ]
     peaks = [[of_kind["sides"][side]["peak_mib"] for of_kind in kinds.values()] for side in sides]
@@ -40,12 +40,12 @@ def _label(result: dict[str, Any]) -> list[str]:
     return _table(["files/s", *sides], rows)
 
 
-def _rate(side: dict[str, Any]) -> str:
+def _rate(side: dict[str, Any], cores: int) -> str:
     rate, report = f"{side['files_per_second']:.2f}", side["report"]
     if not report:
         return rate
-    labelling = report["elapsed_seconds"] - report["seconds_to_first_row"]
-    return f"{rate} ({side['recordings'] / labelling:.2f})"
+    busy = sum(report["stage_seconds"][stage] for stage in ("idle", "transfer", "compute"))
+    return f"{rate} ({side['recordings'] * cores / busy:.2f})"
 
 
 def _classifier(result: dict[str, Any]) -> list[str]:
