@@ -43,7 +43,7 @@ _GPU_POOL = "gpu_pool"
 _RECORDINGS_PER_GPU = 20_000  # an H100 takes seconds for them, a machine to start takes minutes
 _RECORDINGS_PER_CORE = 16  # likewise: one labels them in the seconds that its actor takes to start
 # Each block costs the driver some 10 ms and 10 kB of its memory, so large corpora have large ones;
-# but at the end of a run the others wait for whoever has the last, about half of his share of it.
+# but at the end of a run the others wait for whoever has the last one.
 _BLOCKS_PER_WORKER = 50
 _ROWS_PER_BLOCK = (64, 256)  # fewest and most: 25 and 100 MB if all are 6 s long
 _ROWS_PER_BLOCK_ON_CPU = (8, 256)  # 8 are a few seconds of one core
