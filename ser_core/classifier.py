@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ser_core.checkpoint import Checkpoint, Preprocessing
-from ser_core.cpu_kernels import use_cpu_kernels
+from ser_core.cpu_kernels import has_matrix_instructions, use_cpu_kernels
 from ser_core.elision import ElidedClassifier, can_elide
 from ser_core.model import build_model, is_card_style
 from ser_core.waveform import FULL_SCALE, SEGMENT_SAMPLES
@@ -18,8 +18,10 @@ from ser_core.waveform import FULL_SCALE, SEGMENT_SAMPLES
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-# Measured by `python -m benchmarks.batches`: on a core larger batches gain nothing, rounding costs.
+# Measured by `python -m benchmarks.batches`: rounding costs on a core, and larger batches gain
+# nothing, but where matrix instructions are so fast that they wait for the weights.
 _BATCH_ON_CPU = 1  # segments
+_BATCH_WITH_MATRIX_INSTRUCTIONS = 2
 _FRAMES_PER_STEP_ON_CPU = 1  # to which lengths are rounded up
 # Not measured yet: on a GPU few shapes should pay.
 _BATCH_ON_GPU = 128
@@ -60,7 +62,7 @@ class Classifier:
             torch.set_num_threads(num_threads)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.precision = resolve_precision(precision, self.device)
-        self.batch_size = batch_size or (_BATCH_ON_GPU if self.on_gpu else _BATCH_ON_CPU)
+        self.batch_size = batch_size or _batch_size(self.device, self.precision)
         self._frames_per_step = frames_per_step or (
             _FRAMES_PER_STEP_ON_GPU if self.on_gpu else _FRAMES_PER_STEP_ON_CPU
         )
@@ -161,6 +163,13 @@ def resolve_precision(precision: Precision, device: torch.device) -> str:
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     has = torch.cpu.get_capabilities()
     return "bf16" if has.get("avx512_bf16") or has.get("amx_bf16") or has.get("bf16") else "fp32"
+
+
+def _batch_size(device: torch.device, precision: str) -> int:
+    if device.type == "cuda":
+        return _BATCH_ON_GPU
+    fast = precision == "bf16" and has_matrix_instructions()
+    return _BATCH_WITH_MATRIX_INSTRUCTIONS if fast else _BATCH_ON_CPU
 
 
 def _segments(waveform: np.ndarray) -> Iterator[np.ndarray]:

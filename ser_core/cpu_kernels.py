@@ -1,7 +1,7 @@
-"""Faster forms, on CPUs, of two of the network's operations; it knows neither audio nor scores.
+"""Faster forms, on CPUs, of some of the network's operations; it knows neither audio nor scores.
 
-Matrix products run near a core's peak as they are. What does not is replaced: the positional
-convolution, whose groups are too narrow for that, and attention in less than float32.
+Matrix products run near a core's peak as they are. What does not is replaced: the convolutions,
+and attention in less than float32 on cores without matrix instructions (AMX).
 """
 
 import math
@@ -27,9 +27,52 @@ def use_cpu_kernels(model: SpeechClassifier, most_frames: int) -> None:
     embedding = model.backbone.encoder.pos_conv_embed
     below_float32 = embedding.conv.weight.dtype.itemsize < torch.float32.itemsize
     embedding.conv = FourierConv1d(embedding.conv, most_frames)
-    if below_float32:
+    for layer in model.backbone.feature_extractor.conv_layers[1:]:  # the first has one channel
+        layer.conv = MatrixConv1d(layer.conv)
+    if below_float32 and not has_matrix_instructions():
         AttentionInterface.register(_ATTENTION, attention)
         model.backbone.set_attn_implementation(_ATTENTION)
+
+
+def has_matrix_instructions() -> bool:
+    """Whether this CPU multiplies matrices of bfloat16 by instructions of their own (AMX)."""
+    return bool(torch.cpu.get_capabilities().get("amx_bf16"))
+
+
+class MatrixConv1d(nn.Module):
+    """A convolution over time as matrix products, without copying its inputs into windows.
+
+    With the channels of a frame side by side in memory, the first ``stride`` frames of a window
+    are one row of a matrix, and the rows of all windows do not overlap; each tap beyond them is
+    one more product, on every ``stride``-th frame.
+    """
+
+    def __init__(self, conv: nn.Conv1d) -> None:
+        """Reorders the weights of a convolution, once.
+
+        Args:
+            conv: without padding, groups and dilation; its kernel is at least as long as its
+                stride.
+        """
+        super().__init__()
+        (self._kernel_size,), (self._stride,) = conv.kernel_size, conv.stride
+        by_tap = conv.weight.detach().permute(2, 1, 0)  # (taps, channels in, channels out)
+        self._first = by_tap[: self._stride].flatten(0, 1).contiguous()
+        self._beyond = by_tap[self._stride :].contiguous()
+        self._bias = conv.bias
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """The convolution's outputs; shape ``(batch, channels, frames)``, each frame contiguous."""
+        count = (inputs.shape[-1] - self._kernel_size) // self._stride + 1
+        outputs = inputs.new_empty(len(inputs), count, self._first.shape[1])
+        for frames, products in zip(inputs.mT, outputs, strict=True):
+            heads = frames[: count * self._stride].reshape(count, -1)
+            torch.mm(heads, self._first, out=products)
+            for tap, weight in enumerate(self._beyond, start=self._stride):
+                products.addmm_(frames[tap :: self._stride][:count], weight)
+        if self._bias is not None:
+            outputs += self._bias
+        return outputs.mT
 
 
 class FourierConv1d(nn.Module):

@@ -127,11 +127,10 @@ class ElidedClassifier(nn.Module):
         folded = scale[:, :, None] * weight
         shift = norm.bias.double()[:, None] - folded @ mean[:, :, None]
         dtype = layer.conv.weight.dtype
-        outputs = torch.baddbmm(
-            shift.to(dtype), folded.to(dtype), windows.to(dtype).transpose(1, 2)
-        )
+        # A frame's channels side by side, as matrix products and layer norms want them.
+        outputs = torch.baddbmm(shift.to(dtype).mT, windows.to(dtype), folded.to(dtype).mT)
         activated: torch.Tensor = layer.activation(outputs)
-        return activated
+        return activated.transpose(1, 2)
 
     def _encode(self, hidden_states: torch.Tensor, stands_for: torch.Tensor) -> torch.Tensor:
         """The transformer, each frame weighing as many times as it stands for."""

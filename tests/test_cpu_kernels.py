@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from recordings import speech_like
 
+from ser_core import cpu_kernels
 from ser_core.checkpoint import load_checkpoint
 from ser_core.classifier import Classifier
-from ser_core.cpu_kernels import FourierConv1d, attention
+from ser_core.cpu_kernels import FourierConv1d, MatrixConv1d, attention
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
@@ -39,6 +40,28 @@ def test_its_rounding_at_the_published_size():
     torch.testing.assert_close(got.double(), expected, atol=2e-6, rtol=0)
 
 
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(
+    frames=st.integers(4, 60),
+    kernel_and_stride=st.sampled_from([(2, 2), (3, 2), (4, 2), (4, 1), (3, 3)]),
+    batch=st.integers(1, 3),
+    bias=st.booleans(),
+    side_by_side=st.booleans(),
+)
+@torch.inference_mode()
+def test_a_convolution_by_matrix_products_is_the_convolution(
+    frames, kernel_and_stride, batch, bias, side_by_side
+):
+    torch.manual_seed(frames)
+    conv = torch.nn.Conv1d(6, 8, *kernel_and_stride, bias=bias).double()
+    inputs = torch.randn(batch, 6, frames, dtype=torch.float64)
+    if side_by_side:
+        inputs = inputs.mT.contiguous().mT
+    got = MatrixConv1d(conv)(inputs)
+    torch.testing.assert_close(got, conv(inputs), atol=1e-12, rtol=0)
+    assert got.mT.is_contiguous()
+
+
 @torch.inference_mode()
 def test_attention_is_the_softmax_of_scaled_products():
     torch.manual_seed(0)
@@ -51,19 +74,27 @@ def test_attention_is_the_softmax_of_scaled_products():
     torch.testing.assert_close(got, expected.transpose(1, 2), atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize(("precision", "ours"), [("fp32", False), ("bf16", True)])
-def test_the_classifier_uses_them(small_checkpoint, monkeypatch, precision, ours):
+@pytest.mark.parametrize(
+    ("precision", "matrix_instructions", "ours"),
+    [("fp32", False, False), ("bf16", True, False), ("bf16", False, True)],
+)
+def test_the_classifier_uses_them(
+    small_checkpoint, monkeypatch, precision, matrix_instructions, ours
+):
     called = []
-    monkeypatch.setattr(FourierConv1d, "forward", _noted(FourierConv1d.forward, called))
-    monkeypatch.setattr(torch, "baddbmm", _noted(torch.baddbmm, called))
+    for kind in (FourierConv1d, MatrixConv1d):
+        monkeypatch.setattr(kind, "forward", _noted(kind.__name__, kind.forward, called))
+    monkeypatch.setattr(torch, "baddbmm", _noted("baddbmm", torch.baddbmm, called))
+    monkeypatch.setattr(cpu_kernels, "has_matrix_instructions", lambda: matrix_instructions)
     Classifier(load_checkpoint(str(small_checkpoint)), precision).scores([speech_like(1.0)])
-    # One for layer 0 of the feature encoder, and one for each of two transformer layers.
-    assert called == ["baddbmm", "forward", *["baddbmm"] * 2 * ours]
+    # Layer 0 of the feature encoder and the six others, then two transformer layers.
+    convolutions = ["baddbmm", *["MatrixConv1d"] * 6, "FourierConv1d"]
+    assert called == [*convolutions, *["baddbmm"] * 2 * ours]
 
 
-def _noted(function, called):
+def _noted(name, function, called):
     def wrapped(*args, **kwargs):
-        called.append(function.__name__)
+        called.append(name)
         return function(*args, **kwargs)
 
     return wrapped
