@@ -26,7 +26,6 @@ from ser_core.schema import output_schema
 
 _RECORDINGS = 64  # different ones; the others are links to them
 _A_FOLDER = 1000
-_ROWS_PER_PART = 100_000
 
 
 def make_corpus(folder: Path, count: int) -> None:
@@ -47,20 +46,18 @@ def pretend_labelled(corpus: Path, output: Path, checkpoint: Checkpoint) -> None
     schema = output_schema(checkpoint.labels, pa.schema([]))
     folder = Output(str(output), schema)
     for listed in open_corpus(str(corpus), checkpoint.labels).tables():
-        for start in range(0, len(listed), _ROWS_PER_PART):
-            few = listed.slice(start, _ROWS_PER_PART)
-            same = {
-                "duration": 0.3, "sampling_rate": 16_000, "label": "sad", "score": 0.5,
-                "status": "ok", "model": checkpoint.name, "model_digest": checkpoint.digest,
-                "labeled_at": datetime.now(UTC),
-            }  # fmt: skip
-            columns = {name: pa.repeat(pa.scalar(value), len(few)) for name, value in same.items()}
-            columns |= {name: few[name] for name in ("path", "file_id")}
-            arrays = [
-                columns.get(field.name, pa.nulls(len(few), pa.float32())).cast(field.type)
-                for field in schema
-            ]
-            folder.write_part(pa.table(arrays, schema=schema).unify_dictionaries())
+        same = {
+            "duration": 0.3, "sampling_rate": 16_000, "label": "sad", "score": 0.5,
+            "status": "ok", "model": checkpoint.name, "model_digest": checkpoint.digest,
+            "labeled_at": datetime.now(UTC),
+        }  # fmt: skip
+        columns = {name: pa.repeat(pa.scalar(value), len(listed)) for name, value in same.items()}
+        columns |= {name: listed[name] for name in ("path", "file_id")}
+        arrays = [
+            columns.get(field.name, pa.nulls(len(listed), pa.float32())).cast(field.type)
+            for field in schema
+        ]
+        folder.write_part(pa.table(arrays, schema=schema).unify_dictionaries())
 
 
 def run_job(corpus: Path, output: Path, checkpoint: str) -> dict[str, Any]:

@@ -92,6 +92,7 @@ def label_corpus(config: LabelConfig) -> Plan:
     if plan.to_do:
         say(f"{plan.listed:,} recordings, {plan.done:,} done before, {plan.to_do:,} to label")
         run.label(plan, tally)
+        plan.tables.clear()  # what follows needs memory, too
         run.conclude(plan, tally)
         print_summary(tally, run.output.folder.uri)
     else:
@@ -147,7 +148,7 @@ class Run:
         blocks = Blocks(self.corpus.base, tally.whole, checkpoint.labels, self.corpus.columns)
         connect(config.verbose)
         tally.stage_seconds["start"] = tally.elapsed
-        resources = choose_resources(plan.to_do, tally.whole)
+        resources = choose_resources(plan.to_do)
         say(f"classifiers: {resources.classifiers}, on {'GPUs' if resources.on_gpu else 'CPUs'}")
         pipeline = Pipeline.start(
             blocks, checkpoint, config.precision, config.batch_size, resources

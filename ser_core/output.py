@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 from ser_core.errors import FINAL, OutputError, Status
 from ser_core.storage import Folder
 
-_READERS = 8  # parts read at once
-_ROWS_PER_PART = 200_000  # about 20 MB
+_READERS = 8  # parts read at once, and in memory at once
+_ROWS_PER_PART = 50_000  # about 5 MB
 _IDENTITY = ["file_id", "model_digest", "status"]
 
 
@@ -115,27 +115,33 @@ class Output:
 
     def _superseded(self) -> dict[str, np.ndarray]:
         """The rows, by part, that are not the newest of their path."""
-        names, hashes, times, parts, rows = [], [], [], [], []
-        for number, (name, table) in enumerate(self._read_parts(["path", "labeled_at"])):
+        names: list[str] = []
+        hashes, times = [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
+        for name, table in self._read_parts(["path", "labeled_at"]):
             names.append(name)
             # Eight bytes a path: among 10 million, two share a hash with probability 3e-6.
             hashes.append(pd.util.hash_array(table["path"].to_numpy(zero_copy_only=False)))
             times.append(table["labeled_at"].cast(pa.int64()).to_numpy())
-            parts.append(np.full(len(table), number))
-            rows.append(np.arange(len(table)))
-        if not names:
+        hash_, ends = np.concatenate(hashes), np.cumsum([len(of_part) for of_part in hashes])
+        if len(np.unique(hash_)) == len(hash_):
             return {}
-        hash_, time_, part, row = map(np.concatenate, (hashes, times, parts, rows))
-        order = np.lexsort((row, part, time_, hash_))
+        order = np.lexsort((np.concatenate(times), hash_))  # among equals, in the order of parts
         same = hash_[order][:-1] == hash_[order][1:]  # a newer row of the same path follows
-        stale = order[:-1][same]
-        return {names[p]: row[stale[part[stale] == p]] for p in np.unique(part[stale])}
+        stale = np.sort(order[:-1][same])
+        by_part = np.split(stale, np.searchsorted(stale, ends[1:-1]))
+        return {
+            name: rows - start
+            for name, rows, start in zip(names, by_part, ends[:-1], strict=True)
+            if len(rows)
+        }
 
     def _read_parts(self, columns: list[str]) -> Iterator[tuple[str, pa.Table]]:
         names = [name for name in self.folder.names() if name.endswith(".parquet")]
         with ThreadPoolExecutor(_READERS) as pool:
-            tables = pool.map(lambda name: self._read_part(name, columns), names)
-            yield from zip(names, tables, strict=True)
+            for start in range(0, len(names), _READERS):
+                few = names[start : start + _READERS]
+                tables = pool.map(lambda name: self._read_part(name, columns), few)
+                yield from zip(few, tables, strict=True)
 
     def _read_part(self, name: str, columns: list[str] | None) -> pa.Table:
         where = f"--output {self.folder.uri}: {name}"

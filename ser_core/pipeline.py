@@ -13,8 +13,10 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
 import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext
@@ -23,7 +25,7 @@ from ray.util.annotations import RayDeprecationWarning
 from ser_core.blocks import Blocks
 from ser_core.cluster import join
 from ser_core.errors import RunError
-from ser_core.schema import FAULT
+from ser_core.schema import FAULT, SIZE
 
 if TYPE_CHECKING:  # processes that only decode do without torch
     from ser_core.checkpoint import Checkpoint
@@ -47,7 +49,9 @@ _RECORDINGS_PER_CORE = 16  # likewise: one labels them in the seconds that its a
 _BLOCKS_PER_WORKER = 50
 _ROWS_PER_BLOCK = (64, 256)  # fewest and most: 25 and 100 MB if all are 6 s long
 _ROWS_PER_BLOCK_ON_CPU = (8, 256)  # 8 are a few seconds of one core
-_ROWS_PER_BLOCK_WHOLE = (4, 4)  # whole recordings: an hour is 230 MB
+# Of whole recordings, files of so many bytes: 8 minutes of 16-bit WAV, an hour or two of Opus.
+_FILE_BYTES_PER_BLOCK = 16 << 20
+_UNSEEN_FILE_BYTES = _FILE_BYTES_PER_BLOCK // 4  # of one whose size the store did not say
 _ROWS_PER_CALL_ON_GPU = 512
 
 
@@ -82,12 +86,11 @@ def connect(verbose: bool) -> None:
         warnings.filterwarnings("ignore", category=RayDeprecationWarning)
 
 
-def choose_resources(recordings: int, whole: bool) -> Resources:
+def choose_resources(recordings: int) -> Resources:
     """All GPUs the cluster has or can start, as far as the recordings are worth it; else its CPUs.
 
     Args:
         recordings: how many there are to label.
-        whole: whether recordings are decoded to their end.
     """
     present = ray.cluster_resources()
     cpus = max(1, int(present.get("CPU", 1)))
@@ -102,8 +105,7 @@ def choose_resources(recordings: int, whole: bool) -> Resources:
     classifiers = max(1, classifiers)
     bounds = _ROWS_PER_BLOCK if gpus else _ROWS_PER_BLOCK_ON_CPU
     workers = cpus if gpus else classifiers
-    rows = rows_per_block(recordings, workers, _ROWS_PER_BLOCK_WHOLE if whole else bounds)
-    return Resources(classifiers, bool(gpus), rows)
+    return Resources(classifiers, bool(gpus), rows_per_block(recordings, workers, bounds))
 
 
 def rows_per_block(recordings: int, workers: int, bounds: tuple[int, int]) -> int:
@@ -120,6 +122,28 @@ def rows_per_block(recordings: int, workers: int, bounds: tuple[int, int]) -> in
     fewest, most = bounds
     rows = min(most, max(fewest, recordings // (_BLOCKS_PER_WORKER * workers)))
     return max(1, min(rows, math.ceil(recordings / (4 * workers))))
+
+
+def cut(plan: list[pa.Table], rows: int, whole: bool) -> list[pa.Table]:
+    """The plan in blocks.
+
+    Args:
+        plan: tables of ``plan_schema``.
+        rows: of one block at most.
+        whole: whether recordings are decoded to their end; a block's files then have few bytes.
+    """
+    pieces = plan
+    if whole:
+        pieces = [piece for table in plan for piece in _cut_by_bytes(table)]
+    return [piece.slice(at, rows) for piece in pieces for at in range(0, len(piece), rows)]
+
+
+def _cut_by_bytes(table: pa.Table) -> Iterator[pa.Table]:
+    sizes = table[SIZE.name].fill_null(_UNSEEN_FILE_BYTES).to_numpy()
+    piece_of = sizes.cumsum() // _FILE_BYTES_PER_BLOCK
+    starts = np.flatnonzero(np.diff(piece_of, prepend=-1))
+    for start, end in pairwise([*starts, len(table)]):
+        yield table.slice(start, end - start)
 
 
 @dataclass(frozen=True)
@@ -181,16 +205,18 @@ class Pipeline:
         else:
             decoder = _RETRIED_ONCE | {"num_cpus": _DECODER_CPUS}
             classifier = {"num_cpus": _CLASSIFIER_CPUS}
-            rows_per_call, num_threads = rows, 1
+            rows_per_call, num_threads = None, 1
+        if self.blocks.whole:
+            rows_per_call = None  # several blocks would be too much at once
         # Cut here: Ray Data's own repartition asks for a whole core, which classifiers may hold.
-        blocks = [table.slice(at, rows) for table in plan for at in range(0, len(table), rows)]
+        # `from_arrow` runs a task for each block just to count its rows.
         return (
-            ray.data.from_blocks(blocks)  # `from_arrow` runs a task for each just to count its rows
+            ray.data.from_blocks(cut(plan, rows, self.blocks.whole))
             .map_batches(
                 _decode,
                 fn_args=(self.blocks,),
                 batch_format="pyarrow",
-                batch_size=rows,
+                batch_size=None,  # a block
                 **decoder,
             )
             .map_batches(
