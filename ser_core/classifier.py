@@ -73,6 +73,8 @@ class Classifier:
         self._num_labels = len(checkpoint.labels)
         self.transfer_seconds = 0.0
         self._temperature = checkpoint.temperature
+        if self.precision == "fp32":
+            torch.backends.cudnn.allow_tf32 = False  # its own fp32 convolutions have 10 bits
         built = build_model(checkpoint)
         self._model = cast(nn.Module, built)
         self._model.to(self.device, _DTYPES[self.precision])

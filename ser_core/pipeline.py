@@ -53,6 +53,8 @@ _ROWS_PER_BLOCK_ON_CPU = (8, 256)  # 8 are a few seconds of one core
 _FILE_BYTES_PER_BLOCK = 16 << 20
 _UNSEEN_FILE_BYTES = _FILE_BYTES_PER_BLOCK // 4  # of one whose size the store did not say
 _ROWS_PER_CALL_ON_GPU = 512
+_WHOLE_ROWS_PER_CALL_ON_GPU = 8  # 1.8 GB if all last an hour
+_CALLS_ON_GPU = 2  # one's blocks are brought together while the other is classified, never both
 
 
 @dataclass(frozen=True)
@@ -201,13 +203,13 @@ class Pipeline:
         if self.resources.on_gpu:
             decoder: dict[str, Any] = _RETRIED_ONCE | {"num_cpus": 1}
             classifier: dict[str, Any] = {"num_gpus": 1, "num_cpus": 0}
-            rows_per_call, num_threads = _ROWS_PER_CALL_ON_GPU, None
+            rows_per_call, calls, num_threads = _ROWS_PER_CALL_ON_GPU, _CALLS_ON_GPU, None
+            if self.blocks.whole:
+                rows_per_call = _WHOLE_ROWS_PER_CALL_ON_GPU
         else:
             decoder = _RETRIED_ONCE | {"num_cpus": _DECODER_CPUS}
             classifier = {"num_cpus": _CLASSIFIER_CPUS}
-            rows_per_call, num_threads = None, 1
-        if self.blocks.whole:
-            rows_per_call = None  # several blocks would be too much at once
+            rows_per_call, calls, num_threads = None, 1, 1  # a block at a time
         # Cut here: Ray Data's own repartition asks for a whole core, which classifiers may hold.
         # `from_arrow` runs a task for each block just to count its rows.
         return (
@@ -224,7 +226,9 @@ class Pipeline:
                 fn_constructor_args=(self, num_threads),
                 batch_format="pyarrow",
                 batch_size=rows_per_call,
-                compute=ActorPoolStrategy(size=self.resources.classifiers),
+                compute=ActorPoolStrategy(
+                    size=self.resources.classifiers, max_concurrent_calls_per_actor=calls
+                ),
                 **classifier,
             )
         )

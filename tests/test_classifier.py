@@ -129,6 +129,15 @@ def test_lower_precision_stays_near(small_checkpoint, classifier, precision):
     assert difference.mean() < 0.02
 
 
+def test_fp32_is_not_what_cudnn_takes_for_it(small_checkpoint, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    checkpoint = load_checkpoint(str(small_checkpoint))
+    Classifier(checkpoint, "bf16")
+    assert torch.backends.cudnn.allow_tf32
+    Classifier(checkpoint, "fp32")
+    assert not torch.backends.cudnn.allow_tf32
+
+
 def test_weights_are_shared_not_copied(small_checkpoint):
     checkpoint = load_checkpoint(str(small_checkpoint))
     classifier = Classifier(checkpoint, "fp32")
