@@ -201,14 +201,9 @@ def pad_and_normalize(
         float32 and int64 tensors of shape ``(len(segments), num_samples)``.
     """
     padding = preprocessing.padding_value
-    on_gpu = device.type == "cuda"  # from pinned memory, the copy overlaps with computation
-    padded = torch.full((len(segments), num_samples), padding, pin_memory=on_gpu)
-    for row, segment in zip(padded.numpy(), segments, strict=True):
-        full_scale = FULL_SCALE if segment.dtype == np.int16 else 1
-        np.divide(segment, np.float32(full_scale), out=row[: len(segment)])
-    values = padded.to(device, non_blocking=True)
-    lengths = torch.tensor([len(segment) for segment in segments]).to(device, non_blocking=True)
+    values, lengths = _stacked(segments, num_samples, device)
     mask = torch.arange(num_samples, device=device) < lengths[:, None]
+    values = torch.where(mask, values, padding)
     if preprocessing.do_normalize:
         masked = preprocessing.return_attention_mask
         heard = mask if masked else torch.ones_like(mask)
@@ -222,3 +217,21 @@ def pad_and_normalize(
         if masked:
             values = torch.where(mask, values, padding)
     return values, mask.long()
+
+
+def _stacked(
+    segments: Sequence[np.ndarray], num_samples: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Segments on the device as float32, zeros behind them, and their lengths.
+
+    Where all have 16 bits they move as such; from pinned memory, while the device computes.
+    """
+    on_gpu, pcm = device.type == "cuda", all(segment.dtype == np.int16 for segment in segments)
+    dtype = torch.int16 if pcm else torch.float32
+    stacked = torch.zeros((len(segments), num_samples), dtype=dtype, pin_memory=on_gpu)
+    for row, segment in zip(stacked.numpy(), segments, strict=True):
+        as_stacked = pcm or segment.dtype != np.int16
+        row[: len(segment)] = segment if as_stacked else segment / FULL_SCALE
+    values = stacked.to(device, non_blocking=True).float()
+    lengths = torch.tensor([len(segment) for segment in segments])
+    return values / FULL_SCALE if pcm else values, lengths.to(device)

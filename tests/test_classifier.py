@@ -149,3 +149,9 @@ def test_samples_of_16_bits_are_what_their_floats_are(classifier):
     integers = (speech_like(1.5, seed=3) * 32767).astype(np.int16)
     floats = integers.astype(np.float32) / 32768
     np.testing.assert_array_equal(classifier.scores([integers]), classifier.scores([floats]))
+    as_they_are = Preprocessing(False, False, 0.25, "first")  # normalising would hide the scale
+    for both in ([integers, floats], [integers, integers]):
+        values, _ = pad_and_normalize(both, as_they_are, torch.device("cpu"))
+        for row in values:
+            np.testing.assert_array_equal(row[: len(floats)], floats)
+            assert set(row[len(floats) :].tolist()) == {0.25}
