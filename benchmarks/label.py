@@ -247,7 +247,7 @@ def main() -> None:
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # of all sides alike
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     os.environ.pop("RAY_ADDRESS", None)
-    before, kinds = machine(), {}
+    before, kinds, model = machine(), {}, "95 M parameters, random weights"
     with tempfile.TemporaryDirectory() as work:
         checkpoint = full_checkpoint(Path(work, "checkpoint"))
         for kind, seconds in (asked.split("=") for asked in flags.kinds):
@@ -255,8 +255,7 @@ def main() -> None:
             few = some[:: -(-len(some) // flags.few)]
             print(kind, end=" ", flush=True)
             kinds[kind] = measure(checkpoint, some, few, float(seconds))
-    model = "95 M parameters, random weights"
-    write_result("label-cpu", {"machine": before, "model": model, "kinds": kinds})
+            write_result("label-cpu", {"machine": before, "model": model, "kinds": kinds})
 
 
 if __name__ == "__main__":
