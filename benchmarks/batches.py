@@ -49,7 +49,7 @@ def measure(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     on_gpu = torch.cuda.is_available()
-    parser.add_argument("--recordings", type=int, default=4096 if on_gpu else 32)
+    parser.add_argument("--recordings", type=int, default=4096 if on_gpu else 128)
     parser.add_argument(
         "--rows-per-call", type=int, default=512 if on_gpu else 8, help="as the job's blocks"
     )

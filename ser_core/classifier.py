@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from typing import Literal, cast
+from typing import Literal, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -18,17 +18,24 @@ from ser_core.waveform import FULL_SCALE, SEGMENT_SAMPLES
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-# Measured by `python -m benchmarks.batches`: rounding costs on a core, and larger batches gain
-# nothing, but where matrix instructions are so fast that they wait for the weights.
-_BATCH_ON_CPU = 1  # segments
-_BATCH_WITH_MATRIX_INSTRUCTIONS = 2
-_FRAMES_PER_STEP_ON_CPU = 1  # to which lengths are rounded up
-# Not measured yet: on a GPU few shapes should pay.
-_BATCH_ON_GPU = 128
-_FRAMES_PER_STEP_ON_GPU = 8
 _VARIANCE_FLOOR = 1e-7  # Wav2Vec2FeatureExtractor.zero_mean_unit_var_norm
 
 logger = logging.getLogger(__name__)
+
+
+class Batches(NamedTuple):
+    """How segments go through the network: so many at once, lengths in steps of so many frames."""
+
+    size: int
+    frames_per_step: int
+
+
+# Measured by `python -m benchmarks.batches`: on a core, larger batches and rounding gain nothing,
+# but where matrix instructions are so fast that they wait for the weights, and for the code that
+# oneDNN generates anew for each shape.
+_ON_CPU = Batches(1, 1)
+_WITH_MATRIX_INSTRUCTIONS = Batches(2, 16)
+_ON_GPU = Batches(128, 8)  # not measured yet: few shapes should pay
 
 
 class Classifier:
@@ -62,10 +69,9 @@ class Classifier:
             torch.set_num_threads(num_threads)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.precision = resolve_precision(precision, self.device)
-        self.batch_size = batch_size or _batch_size(self.device, self.precision)
-        self._frames_per_step = frames_per_step or (
-            _FRAMES_PER_STEP_ON_GPU if self.on_gpu else _FRAMES_PER_STEP_ON_CPU
-        )
+        batches = choose_batches(self.device, self.precision)
+        self.batch_size = batch_size or batches.size
+        self._frames_per_step = frames_per_step or batches.frames_per_step
         self._preprocessing = checkpoint.preprocessing
         # The card's network takes no mask; a standard one takes what its extractor returns.
         standard = not is_card_style(checkpoint.config)
@@ -167,11 +173,16 @@ def resolve_precision(precision: Precision, device: torch.device) -> str:
     return "bf16" if has.get("avx512_bf16") or has.get("amx_bf16") or has.get("bf16") else "fp32"
 
 
-def _batch_size(device: torch.device, precision: str) -> int:
+def choose_batches(device: torch.device, precision: str) -> Batches:
+    """What was measured to be fast there.
+
+    >>> choose_batches(torch.device("cpu"), "fp32")
+    Batches(size=1, frames_per_step=1)
+    """
     if device.type == "cuda":
-        return _BATCH_ON_GPU
+        return _ON_GPU
     fast = precision == "bf16" and has_matrix_instructions()
-    return _BATCH_WITH_MATRIX_INSTRUCTIONS if fast else _BATCH_ON_CPU
+    return _WITH_MATRIX_INSTRUCTIONS if fast else _ON_CPU
 
 
 def _segments(waveform: np.ndarray) -> Iterator[np.ndarray]:
