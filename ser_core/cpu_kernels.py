@@ -69,7 +69,7 @@ class MatrixConv1d(nn.Module):
             heads = frames[: count * self._stride].reshape(count, -1)
             torch.mm(heads, self._first, out=products)
             for tap, weight in enumerate(self._beyond, start=self._stride):
-                products.addmm_(frames[tap :: self._stride][:count], weight)
+                torch.addmm(products, frames[tap :: self._stride][:count], weight, out=products)
         if self._bias is not None:
             outputs += self._bias
         return outputs.mT
