@@ -1,13 +1,15 @@
 """Faster forms, on CPUs, of some of the network's operations; it knows neither audio nor scores.
 
-Matrix products run near a core's peak as they are. What does not is replaced: the convolutions,
-and attention in less than float32 on cores without matrix instructions (AMX).
+Matrix products run near a core's peak, in float32 if the library suits the core. What does not is
+replaced: the convolutions, and attention in less than float32 on cores without matrix instructions
+(AMX).
 """
 
 import math
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from transformers import AttentionInterface
 
@@ -15,6 +17,7 @@ from ser_core.model import SpeechClassifier
 
 _ATTENTION = "ser_matrix_products"  # its name among transformers' attention functions
 _QUICKLY_TRANSFORMED = 128  # lengths that are multiples of it have no large prime factors
+_ROWS_AT_ONCE = 512  # of a long product by oneDNN: what is copied for it stays in the cache
 
 
 def use_cpu_kernels(model: SpeechClassifier, most_frames: int) -> None:
@@ -25,11 +28,14 @@ def use_cpu_kernels(model: SpeechClassifier, most_frames: int) -> None:
         most_frames: how many the transformer gets at most.
     """
     embedding = model.backbone.encoder.pos_conv_embed
-    below_float32 = embedding.conv.weight.dtype.itemsize < torch.float32.itemsize
+    dtype = embedding.conv.weight.dtype
+    by_onednn = dtype == torch.float32 and onednn_is_faster_in_float32()
     embedding.conv = FourierConv1d(embedding.conv, most_frames)
     for layer in model.backbone.feature_extractor.conv_layers[1:]:  # the first has one channel
-        layer.conv = MatrixConv1d(layer.conv)
-    if below_float32 and not has_matrix_instructions():
+        layer.conv = MatrixConv1d(layer.conv, by_onednn)
+    if by_onednn:
+        _use_onednn_linears(model.backbone)
+    if dtype.itemsize < torch.float32.itemsize and not has_matrix_instructions():
         AttentionInterface.register(_ATTENTION, attention)
         model.backbone.set_attn_implementation(_ATTENTION)
 
@@ -37,6 +43,29 @@ def use_cpu_kernels(model: SpeechClassifier, most_frames: int) -> None:
 def has_matrix_instructions() -> bool:
     """Whether this CPU multiplies matrices of bfloat16 by instructions of their own (AMX)."""
     return bool(torch.cpu.get_capabilities().get("amx_bf16"))
+
+
+def onednn_is_faster_in_float32() -> bool:
+    """Whether this CPU multiplies float32 faster by oneDNN than by MKL, which torch calls.
+
+    MKL uses the 512-bit instructions of Intel's CPUs and only the 256-bit ones of others.
+    """
+    has = torch.cpu.get_capabilities()
+    wide = torch.backends.mkldnn.is_available() and bool(has.get("avx512_f"))
+    return wide and "Intel" not in str(has.get("cpu_name"))
+
+
+class OneDnnLinear(nn.Module):
+    """A linear layer in float32 by oneDNN, which gets and gives tensors of a layout of its own."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        """Shares the weights of a linear layer."""
+        super().__init__()
+        self.weight, self.bias = linear.weight, linear.bias
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """The linear layer's outputs; shape ``(…, out_features)``."""
+        return _onednn_product(inputs, self.weight, self.bias)
 
 
 class MatrixConv1d(nn.Module):
@@ -47,12 +76,13 @@ class MatrixConv1d(nn.Module):
     one more product, on every ``stride``-th frame.
     """
 
-    def __init__(self, conv: nn.Conv1d) -> None:
+    def __init__(self, conv: nn.Conv1d, by_onednn: bool = False) -> None:
         """Reorders the weights of a convolution, once.
 
         Args:
             conv: without padding, groups and dilation; its kernel is at least as long as its
                 stride.
+            by_onednn: whether its products, of float32 then, are oneDNN's.
         """
         super().__init__()
         (self._kernel_size,), (self._stride,) = conv.kernel_size, conv.stride
@@ -60,16 +90,17 @@ class MatrixConv1d(nn.Module):
         self._first = by_tap[: self._stride].flatten(0, 1).contiguous()
         self._beyond = by_tap[self._stride :].contiguous()
         self._bias = conv.bias
+        self._add_product = _add_onednn_product if by_onednn else _add_product
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """The convolution's outputs; shape ``(batch, channels, frames)``, each frame contiguous."""
         count = (inputs.shape[-1] - self._kernel_size) // self._stride + 1
-        outputs = inputs.new_empty(len(inputs), count, self._first.shape[1])
-        for frames, products in zip(inputs.mT, outputs, strict=True):
+        outputs = inputs.new_zeros(len(inputs), count, self._first.shape[1])
+        for frames, sums in zip(inputs.mT, outputs, strict=True):
             heads = frames[: count * self._stride].reshape(count, -1)
-            torch.mm(heads, self._first, out=products)
+            self._add_product(sums, heads, self._first)
             for tap, weight in enumerate(self._beyond, start=self._stride):
-                torch.addmm(products, frames[tap :: self._stride][:count], weight, out=products)
+                self._add_product(sums, frames[tap :: self._stride][:count], weight)
         if self._bias is not None:
             outputs += self._bias
         return outputs.mT
@@ -142,6 +173,31 @@ def attention(  # noqa: PLR0913, PLR0917 (transformers' interface)
     logits = torch.baddbmm(attention_mask[0], queries, keys.mT, alpha=scaling)
     weights = torch.softmax(logits, dim=-1, dtype=torch.float32).to(value.dtype)
     return (weights @ values).unflatten(0, query.shape[:2]).transpose(1, 2), None
+
+
+def _use_onednn_linears(module: nn.Module) -> None:
+    for name, child in module.named_children():
+        if type(child) is nn.Linear:
+            setattr(module, name, OneDnnLinear(child))
+        else:
+            _use_onednn_linears(child)
+
+
+def _add_product(sums: torch.Tensor, rows: torch.Tensor, weight: torch.Tensor) -> None:
+    torch.addmm(sums, rows, weight, out=sums)
+
+
+def _add_onednn_product(sums: torch.Tensor, rows: torch.Tensor, weight: torch.Tensor) -> None:
+    pieces = zip(sums.split(_ROWS_AT_ONCE), rows.split(_ROWS_AT_ONCE), strict=True)
+    for some_sums, some_rows in pieces:
+        some_sums += _onednn_product(some_rows, weight.mT, None)
+
+
+def _onednn_product(
+    inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+) -> torch.Tensor:
+    outputs: torch.Tensor = F.linear(inputs.to_mkldnn(), weight, bias).to_dense()
+    return outputs
 
 
 def _precise(tensor: torch.Tensor) -> torch.Tensor:
