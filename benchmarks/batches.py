@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.measuring import casia_lengths, full_checkpoint, machine, waveforms, write_result
 from ser_core.checkpoint import Checkpoint, load_checkpoint
-from ser_core.classifier import Classifier
+from ser_core.classifier import Classifier, resolve_precision
 
 STEPS = (1, 8, 16, 32)  # frames of 20 ms
 
@@ -25,7 +25,7 @@ def measure(
 ) -> dict[str, Any]:
     """Recordings/s of one form, the best of some rounds; what it takes to get there."""
     compiled = form.pop("compiled")
-    classifier = Classifier(checkpoint, "auto", num_threads=1, **form)
+    classifier = Classifier(checkpoint, num_threads=1, **form)
     if compiled:  # CUDA graphs, one for each shape
         classifier._model.compile(dynamic=False, mode="reduce-overhead")
     calls = [heard[at : at + rows_per_call] for at in range(0, len(heard), rows_per_call)]
@@ -37,8 +37,8 @@ def measure(
         seconds.append(time.perf_counter() - started)
     found = {
         **form,
-        "compiled": compiled,
         "precision": classifier.precision,
+        "compiled": compiled,
         "recordings_per_second": len(heard) / min(seconds[1:]),
         "first_round_seconds": seconds[0],
     }
@@ -61,6 +61,8 @@ def main() -> None:
         "--compiled", type=int, nargs="+", choices=(0, 1), default=[0, 1] if on_gpu else [0]
     )
     flags = parser.parse_args()
+    fast = resolve_precision("auto", torch.device("cuda" if on_gpu else "cpu"))
+    precisions = [fast] if on_gpu or fast == "fp32" else ["fp32", fast]
     before = machine()
     with tempfile.TemporaryDirectory() as work:
         checkpoint = load_checkpoint(full_checkpoint(Path(work, "checkpoint")))
@@ -68,9 +70,11 @@ def main() -> None:
         forms = [
             measure(
                 checkpoint, heard, flags.rows_per_call, flags.rounds,
-                batch_size=size, frames_per_step=step, compiled=bool(compiled),
+                precision=precision, batch_size=size, frames_per_step=step, compiled=bool(compiled),
             )
-            for size, step, compiled in product(flags.sizes, STEPS, flags.compiled)
+            for precision, size, step, compiled in product(
+                precisions, flags.sizes, STEPS, flags.compiled
+            )
         ]  # fmt: skip
     write_result(
         "batches-gpu" if on_gpu else "batches-cpu",

@@ -9,7 +9,6 @@ import math
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from transformers import AttentionInterface
 
@@ -190,14 +189,14 @@ def _add_product(sums: torch.Tensor, rows: torch.Tensor, weight: torch.Tensor) -
 def _add_onednn_product(sums: torch.Tensor, rows: torch.Tensor, weight: torch.Tensor) -> None:
     pieces = zip(sums.split(_ROWS_AT_ONCE), rows.split(_ROWS_AT_ONCE), strict=True)
     for some_sums, some_rows in pieces:
-        some_sums += _onednn_product(some_rows, weight.mT, None)
+        some_sums.add_(_onednn_product(some_rows, weight.mT, None))
 
 
 def _onednn_product(
     inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
 ) -> torch.Tensor:
-    outputs: torch.Tensor = F.linear(inputs.to_mkldnn(), weight, bias).to_dense()
-    return outputs
+    products: torch.Tensor = nn.functional.linear(inputs.to_mkldnn(), weight, bias)
+    return products.to_dense()
 
 
 def _precise(tensor: torch.Tensor) -> torch.Tensor:
