@@ -19,10 +19,10 @@ ROOT = Path(__file__).resolve().parent.parent
 SHARED_DATA = ROOT.parent / "shared" / "data"
 _RESULTS = ROOT / "benchmarks" / "results"
 _PACKAGES = ("torch", "transformers", "ray", "librosa", "soundfile", "soxr", "numpy", "pyarrow")
-# Between two looks at a process's memory; one takes 12 ms of a core, so that what it starts, a
-# dozen processes for a Ray job, is looked at less often.
+# Between two looks at a process's memory; one takes 12 ms of a core. What it starts, a dozen
+# processes for a Ray job, is looked at less often, and ever less, so that it does not slow them.
 _SAMPLING_SECONDS = 1.0
-_LOOKS_AT_CHILDREN = 5  # every so many looks
+_LOOKS_AT_CHILDREN = 5  # every so many looks, at first
 # CASIA's lengths: 0.96 to 4.93 s, median 1.69 s, mean 1.90 s.
 _CASIA_SECONDS = (0.96, 1.69, 4.93)
 _CASIA_SPREAD = 0.43  # of the logarithm; makes the mean 1.9 s
@@ -133,10 +133,12 @@ class Memory:
     def _look(self) -> None:
         if not Path("/proc/self/smaps_rollup").exists():
             return
+        at_children = 0
         for look in itertools.count():
             one = _pss_kib(self._pid) / 1024
             self.peak_of_one_mib = max(self.peak_of_one_mib or 0.0, one)
-            if look % _LOOKS_AT_CHILDREN == 0:
+            if look == at_children:
+                at_children += max(_LOOKS_AT_CHILDREN, look // 10)
                 children = sum(map(_pss_kib, _with_children(self._pid) - {self._pid})) / 1024
                 self.peak_mib = max(self.peak_mib or 0.0, one + children)
                 self.peak_of_children_mib = max(self.peak_of_children_mib or 0.0, children)

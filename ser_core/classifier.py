@@ -10,7 +10,11 @@ import torch
 from torch import nn
 
 from ser_core.checkpoint import Checkpoint, Preprocessing
-from ser_core.cpu_kernels import has_matrix_instructions, use_cpu_kernels
+from ser_core.cpu_kernels import (
+    has_matrix_instructions,
+    onednn_is_faster_in_float32,
+    use_cpu_kernels,
+)
 from ser_core.elision import ElidedClassifier, can_elide
 from ser_core.model import build_model, is_card_style
 from ser_core.waveform import FULL_SCALE, SEGMENT_SAMPLES
@@ -30,10 +34,12 @@ class Batches(NamedTuple):
     frames_per_step: int
 
 
-# Measured by `python -m benchmarks.batches`: on a core, larger batches and rounding gain nothing,
-# but where matrix instructions are so fast that they wait for the weights, and for the code that
-# oneDNN generates anew for each shape.
-_ON_CPU = Batches(1, 1)
+# Measured by `python -m benchmarks.batches`. On a core larger batches gain nothing, except where
+# matrix instructions are so fast that they wait for the weights. oneDNN generates code for each
+# shape and keeps that of a thousand: few lengths suit it. MKL, which has float32 elsewhere, takes
+# any.
+_BY_MKL = Batches(1, 1)
+_BY_ONEDNN = Batches(1, 8)
 _WITH_MATRIX_INSTRUCTIONS = Batches(2, 16)
 _ON_GPU = Batches(128, 8)  # not measured yet: few shapes should pay
 
@@ -176,13 +182,14 @@ def resolve_precision(precision: Precision, device: torch.device) -> str:
 def choose_batches(device: torch.device, precision: str) -> Batches:
     """What was measured to be fast there.
 
-    >>> choose_batches(torch.device("cpu"), "fp32")
-    Batches(size=1, frames_per_step=1)
+    >>> choose_batches(torch.device("cuda"), "bf16")
+    Batches(size=128, frames_per_step=8)
     """
     if device.type == "cuda":
         return _ON_GPU
-    fast = precision == "bf16" and has_matrix_instructions()
-    return _WITH_MATRIX_INSTRUCTIONS if fast else _ON_CPU
+    if precision == "fp32":
+        return _BY_ONEDNN if onednn_is_faster_in_float32() else _BY_MKL
+    return _WITH_MATRIX_INSTRUCTIONS if has_matrix_instructions() else _BY_ONEDNN
 
 
 def _segments(waveform: np.ndarray) -> Iterator[np.ndarray]:

@@ -10,7 +10,12 @@ from recordings import speech_like
 from transformers import Wav2Vec2FeatureExtractor
 
 from ser_core.checkpoint import Preprocessing, load_checkpoint
-from ser_core.classifier import Classifier, pad_and_normalize, resolve_precision
+from ser_core.classifier import (
+    Classifier,
+    choose_batches,
+    pad_and_normalize,
+    resolve_precision,
+)
 
 LENGTHS = (1, 400, 1600, 30400, 95999, 96000)
 
@@ -116,6 +121,21 @@ def test_auto_precision_on_a_cpu(monkeypatch, capabilities, expected):
 def test_auto_precision_on_a_gpu(monkeypatch, native, expected):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: native)
     assert resolve_precision("auto", torch.device("cuda")) == expected
+
+
+@pytest.mark.parametrize(
+    ("precision", "capabilities", "expected"),
+    [
+        ("fp32", {"avx2": True, "cpu_name": "AMD EPYC"}, (1, 1)),
+        ("fp32", {"avx512_f": True, "cpu_name": "AMD EPYC"}, (1, 8)),
+        ("fp32", {"avx512_f": True, "amx_bf16": True, "cpu_name": "Intel(R) Xeon(R)"}, (1, 1)),
+        ("bf16", {"avx512_f": True, "amx_bf16": True, "cpu_name": "Intel(R) Xeon(R)"}, (2, 16)),
+        ("bf16", {"avx512_f": True, "avx512_bf16": True, "cpu_name": "AMD EPYC"}, (1, 8)),
+    ],
+)
+def test_batches_on_a_cpu(monkeypatch, precision, capabilities, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert choose_batches(torch.device("cpu"), precision) == expected
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
