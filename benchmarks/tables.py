@@ -1,6 +1,7 @@
 """Prints the tables that the README quotes, from the files under `results/`."""
 
 from collections.abc import Iterable, Iterator
+from operator import itemgetter
 from typing import Any
 
 from benchmarks.measuring import read_result
@@ -63,19 +64,19 @@ def _classifier(result: dict[str, Any]) -> list[str]:
 
 
 def _batches(result: dict[str, Any]) -> list[str]:
-    """Recordings/s by batch size and by the steps of their lengths."""
-    forms = result["forms"]
-    sizes = sorted({form["batch_size"] for form in forms})
-    steps = sorted({(form["compiled"], form["frames_per_step"]) for form in forms})
-    rate = {(form["batch_size"], form["compiled"], form["frames_per_step"]): form for form in forms}
+    """Recordings/s by precision, batch size and the steps of their lengths."""
+    key_of = itemgetter("precision", "batch_size", "compiled", "frames_per_step")
+    rates = {key_of(form): form["recordings_per_second"] for form in result["forms"]}
+    columns = dict.fromkeys(key[:2] for key in rates)
     rows = [
         [
             f"{step} frames{', compiled' if compiled else ''}",
-            *(f"{rate[size, compiled, step]['recordings_per_second']:,.2f}" for size in sizes),
+            *(f"{rates[*column, compiled, step]:,.2f}" for column in columns),
         ]
-        for compiled, step in steps
+        for compiled, step in sorted({key[2:] for key in rates})
     ]
-    return _table(["lengths in steps of", *(f"batches of {size}" for size in sizes)], rows)
+    header = (f"{precision}, batches of {size}" for precision, size in columns)
+    return _table(["lengths in steps of", *header], rows)
 
 
 def _decode(result: dict[str, Any]) -> list[str]:
