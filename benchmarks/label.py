@@ -23,7 +23,7 @@ import soundfile
 from benchmarks.measuring import (
     ROOT,
     SHARED_DATA,
-    Memory,
+    Watch,
     full_checkpoint,
     lengths_of,
     machine,
@@ -47,6 +47,7 @@ class Measured:
         seconds: how long that took; of the two jobs from the command's start to its end.
         files_per_second: their ratio.
         peak_mib: the most memory at once, of all its processes, shared pages shared out.
+        cores: of a command, how many each of its processes kept busy, by name.
         report: of our job, what its run's JSON says of its stages.
     """
 
@@ -54,6 +55,7 @@ class Measured:
     seconds: float
     files_per_second: float
     peak_mib: float | None
+    cores: dict[str, float] | None = None
     report: dict[str, Any] | None = None
 
 
@@ -107,32 +109,36 @@ def measure_alone(
     with get_context("spawn").Manager() as manager:
         start = manager.Barrier(processes, timeout=_PATIENCE)
         pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
-        with pool, Memory(os.getpid()) as memory:
+        with pool, Watch(os.getpid()) as watch:
             shares = [paths[first::processes] for first in range(processes)]
             running = [pool.submit(work, start, checkpoint, share, *more) for share in shares]
             done = [one.result() for one in running]
     seconds = max(taken for taken, _ in done)
     scores = np.concatenate([of_one for _, of_one in done])
-    return Measured(len(paths), seconds, len(paths) / seconds, memory.peak_of_children_mib), scores
+    return Measured(len(paths), seconds, len(paths) / seconds, watch.peak_of_children_mib), scores
 
 
 # ---- as commands ---------------------------------------------------------------------------------
 
 
-def measure_command(arguments: list[str], paths: list[str], folder: Path) -> Measured:
+def measure_command(
+    arguments: list[str], paths: list[str], folder: Path, **environment: str
+) -> Measured:
     """A module run from its start to its end."""
     log = folder / "log"
     started = time.perf_counter()
     with open(log, "wb") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", *arguments], cwd=ROOT, stdout=file, stderr=file
-        )
-        with Memory(process.pid) as memory:
+            [sys.executable, "-m", *arguments],
+            cwd=ROOT, env=os.environ | environment, stdout=file, stderr=file,
+        )  # fmt: skip
+        with Watch(process.pid) as watch:
             code = process.wait()
     seconds = time.perf_counter() - started
     if code:
         raise RuntimeError(log.read_text())
-    return Measured(len(paths), seconds, len(paths) / seconds, memory.peak_mib)
+    cores = {name: spent / watch.seconds for name, spent in watch.cpu_seconds.items()}
+    return Measured(len(paths), seconds, len(paths) / seconds, watch.peak_mib, cores)
 
 
 def measure_ray_audio(checkpoint: str, paths: list[str]) -> Measured:
@@ -145,7 +151,7 @@ def measure_ray_audio(checkpoint: str, paths: list[str]) -> Measured:
 
 
 def measure_job(
-    checkpoint: str, paths: list[str], precision: Precision
+    checkpoint: str, paths: list[str], precision: Precision, cores: int
 ) -> tuple[Measured, pd.DataFrame]:
     """Our job on the files as a manifest, and its rows in the order of the paths."""
     with tempfile.TemporaryDirectory() as folder:
@@ -154,7 +160,8 @@ def measure_job(
             csv.writer(file).writerows([["path"], *([path] for path in paths)])
         arguments = ["jobs.label", "--input", str(manifest), "--output", str(output)]
         arguments += ["--model", checkpoint, "--precision", precision]
-        measured = measure_command(arguments, paths, Path(folder))
+        resources = json.dumps({"CPU": cores})  # by what Ray's own autoscaler uses
+        measured = measure_command(arguments, paths, Path(folder), RAY_OVERRIDE_RESOURCES=resources)
         report = json.loads(next((output / "_runs").glob("*.json")).read_text())
         rows = pd.read_parquet(output).set_index("path").loc[paths]
     if report["by_status"] != {"ok": len(paths)}:
@@ -196,7 +203,9 @@ def repeated(paths: list[str], count: int, folder: Path) -> list[str]:
 # ---- all sides -----------------------------------------------------------------------------------
 
 
-def measure(checkpoint: str, some: list[str], few: list[str], job_seconds: float) -> dict[str, Any]:
+def measure(
+    checkpoint: str, some: list[str], few: list[str], job_seconds: float, cores: int
+) -> dict[str, Any]:
     """Every side on recordings of one kind, and how far our scores are from the card's.
 
     Args:
@@ -204,18 +213,19 @@ def measure(checkpoint: str, some: list[str], few: list[str], job_seconds: float
         some: recordings for the classifier; a job gets them again and again.
         few: some of these, for the slow sides.
         job_seconds: the classifier's time for what a job gets.
+        cores: for how many classifiers.
     """
     found: dict[str, Any] = {}
     found["card"], expected = measure_alone(card_scores, 1, checkpoint, few)
     found["plain Ray job"] = measure_ray_audio(checkpoint, few)
-    agreement, cores = {}, os.cpu_count() or 1
+    agreement = {}
     for precision in PRECISIONS:
         name = f"classifier {precision}"
         found[name], _ = measure_alone(classifier_scores, cores, checkpoint, some, precision)
         with tempfile.TemporaryDirectory() as folder:
             count = round(found[name].files_per_second * job_seconds)
             paths = repeated(some, count, Path(folder, "links"))
-            found[f"job {precision}"], rows = measure_job(checkpoint, paths, precision)
+            found[f"job {precision}"], rows = measure_job(checkpoint, paths, precision, cores)
         got = rows.loc[few].filter(like="score_").to_numpy()
         agreement[precision] = {
             "recordings": len(few),
@@ -243,7 +253,13 @@ def main() -> None:
     )  # fmt: skip
     parser.add_argument("--some", type=int, default=240, help="recordings of a kind")
     parser.add_argument("--few", type=int, default=24, help="of them, for the two slow sides")
+    all_cores = os.cpu_count() or 1
+    parser.add_argument(
+        "--cores", type=int, default=all_cores,
+        help="for classifiers; Ray's own processes may have the rest",
+    )  # fmt: skip
     flags = parser.parse_args()
+    name = "label-cpu" if flags.cores == all_cores else f"label-cpu-{flags.cores}-of-{all_cores}"
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # of all sides alike
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     os.environ.pop("RAY_ADDRESS", None)
@@ -254,8 +270,9 @@ def main() -> None:
             some = recordings(kind, flags.some, Path(work, kind))
             few = some[:: -(-len(some) // flags.few)]
             print(kind, end=" ", flush=True)
-            kinds[kind] = measure(checkpoint, some, few, float(seconds))
-            write_result("label-cpu", {"machine": before, "model": model, "kinds": kinds})
+            kinds[kind] = measure(checkpoint, some, few, float(seconds), flags.cores)
+            found = {"machine": before, "cores": flags.cores, "model": model, "kinds": kinds}
+            write_result(name, found)
 
 
 if __name__ == "__main__":

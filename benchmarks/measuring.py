@@ -1,4 +1,4 @@
-"""What every benchmark needs: the machine in words, memory watched, recordings, a result file."""
+"""What every benchmark needs: the machine in words, a watch, recordings, a result file."""
 
 import itertools
 import json
@@ -7,11 +7,13 @@ import platform
 import subprocess
 import sys
 import threading
+import time
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -105,20 +107,25 @@ def read_result(name: str) -> dict[str, Any]:
     return result
 
 
-class Memory:
-    """Watches the memory of a process and of all that it starts; Linux only.
+class Watch:
+    """Watches a process and all that it starts: their memory and CPU time; Linux only.
 
     Attributes:
-        peak_mib: the most at once, shared pages shared out.
+        peak_mib: the most memory at once, shared pages shared out.
         peak_of_one_mib: the most of the first process alone.
         peak_of_children_mib: the most at once of what it starts.
+        cpu_seconds: at the last look at all of them, by their names; the first is ``itself``.
+        seconds: from the start to that look.
     """
 
     def __init__(self, pid: int) -> None:
         self.peak_mib: float | None = None
         self.peak_of_one_mib: float | None = None
         self.peak_of_children_mib: float | None = None
+        self.cpu_seconds: dict[str, float] = {}
+        self.seconds = 0.0
         self._pid = pid
+        self._started = time.monotonic()
         self._stopped = threading.Event()
         self._watch = threading.Thread(target=self._look, daemon=True)
 
@@ -139,25 +146,44 @@ class Memory:
             self.peak_of_one_mib = max(self.peak_of_one_mib or 0.0, one)
             if look == at_children:
                 at_children += max(_LOOKS_AT_CHILDREN, look // 10)
-                children = sum(map(_pss_kib, _with_children(self._pid) - {self._pid})) / 1024
-                self.peak_mib = max(self.peak_mib or 0.0, one + children)
-                self.peak_of_children_mib = max(self.peak_of_children_mib or 0.0, children)
+                self._look_at_children(one)
             if self._stopped.wait(_SAMPLING_SECONDS):
                 return
 
+    def _look_at_children(self, one: float) -> None:
+        family = _with_children(self._pid)
+        children = sum(map(_pss_kib, family.keys() - {self._pid})) / 1024
+        self.peak_mib = max(self.peak_mib or 0.0, one + children)
+        self.peak_of_children_mib = max(self.peak_of_children_mib or 0.0, children)
+        spent: defaultdict[str, float] = defaultdict(float)
+        for pid, process in family.items():
+            spent["itself" if pid == self._pid else process.name] += process.cpu_seconds
+        if sum(spent.values()) > sum(self.cpu_seconds.values()):  # else some have ended
+            self.cpu_seconds, self.seconds = dict(spent), time.monotonic() - self._started
 
-def _with_children(pid: int) -> set[int]:
-    parents = {}
+
+class _Process(NamedTuple):
+    name: str
+    parent: int
+    cpu_seconds: float
+
+
+def _with_children(pid: int) -> dict[int, _Process]:
+    processes = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
-            parents[int(stat.parent.name)] = int(stat.read_text().rsplit(")", 1)[1].split()[1])
+            name, rest = stat.read_text().split("(", 1)[1].rsplit(")", 1)
         except OSError:  # it has ended
             continue
-    family, size = {pid}, 0
+        fields = rest.split()  # from the third on: proc_pid_stat(5)
+        ticks = int(fields[11]) + int(fields[12])
+        spent = ticks / os.sysconf("SC_CLK_TCK")
+        processes[int(stat.parent.name)] = _Process(name, int(fields[1]), spent)
+    family, size = {pid} & processes.keys(), 0
     while len(family) > size:
         size = len(family)
-        family |= {child for child, parent in parents.items() if parent in family}
-    return family
+        family |= {child for child, process in processes.items() if process.parent in family}
+    return {member: processes[member] for member in family}
 
 
 def _pss_kib(pid: int) -> int:

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import soundfile
 
-from benchmarks.measuring import ROOT, Memory, machine, waveforms, write_result
+from benchmarks.measuring import ROOT, Watch, machine, waveforms, write_result
 from ser_core.checkpoint import Checkpoint, load_checkpoint
 from ser_core.manifest import open_corpus
 from ser_core.output import Output
@@ -68,13 +68,13 @@ def run_job(corpus: Path, output: Path, checkpoint: str) -> dict[str, Any]:
     started = time.perf_counter()
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
-        with Memory(process.pid) as memory:
+        with Watch(process.pid) as watch:
             code = process.wait()
         seconds = time.perf_counter() - started
         log.seek(0)
         if code:
             raise RuntimeError(log.read().decode())
-    found: dict[str, Any] = {"seconds": seconds, "driver_peak_mib": memory.peak_of_one_mib}
+    found: dict[str, Any] = {"seconds": seconds, "driver_peak_mib": watch.peak_of_one_mib}
     for path in set(output.glob("_runs/*.json")) - before:
         report = json.loads(path.read_text())
         labelling = report["elapsed_seconds"] - report["seconds_to_first_row"]

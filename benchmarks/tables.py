@@ -30,7 +30,7 @@ def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
 
 def _label(result: dict[str, Any]) -> list[str]:
     """Files/s from files to labels, a row a kind; of a job also while its classifiers run."""
-    kinds, cores = result["kinds"], result["machine"]["cores"]
+    kinds, cores = result["kinds"], result["cores"]
     sides = list(next(iter(kinds.values()))["sides"])
     rows = [
         [_KINDS.get(kind, f"{kind} s"), *(_rate(of_kind["sides"][side], cores) for side in sides)]

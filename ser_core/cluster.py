@@ -13,6 +13,11 @@ import ray
 from ser_core.errors import UsageError
 
 _ANSWER_SECONDS = 5.0
+# What Ray gathers for its dashboard takes a hundredth of two cores; on one machine nobody sees it.
+_FOR_THE_DASHBOARD = {
+    "RAY_enable_metrics_collection": "0",
+    "RAY_task_events_report_interval_ms": "0",
+}
 
 
 def join(verbose: bool) -> None:
@@ -34,6 +39,8 @@ def _start(cluster: str | None, verbose: bool) -> None:
     where: dict[str, Any] = {"address": cluster or "local"}
     if not cluster:
         where["include_dashboard"] = False
+        for gathering, off in _FOR_THE_DASHBOARD.items():
+            os.environ.setdefault(gathering, off)
     if verbose:
         ray.init(**where)
         return
