@@ -13,7 +13,7 @@ import ray
 from ser_core.errors import UsageError
 
 _ANSWER_SECONDS = 5.0
-# What Ray gathers for its dashboard takes a hundredth of two cores; on one machine nobody sees it.
+# What Ray gathers for its dashboard costs CPU time; where Ray is started here, there is none.
 _FOR_THE_DASHBOARD = {
     "RAY_enable_metrics_collection": "0",
     "RAY_task_events_report_interval_ms": "0",
