@@ -1,6 +1,5 @@
 """The line, the counts and the report say what happened."""
 
-
 import pyarrow as pa
 import pytest
 
