@@ -33,7 +33,9 @@ def use_cpu_kernels(model: SpeechClassifier, most_frames: int) -> None:
     for layer in model.backbone.feature_extractor.conv_layers[1:]:  # the first has one channel
         layer.conv = MatrixConv1d(layer.conv, by_onednn)
     if by_onednn:
-        _use_onednn_linears(model.backbone)
+        for name, layer in list(model.backbone.named_modules()):
+            if type(layer) is nn.Linear:
+                model.backbone.set_submodule(name, OneDnnLinear(layer))
     if dtype.itemsize < torch.float32.itemsize and not has_matrix_instructions():
         AttentionInterface.register(_ATTENTION, attention)
         model.backbone.set_attn_implementation(_ATTENTION)
@@ -172,14 +174,6 @@ def attention(  # noqa: PLR0913, PLR0917 (transformers' interface)
     logits = torch.baddbmm(attention_mask[0], queries, keys.mT, alpha=scaling)
     weights = torch.softmax(logits, dim=-1, dtype=torch.float32).to(value.dtype)
     return (weights @ values).unflatten(0, query.shape[:2]).transpose(1, 2), None
-
-
-def _use_onednn_linears(module: nn.Module) -> None:
-    for name, child in module.named_children():
-        if type(child) is nn.Linear:
-            setattr(module, name, OneDnnLinear(child))
-        else:
-            _use_onednn_linears(child)
 
 
 def _add_product(sums: torch.Tensor, rows: torch.Tensor, weight: torch.Tensor) -> None:

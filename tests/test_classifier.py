@@ -10,12 +10,7 @@ from recordings import speech_like
 from transformers import Wav2Vec2FeatureExtractor
 
 from ser_core.checkpoint import Preprocessing, load_checkpoint
-from ser_core.classifier import (
-    Classifier,
-    choose_batches,
-    pad_and_normalize,
-    resolve_precision,
-)
+from ser_core.classifier import Classifier, choose_batches, pad_and_normalize, resolve_precision
 
 LENGTHS = (1, 400, 1600, 30400, 95999, 96000)
 
