@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from benchmarks.measuring import casia_lengths, full_checkpoint, machine, waveforms, write_result
-from ser_core.checkpoint import Checkpoint, load_checkpoint
-from ser_core.classifier import Classifier, resolve_precision
+from ser_core.models.checkpoint import Checkpoint, load_checkpoint
+from ser_core.models.classifier import Classifier, resolve_precision
 
 STEPS = (1, 8, 16, 32)  # frames of 20 ms
 

@@ -18,8 +18,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.card import Card
 from benchmarks.measuring import full_checkpoint, lengths_of, machine, waveforms, write_result
-from ser_core.checkpoint import load_checkpoint
-from ser_core.classifier import Classifier, resolve_precision
+from ser_core.models.checkpoint import load_checkpoint
+from ser_core.models.classifier import Classifier, resolve_precision
 
 KINDS = ("1", "2", "3", "6", "casia")  # seconds; of longer recordings 6 s are heard
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

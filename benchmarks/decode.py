@@ -11,9 +11,9 @@ import numpy as np
 import soundfile
 
 from benchmarks.measuring import machine, waveforms, write_result
-from ser_core.audio import decode
-from ser_core.fetch import open_recording
-from ser_core.waveform import SEGMENT_SAMPLES
+from ser_core.audio.constants import SEGMENT_SAMPLES
+from ser_core.audio.decode import decode
+from ser_core.storage.reading import open_recording
 
 SECONDS = 600
 RATE = 48_000  # Hz; opus takes no 44.1 kHz

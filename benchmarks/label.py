@@ -30,7 +30,7 @@ from benchmarks.measuring import (
     waveforms,
     write_result,
 )
-from ser_core.classifier import Precision
+from ser_core.models.classifier import Precision
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "auto")
 READABLE = {".wav", ".flac", ".ogg", ".opus", ".mp3"}  # by the card's script too, without FFmpeg
@@ -78,10 +78,10 @@ def classifier_scores(
     start: Barrier, checkpoint: str, paths: list[str], precision: Precision
 ) -> tuple[float, np.ndarray]:
     """Seconds that one of the job's actors, on its core, takes for decoded waveforms."""
-    from ser_core.audio import decode
-    from ser_core.checkpoint import load_checkpoint
-    from ser_core.classifier import Classifier
-    from ser_core.fetch import open_recording
+    from ser_core.audio.decode import decode
+    from ser_core.models.checkpoint import load_checkpoint
+    from ser_core.models.classifier import Classifier
+    from ser_core.storage.reading import open_recording
 
     heard = []
     for path in paths:

@@ -19,10 +19,10 @@ import pyarrow as pa
 import soundfile
 
 from benchmarks.measuring import ROOT, Watch, machine, waveforms, write_result
-from ser_core.checkpoint import Checkpoint, load_checkpoint
-from ser_core.manifest import open_corpus
-from ser_core.output import Output
+from ser_core.labeling.label_store import Output
+from ser_core.models.checkpoint import Checkpoint, load_checkpoint
 from ser_core.schema import output_schema
+from ser_core.sources.manifest import open_corpus
 
 _RECORDINGS = 64  # different ones; the others are links to them
 _A_FOLDER = 1000

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from benchmarks.measuring import ROOT, SHARED_DATA, machine, write_result
-from ser_core.training import TrainConfig, train
+from ser_core.training.job import TrainConfig, train
 
 MODEL = "benchmarks/small-hubert.json"
 SETTINGS = {"split": "speaker", "epochs": 24, "batch_size": 16, "learning_rate": 5e-3}

@@ -9,7 +9,7 @@ from transformers import HubertConfig, Wav2Vec2FeatureExtractor
 from transformers.utils.logging import disable_progress_bar
 
 from ser_core.emotions import CASIA_LABELS
-from ser_core.model import HubertForSpeechClassification
+from ser_core.models.hubert import HubertForSpeechClassification
 
 # The published architecture, small: the same strides, so that 6 s are 299 frames.
 SMALL: dict[str, Any] = {

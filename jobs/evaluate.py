@@ -3,7 +3,7 @@
 import sys
 
 from jobs.command import run
-from ser_core.evaluation import EvaluateConfig, evaluate_labels
+from ser_core.evaluation.job import EvaluateConfig, evaluate_labels
 
 if __name__ == "__main__":
     sys.exit(run(EvaluateConfig, evaluate_labels))

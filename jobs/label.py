@@ -3,7 +3,7 @@
 import sys
 
 from jobs.command import run
-from ser_core.labeling import LabelConfig, label_corpus
+from ser_core.labeling.job import LabelConfig, label_corpus
 
 if __name__ == "__main__":
     sys.exit(run(LabelConfig, label_corpus))

@@ -3,7 +3,7 @@
 import sys
 
 from jobs.command import run
-from ser_core.training import TrainConfig, train
+from ser_core.training.job import TrainConfig, train
 
 if __name__ == "__main__":
     sys.exit(run(TrainConfig, train))

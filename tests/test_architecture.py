@@ -61,7 +61,7 @@ def test_ray_and_torch_stay_where_they_belong(module):
     assert ("torch" in tops or "transformers" in tops) <= (module in TORCH)
 
 
-@pytest.mark.parametrize("module", ["ser_core.pipeline", "ser_core.blocks"])
+@pytest.mark.parametrize("module", ["ser_core.labeling.pipeline", "ser_core.labeling.stages"])
 def test_a_process_that_decodes_loads_no_torch(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules or 'librosa' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

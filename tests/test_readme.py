@@ -10,14 +10,14 @@ import yaml
 
 from benchmarks.tables import tables
 from jobs.command import parse
-from ser_core.blocks import Blocks
 from ser_core.errors import Status
-from ser_core.evaluation import EvaluateConfig
-from ser_core.labeling import LabelConfig
-from ser_core.output import Output
-from ser_core.protocols import ProtocolsConfig
+from ser_core.evaluation.job import EvaluateConfig
+from ser_core.labeling.job import LabelConfig
+from ser_core.labeling.label_store import Output
+from ser_core.labeling.stages import Blocks
 from ser_core.schema import output_schema, plan_schema
-from ser_core.training import TrainConfig
+from ser_core.training.compare_splits import ProtocolsConfig
+from ser_core.training.job import TrainConfig
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -6,8 +6,8 @@ import torch
 from recordings import speech_like
 
 from benchmarks.card import Card
-from ser_core.checkpoint import load_checkpoint
-from ser_core.classifier import Classifier
+from ser_core.models.checkpoint import load_checkpoint
+from ser_core.models.classifier import Classifier
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
 

@@ -7,10 +7,10 @@ import pytest
 import ray
 from recordings import speech_like, write_audio
 
-from ser_core import pipeline
-from ser_core.checkpoint import load_checkpoint
-from ser_core.classifier import Classifier
-from ser_core.labeling import LabelConfig, label_corpus
+from ser_core.labeling import pipeline
+from ser_core.labeling.job import LabelConfig, label_corpus
+from ser_core.models.checkpoint import load_checkpoint
+from ser_core.models.classifier import Classifier
 
 SECONDS = [0.4 + index % 7 for index in range(30)]
 

@@ -16,16 +16,16 @@ import ray
 from recordings import SHARED_DATA, speech_like, write_audio
 
 from ser_core.errors import CorpusError, RunError
-from ser_core.labeling import LabelConfig, label_corpus
+from ser_core.labeling.job import LabelConfig, label_corpus
 
 
 @pytest.fixture(scope="module", autouse=True)
 def ray_session():
     def sabotage():
         """In every worker: one name kills its process, another meets a bug."""
-        import ser_core.blocks
+        import ser_core.labeling.stages
 
-        decode_one = ser_core.blocks.decode_one
+        decode_one = ser_core.labeling.stages.decode_one
 
         def sabotaged(location, size, whole):
             name = os.path.basename(location)
@@ -35,7 +35,7 @@ def ray_session():
                 raise ZeroDivisionError("a bug")
             return decode_one(location, size, whole)
 
-        ser_core.blocks.decode_one = sabotaged
+        ser_core.labeling.stages.decode_one = sabotaged
 
     ray.init(
         address="local",
@@ -126,7 +126,7 @@ def test_bad_files_are_rows_and_their_neighbours_unharmed(label, tmp_path):
 
 
 def test_deleted_between_listing_and_reading(label, tmp_path, monkeypatch):
-    from ser_core import labeling
+    from ser_core.labeling import job as labeling
 
     corpus = speak(tmp_path / "corpus", ["a.wav", "b.wav"])
     plan_work = labeling.plan_work

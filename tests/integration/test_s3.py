@@ -31,13 +31,13 @@ import soundfile
 import tenacity
 from recordings import speech_like, write_with_ffmpeg
 
-from ser_core.audio import decode
-from ser_core.checkpoint import load_checkpoint
-from ser_core.classifier import Classifier
+from ser_core.audio.decode import decode
 from ser_core.errors import RecordingError, Status
-from ser_core.fetch import open_recording
-from ser_core.output import Output
-from ser_core.storage import filesystem, list_files
+from ser_core.labeling.label_store import Output
+from ser_core.models.checkpoint import load_checkpoint
+from ser_core.models.classifier import Classifier
+from ser_core.storage.filesystem import filesystem, list_files
+from ser_core.storage.reading import open_recording
 
 ROOT = Path(__file__).parents[2]
 MIB = 1 << 20

@@ -15,10 +15,10 @@ from checkpoints import NOTHING_DRAWN
 from recordings import speech_like, write_audio
 
 from examples.make_checkpoint import SMALL
-from ser_core import pages
 from ser_core.errors import CorpusError, OutputError, UsageError
-from ser_core.labeling import LabelConfig, label_corpus
-from ser_core.training import TrainConfig, train
+from ser_core.labeling.job import LabelConfig, label_corpus
+from ser_core.reporting import html as pages
+from ser_core.training.job import TrainConfig, train
 
 PLACES = ["train"] * 7 + ["validation"] * 3 + ["test"] * 4
 

@@ -1,0 +1,1 @@
+"""Bytes to waveforms; it does not know where the bytes lie."""

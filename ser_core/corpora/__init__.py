@@ -1,0 +1,1 @@
+"""Recordings with truth: published layouts, manifests, splits; it decodes no audio."""

@@ -1,0 +1,1 @@
+"""The job that compares labels with truth; it runs no model."""

@@ -1,0 +1,1 @@
+"""Figures and HTML pages for every job; it computes no metric."""

@@ -1,0 +1,193 @@
+"""The training job: read a corpus, split it, train, say what the checkpoints are worth."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any, NamedTuple
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field
+
+from ser_core.cluster import join
+from ser_core.corpora.layouts import read_corpus
+from ser_core.corpora.splits import Protocol, describe_split, overlaps, split_corpus
+from ser_core.evaluation.metrics import fit_temperature
+from ser_core.labeling.progress import say
+from ser_core.models.classifier import Precision
+from ser_core.reporting.html import require_libraries
+from ser_core.training.dataset import readable, utterances_of
+from ser_core.training.initialization import start_from
+from ser_core.training.model_card import curves, measure, render_card
+from ser_core.training.run_folder import CHECKPOINTS, TrainingOutput
+from ser_core.training.trainer import BETAS, BODY_RATE, GAMMA, STEP_EPOCHS, WEIGHT_DECAY, Recipe
+from ser_core.training.worker import Job, Learned, best_of, run
+
+_PACKAGES = ("ser-batch", "ray", "torch", "transformers", "numpy", "soundfile", "soxr")
+DEFAULT_MODEL = "TencentGameMate/chinese-hubert-base"
+
+
+class TrainConfig(BaseModel):
+    """Fine-tune a HuBERT on a corpus with truth; the defaults are the model card's."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    corpus: str = Field(description="how the corpus names its files, as casia; or `manifest`")
+    data: str = Field(description="the corpus's folder, or the manifest; a path or fsspec URI")
+    output: str = Field(description="folder for the checkpoints; a run that is there goes on")
+    model: str = Field(
+        DEFAULT_MODEL,
+        description="hub id, folder or URI of a HuBERT to start from; or the path of a config.json,"
+        " to start from scratch",
+    )
+    revision: str | None = Field(None, description="branch, tag or commit of a hub id")
+    split: Protocol = Field(
+        "random", description="what test shares with training; a manifest's own column wins"
+    )
+    held_out: str | None = Field(None, description="test speaker of leave-one-speaker-out")
+    seed: int = Field(34, ge=0, description="of the split and of all that is drawn")
+    epochs: int = Field(30, ge=1, description="passes over the recordings")
+    batch_size: int = Field(36, ge=1, description="recordings per step, over all devices")
+    learning_rate: float = Field(2e-4, gt=0, description="the head's; the body has a fifth of it")
+    precision: Precision = Field("auto", description="auto is bf16 on GPUs and fp32 on CPUs")
+    accumulate: int = Field(1, ge=1, description="forward passes per batch where memory is short")
+    gradient_checkpointing: bool = Field(
+        False, description="compute activations twice rather than keep them"
+    )
+    calibrate: bool = Field(
+        False, description="fit a temperature on validation, which the checkpoint carries"
+    )
+    workers: int | None = Field(
+        None, ge=1, description="processes; by default one for each GPU, or one on CPUs"
+    )
+    note: str | None = Field(None, description="a paragraph for the checkpoints' model cards")
+    verbose: bool = Field(False, description="show what Ray says")
+
+
+# What decides the numbers: a run is continued with the same only.
+_DECISIVE = {"model", "revision", "seed", "batch_size", "learning_rate", "precision"}
+
+
+class Trained(NamedTuple):
+    """What a run leaves.
+
+    Attributes:
+        best: folder of the checkpoint that did best on validation, as ``jobs.label --model`` takes.
+        last: folder of the checkpoint after the last epoch.
+        history: a row per epoch, as in ``history.csv``.
+        metrics: by checkpoint, then split, as in ``metrics.json``.
+    """
+
+    best: str
+    last: str
+    history: pd.DataFrame
+    metrics: dict[str, dict[str, Any]]
+
+    @property
+    def summary(self) -> str:
+        """What they are worth, a line each."""
+        return "\n".join(
+            f"{name}: {folder}: "
+            + ", ".join(f"{part} UAR {of['uar']:.3f}" for part, of in self.metrics[name].items())
+            for name, folder in (("best", self.best), ("last", self.last))
+        )
+
+
+def train(config: TrainConfig, split: pd.DataFrame | None = None) -> Trained:
+    """Trains on a corpus and leaves its best and its last checkpoint in the output folder.
+
+    Args:
+        config: what to train on, and how.
+        split: recordings with a column ``split``, instead of those that the config names.
+
+    Raises:
+        UsageError: the command cannot run as written; nothing was trained.
+        RunError: the run did not finish; the same command goes on after its last epoch.
+    """
+    require_libraries("train")
+    protocol: str = config.split
+    if split is None:
+        split, protocol = _read_split(config)
+    heard = readable(split)
+    split = heard.drop(columns="waveform")
+    described = describe_split(split, overlaps(split))
+    say(described)
+    labels = sorted(set(split["truth"][split["split"] == "train"]))
+    utterances = utterances_of(heard, labels)
+    start = start_from(config.model, config.revision, labels, config.seed)
+    say(start.words)
+    output = TrainingOutput(config.output)
+    output.begin(config.model_dump(include=_DECISIVE), split)
+    join(config.verbose)
+    recipe = Recipe(**config.model_dump(include={field.name for field in fields(Recipe)}))
+    job = Job(output.folder.uri, config.epochs, recipe, start, utterances)
+    learned = run(job, config.workers)
+    facts = {"protocol": protocol, "split": described}
+    metrics = {name: _conclude(name, config, job, learned, facts) for name in CHECKPOINTS}
+    output.write_json("metrics.json", metrics)
+    best, last = (f"{output.folder.uri}/{name}" for name in CHECKPOINTS)
+    trained = Trained(best, last, pd.DataFrame(learned.history), metrics)
+    say(trained.summary)
+    return trained
+
+
+def _read_split(config: TrainConfig) -> tuple[pd.DataFrame, str]:
+    """The recordings with their split, and a word for who made it."""
+    recordings = read_corpus(config.corpus, config.data)
+    if "split" in recordings:
+        return recordings, "the manifest's own"
+    split = split_corpus(recordings, config.split, config.seed, config.held_out)
+    if len(split) < len(recordings):
+        say(f"left out, as they fall between: {len(recordings) - len(split):,} recordings")
+    return split, config.split
+
+
+def _conclude(
+    name: str, config: TrainConfig, job: Job, learned: Learned, facts: Mapping[str, str]
+) -> dict[str, Any]:
+    """Writes what stands beside a checkpoint's weights; its metrics by split."""
+    start, logits = job.start, learned.logits[name]
+    temperature = None
+    if config.calibrate:
+        temperature = fit_temperature(logits["validation"], job.utterances["validation"].truth)
+    metrics = {
+        part: measure(of, job.utterances[part].truth, temperature or 1.0)
+        for part, of in logits.items()
+        if len(of)
+    }
+    history = pd.DataFrame(learned.history)
+    chosen = history.iloc[-1] if name == "last" else best_of(learned.history)
+    card = render_card(
+        title=f"{job.output.rsplit('/', 1)[-1]}/{name}",
+        labels=list(start.config["id2label"].values()),
+        date=f"{datetime.now(UTC):%Y-%m-%d}",
+        config=config,
+        start=start.words,
+        **facts,
+        metrics=metrics,
+        temperature=temperature,
+        epoch=int(chosen["epoch"]),
+        settings=_settings(config, start.config, learned.device),
+    )
+    calibration = {"temperature": temperature} if temperature else {}
+    output = TrainingOutput(job.output)
+    output.write_json(f"{name}/config.json", {**start.config, **calibration})
+    output.write_json(f"{name}/preprocessor_config.json", start.preprocessor)
+    for file, data in {"README.md": card, **curves(history)}.items():
+        output.folder.write(f"{name}/{file}", data)
+    return metrics
+
+
+def _settings(config: TrainConfig, network: Mapping[str, Any], device: str) -> dict[str, Any]:
+    """What the card lists under "Training"."""
+    return {
+        "seed": config.seed,
+        "batch size": config.batch_size,
+        "learning rate": f"{config.learning_rate:g}, of the body {BODY_RATE:g} of it",
+        "optimizer": f"AdamW(betas={BETAS}, weight_decay={WEIGHT_DECAY})",
+        "scheduler": f"StepLR(step_size={STEP_EPOCHS}, gamma={GAMMA}), per epoch",
+        "classifier dropout": network["classifier_dropout"],
+        "epochs": config.epochs,
+        "device": device,
+        "versions": ", ".join(f"{name} {version(name)}" for name in _PACKAGES),
+    }

@@ -1,0 +1,148 @@
+"""Decoding gives librosa's samples, and says what is wrong where it cannot."""
+
+import io
+import warnings
+
+import librosa
+import numpy as np
+import pytest
+import soundfile
+from recordings import speech_like, write_audio, write_with_ffmpeg
+
+from ser_core.audio.constants import SEGMENT_SAMPLES
+from ser_core.audio.decode import decode
+from ser_core.errors import RecordingError, Status
+from ser_core.storage.reading import open_recording
+
+
+def decode_file(path, whole=False):
+    with open_recording(str(path), None) as handle:
+        return decode(handle, whole)
+
+
+def librosa_samples(path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # librosa says that audioread will go
+        return librosa.load(path, sr=16000)[0]
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg", ".mp3"])
+def test_first_segment_is_bit_identical_to_the_whole_files(tmp_path, suffix):
+    path = write_audio(tmp_path / f"x{suffix}", speech_like(21, 44100, 2), 44100)
+    recording = decode_file(path)
+    np.testing.assert_array_equal(recording.waveform, librosa_samples(path)[:SEGMENT_SAMPLES])
+    assert recording.duration == pytest.approx(21, abs=0.001)
+    assert recording.sampling_rate == 44100
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 5, 7, 8, 11, 16])
+def test_any_number_of_channels_is_mixed_to_the_same_bits(tmp_path, channels):
+    samples = speech_like(1, 16000, channels, seed=channels)
+    path = write_audio(tmp_path / "x.wav", samples, subtype="FLOAT")
+    np.testing.assert_array_equal(decode_file(path).waveform, librosa_samples(path))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "options"), [(".m4a", ["-c:a", "aac"]), (".webm", ["-c:a", "libopus"])]
+)
+@pytest.mark.parametrize("seconds", [0.1, 2, 8])
+def test_ffmpeg_formats_are_bit_identical(tmp_path, suffix, options, seconds):
+    path = write_with_ffmpeg(
+        tmp_path / f"x{suffix}", speech_like(seconds, 48000, 2), 48000, *options
+    )
+    expected = librosa_samples(path)[:SEGMENT_SAMPLES]
+    recording = decode_file(path)
+    np.testing.assert_array_equal(recording.waveform, expected)
+    assert recording.duration == pytest.approx(seconds, abs=0.02)
+
+
+def test_whole_recording(tmp_path):
+    path = write_audio(tmp_path / "x.flac", speech_like(15, 22050), 22050)
+    np.testing.assert_array_equal(decode_file(path, whole=True).waveform, librosa_samples(path))
+
+
+def test_from_memory_as_from_a_file(tmp_path):
+    path = write_audio(tmp_path / "x.mp3", speech_like(3, 22050), 22050)
+    in_memory = decode(io.BytesIO(path.read_bytes()))
+    np.testing.assert_array_equal(in_memory.waveform, decode_file(path).waveform)
+
+
+def test_content_decides_not_the_name(tmp_path):
+    path = write_audio(tmp_path / "x.flac", speech_like(1))
+    assert len(decode_file(path.rename(tmp_path / "x.mp3")).waveform) == 16000
+
+
+BAD_CONTENT = {
+    "zero bytes": (b"", Status.EMPTY),
+    "text": (b"not audio at all " * 50, Status.DECODE_ERROR),
+    "zeros": (bytes(5000), Status.DECODE_ERROR),
+}
+
+
+@pytest.mark.parametrize("name", BAD_CONTENT)
+def test_content_that_is_no_audio(tmp_path, name):
+    content, status = BAD_CONTENT[name]
+    (tmp_path / "x.wav").write_bytes(content)
+    with pytest.raises(RecordingError) as caught:
+        decode_file(tmp_path / "x.wav")
+    assert caught.value.status is status
+    assert len(str(caught.value)) > 10
+
+
+def test_header_without_samples(tmp_path):
+    with pytest.raises(RecordingError, match="no samples") as caught:
+        decode_file(write_audio(tmp_path / "x.wav", np.zeros(0, np.float32)))
+    assert caught.value.status is Status.EMPTY
+
+
+def cut(path, share):
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".aiff", ".mp3", ".webm"])
+def test_cut_in_the_middle(tmp_path, suffix):
+    write = write_audio if suffix != ".webm" else write_with_ffmpeg
+    path = write(tmp_path / f"x{suffix}", speech_like(4), 16000)
+    with pytest.raises(RecordingError, match=r"of the 4\.0\d s to hear") as caught:
+        decode_file(cut(path, 0.5))
+    assert caught.value.status is Status.TRUNCATED
+
+
+@pytest.mark.parametrize("suffix", [".flac", ".m4a"])
+def test_cut_where_the_decoder_itself_notices(tmp_path, suffix):
+    write = write_audio if suffix != ".m4a" else write_with_ffmpeg
+    path = write(tmp_path / f"x{suffix}", speech_like(4), 16000)
+    with pytest.raises(RecordingError) as caught:
+        decode_file(cut(path, 0.5))
+    assert caught.value.status is Status.DECODE_ERROR
+
+
+def test_a_cut_that_the_model_does_not_hear_is_no_matter(tmp_path):
+    path = write_audio(tmp_path / "x.wav", speech_like(20))
+    expected = decode_file(path).waveform
+    np.testing.assert_array_equal(decode_file(cut(path, 0.5)).waveform, expected)
+
+
+def test_a_tail_cut_off_is_labelled_as_the_card_would(tmp_path):
+    path = cut(write_audio(tmp_path / "x.wav", speech_like(2)), 0.97)
+    np.testing.assert_array_equal(decode_file(path).waveform, librosa_samples(path))
+
+
+def test_a_wav_of_a_writer_that_could_not_seek(tmp_path):
+    """Its header promises 4 GiB; it is as long as it is."""
+    path = write_audio(tmp_path / "x.wav", speech_like(2))
+    content = bytearray(path.read_bytes())
+    at = content.index(b"data") + 4
+    content[4:8] = content[at : at + 4] = b"\xff\xff\xff\xff"
+    path.write_bytes(content)
+    assert len(decode_file(path).waveform) == 32000
+
+
+def test_samples_that_are_no_numbers(tmp_path):
+    samples = speech_like(1).copy()
+    samples[100] = np.nan
+    soundfile.write(tmp_path / "x.wav", samples, 16000, subtype="FLOAT")
+    with pytest.raises(RecordingError, match="finite"):
+        decode_file(tmp_path / "x.wav")

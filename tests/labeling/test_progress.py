@@ -1,0 +1,80 @@
+"""The line, the counts and the report say what happened."""
+
+import pyarrow as pa
+import pytest
+
+from ser_core.labeling import progress
+from ser_core.labeling.progress import Display, Tally
+
+STAGES = ("fetch", "decode", "idle", "transfer", "compute")
+
+
+def add(tally, count, status="ok", label="sad", duration=2.0):
+    ok = status == "ok"
+    labeled = pa.table(
+        {
+            "_device": ["cpu fp32"] * count,
+            **{f"_{stage}_seconds": [0.25] * count for stage in STAGES},
+        }
+    )
+    rows = pa.table(
+        {
+            "status": pa.array([status] * count),
+            "label": pa.array([label if ok else None] * count, pa.string()),
+            "duration": pa.array([duration if ok else None] * count, pa.float64()),
+        }
+    )
+    tally.add(labeled, rows)
+
+
+def test_counts_and_report():
+    tally = Tally(total=10)
+    add(tally, 3, duration=10.0)
+    add(tally, 2, label="angry")
+    add(tally, 1, status="empty")
+    assert (tally.done, tally.failed) == (6, 1)
+    report = tally.report()
+    assert report["by_status"] == {"ok": 5, "empty": 1}
+    assert report["by_label"] == {"sad": 3, "angry": 2}
+    assert report["audio_hours"] == pytest.approx(34 / 3600)
+    assert report["heard_hours"] == pytest.approx(22 / 3600)  # 6 s of each 10; nothing of the bad
+    assert report["stage_seconds"] == dict.fromkeys(STAGES, 1.5)
+    assert report["compute_hours"] == pytest.approx(1.5 / 3600)
+
+
+def test_whole_recordings_are_heard_to_their_end():
+    tally = Tally(total=1, whole=True)
+    add(tally, 1, duration=100.0)
+    assert tally.heard_seconds == 100
+
+
+def test_line(monkeypatch):
+    tally = Tally(total=1200)
+    assert tally.line().startswith("starting: 0 of 1,200 recordings, 0 failed")
+    add(tally, 300)
+    monkeypatch.setattr(Tally, "elapsed", 100.0)
+    assert tally.line() == (
+        "cpu fp32: 300 of 1,200 recordings, 0 failed, 3.0 files/s, 0.17 h of audio, "
+        "6 × real time, 0:05:00 left"
+    )
+
+
+def test_lines_come_where_there_is_no_terminal(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "_LINE_SECONDS", 0.001)
+    tally = Tally(total=5)
+    with Display(tally) as display:
+        add(tally, 5)
+        display.update()
+        printed = ""
+        while printed.count("5 of 5 recordings") < 2:  # until the thread has printed twice
+            printed += capsys.readouterr().err
+
+
+def test_a_bar_on_a_terminal(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    tally = Tally(total=5)
+    with Display(tally) as display:
+        add(tally, 5)
+        display.update()
+    assert "5/5" in capsys.readouterr().err

@@ -1,0 +1,248 @@
+"""Checkpoints load strictly, from anywhere and in every form, or are refused in one line."""
+
+import json
+import shutil
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+import torch
+from recordings import speech_like
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModelForAudioClassification,
+    HubertConfig,
+    Wav2Vec2Config,
+    Wav2Vec2FeatureExtractor,
+)
+
+from examples.make_checkpoint import SMALL
+from ser_core.models import checkpoint as checkpoint_module
+from ser_core.errors import CheckpointError
+from ser_core.models.checkpoint import load_checkpoint
+from ser_core.models.classifier import Classifier
+from ser_core.models.hubert import build_model
+
+CASIA = ("angry", "fear", "happy", "neutral", "sad", "surprise")
+
+
+@pytest.fixture
+def copy(small_checkpoint, tmp_path) -> Path:
+    return Path(shutil.copytree(small_checkpoint, tmp_path / "checkpoint"))
+
+
+def edit_config(folder, **changes):
+    config = json.loads((folder / "config.json").read_text())
+    config |= changes
+    kept = {key: value for key, value in config.items() if value is not None}
+    (folder / "config.json").write_text(json.dumps(kept))
+
+
+def refusal(source, **arguments):
+    with pytest.raises(CheckpointError) as caught:
+        build_model(load_checkpoint(str(source), **arguments))
+    words = str(caught.value)
+    assert "\n" not in words
+    return words
+
+
+def scores(folder):
+    waveforms = [speech_like(s, seed=7) for s in (0.8, 2.5)]
+    return Classifier(load_checkpoint(str(folder)), "fp32").scores(waveforms)
+
+
+def as_published(folder):
+    """As the card's checkpoint lies on the hub: pickled weights, weight norm in its old form."""
+    weights = load_file(folder / "model.safetensors")
+    old = {}
+    for name, tensor in weights.items():
+        name = name.replace("parametrizations.weight.original0", "weight_g")
+        old[name.replace("parametrizations.weight.original1", "weight_v")] = tensor
+    assert any(name.endswith("weight_g") for name in old)
+    torch.save(old, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+
+
+def test_published_form_is_the_same_checkpoint(copy, small_checkpoint):
+    as_published(copy)
+    assert load_checkpoint(str(copy)).digest == load_checkpoint(str(small_checkpoint)).digest
+    # Not to the last bit: where the arrays lie in memory decides the order in which BLAS adds.
+    np.testing.assert_allclose(scores(copy), scores(small_checkpoint), atol=1e-5, rtol=0)
+
+
+def test_labels_are_the_cards_where_the_config_names_none(copy):
+    edit_config(copy, id2label=None)
+    assert load_checkpoint(str(copy)).labels == CASIA
+    edit_config(copy, id2label={str(i): f"LABEL_{i}" for i in range(6)})
+    assert load_checkpoint(str(copy)).labels == CASIA
+
+
+def test_labels_are_the_configs_where_it_names_them(copy):
+    edit_config(copy, id2label=dict(zip("012345", "abcdef", strict=True)))
+    assert load_checkpoint(str(copy)).labels == tuple("abcdef")
+
+
+def test_digest_follows_weights_config_and_preprocessing(copy):
+    digests = {load_checkpoint(str(copy)).digest, load_checkpoint(str(copy), segments="all").digest}
+    edit_config(copy, hidden_act="relu")
+    digests.add(load_checkpoint(str(copy)).digest)
+    weights = load_file(copy / "model.safetensors")
+    weights["classifier.out_proj.bias"][0] += 1e-6
+    save_file(weights, copy / "model.safetensors")
+    digests.add(load_checkpoint(str(copy)).digest)
+    Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(copy)
+    digests.add(load_checkpoint(str(copy)).digest)
+    assert len(digests) == 5
+
+
+def test_from_a_uri(small_checkpoint):
+    fs = fsspec.filesystem("memory")
+    fs.put(str(small_checkpoint), "/models/tiny", recursive=True)
+    assert (
+        load_checkpoint("memory://models/tiny").digest
+        == load_checkpoint(str(small_checkpoint)).digest
+    )
+
+
+def test_missing_key_is_named(copy):
+    weights = load_file(copy / "model.safetensors")
+    del weights["classifier.dense.weight"]
+    save_file(weights, copy / "model.safetensors")
+    assert "missing: classifier.dense.weight" in refusal(copy)
+
+
+def test_unexpected_and_misshapen_keys_are_named(copy):
+    weights = load_file(copy / "model.safetensors")
+    weights["extra"] = torch.zeros(1)
+    weights["classifier.dense.bias"] = torch.zeros(3)
+    save_file(weights, copy / "model.safetensors")
+    words = refusal(copy)
+    assert "unexpected: extra" in words
+    assert "another shape: classifier.dense.bias" in words
+
+
+def standard(folder, config):
+    torch.manual_seed(0)
+    model = AutoModelForAudioClassification.from_config(config).eval()
+    model.save_pretrained(folder)
+    return model
+
+
+def test_a_plain_head_under_the_cards_config_is_told_apart(copy):
+    config = (copy / "config.json").read_text()
+    standard(copy, HubertConfig(num_labels=6, **SMALL))
+    (copy / "config.json").write_text(config)
+    words = refusal(copy)
+    assert "HubertForSequenceClassification" in words
+    assert '"architectures"' in words
+    assert "projector.weight" in words
+
+
+def test_the_cards_head_under_a_plain_config_is_told_apart(copy):
+    edit_config(copy, architectures=["HubertForSequenceClassification"])
+    assert "model card's head" in refusal(copy)
+
+
+@pytest.mark.parametrize("config_class", [HubertConfig, Wav2Vec2Config])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("norm", ["group", "layer"])
+def test_standard_checkpoints(tmp_path, config_class, masked, norm):
+    names = {0: "neu", 1: "hap", 2: "ang"}
+    config = config_class(
+        id2label=names, label2id={v: k for k, v in names.items()}, feat_extract_norm=norm, **SMALL
+    )
+    model = standard(tmp_path, config)
+    extractor = Wav2Vec2FeatureExtractor(return_attention_mask=masked)
+    extractor.save_pretrained(tmp_path)
+    waveforms = [speech_like(s, seed=3) for s in (0.7, 2.2, 9.0)]
+    inputs = extractor(
+        waveforms,
+        padding="max_length",
+        truncation=True,
+        max_length=96000,
+        return_tensors="pt",
+        sampling_rate=16000,
+    )
+    with torch.no_grad():
+        expected = torch.softmax(model(**inputs).logits, dim=-1).numpy()
+    checkpoint = load_checkpoint(str(tmp_path))
+    assert checkpoint.labels == ("neu", "hap", "ang")
+    ours = Classifier(checkpoint, "fp32", 2).scores([waveform[:96000] for waveform in waveforms])
+    np.testing.assert_allclose(ours, expected, atol=1e-5)
+
+
+def test_pickled_code_is_not_run(copy, tmp_path):
+    class Mine:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "ran",))
+
+    torch.save({"weight": Mine()}, copy / "pytorch_model.bin")
+    (copy / "model.safetensors").unlink()
+    assert "never run" in refusal(copy)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json"])
+def test_missing_config(copy, name):
+    (copy / name).unlink()
+    assert f"it has no {name}" in refusal(copy)
+
+
+def test_damaged_files(copy):
+    (copy / "model.safetensors").write_bytes(b"\x10")
+    assert "damaged" in refusal(copy)
+    (copy / "model.safetensors").unlink()
+    assert "neither model.safetensors" in refusal(copy)
+    (copy / "config.json").write_text("{")
+    assert "not JSON" in refusal(copy)
+
+
+def test_other_model_types_and_rates(copy):
+    edit_config(copy, model_type="bert")
+    assert "'bert' is not supported" in refusal(copy)
+    Wav2Vec2FeatureExtractor(sampling_rate=8000).save_pretrained(copy)
+    assert "8000 Hz" in refusal(copy)
+
+
+def test_a_pretrained_body_without_a_classifier(copy):
+    weights = load_file(copy / "model.safetensors")
+    body = {name: tensor for name, tensor in weights.items() if name.startswith("hubert.")}
+    save_file(body, copy / "model.safetensors")
+    assert "fine-tune it first" in refusal(copy)
+
+
+@pytest.mark.parametrize("source", ["./nowhere", "/nowhere", "a/b/c/d"])
+def test_no_such_folder(source):
+    assert f"--model {source}: there is no such folder" in refusal(source)
+
+
+def test_hub_out_of_reach(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+    def unreachable(*_, **__):
+        raise checkpoint_module.LocalEntryNotFoundError("no network")
+
+    monkeypatch.setattr(checkpoint_module.huggingface_hub, "snapshot_download", unreachable)
+    assert "hub cannot be reached" in refusal("somebody/some-model")
+
+
+def test_from_the_hubs_cache(copy, tmp_path, monkeypatch):
+    """The layout that the hub's own client leaves, read without a network; the commit is kept."""
+    as_published(copy)
+    cache = tmp_path / "hub"
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repo = cache / "models--somebody--emotion"
+    shutil.copytree(copy, repo / "snapshots" / commit)
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text(commit)
+    download = checkpoint_module.huggingface_hub.snapshot_download
+
+    def from_cache(*args, **kwargs):
+        return download(*args, cache_dir=cache, local_files_only=True, **kwargs)
+
+    monkeypatch.setattr(checkpoint_module.huggingface_hub, "snapshot_download", from_cache)
+    checkpoint = load_checkpoint("somebody/emotion")
+    assert checkpoint.revision == commit
+    assert checkpoint.digest == load_checkpoint(str(copy)).digest
+    assert "not in its cache" in refusal("somebody/emotion", revision="v9")

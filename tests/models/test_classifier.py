@@ -1,0 +1,177 @@
+"""Padding as the feature extractor's, memory back-off, segments, precision."""
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from recordings import speech_like
+from transformers import Wav2Vec2FeatureExtractor
+
+from ser_core.models.checkpoint import Preprocessing, load_checkpoint
+from ser_core.models.classifier import (
+    Classifier,
+    choose_batches,
+    pad_and_normalize,
+    resolve_precision,
+)
+
+LENGTHS = (1, 400, 1600, 30400, 95999, 96000)
+
+
+@pytest.mark.parametrize(
+    ("normalize", "masked", "value"), itertools.product([True, False], [True, False], [0.0, 0.25])
+)
+def test_padding_is_the_feature_extractors(normalize, masked, value):
+    extractor = Wav2Vec2FeatureExtractor(
+        do_normalize=normalize, return_attention_mask=masked, padding_value=value
+    )
+    segments = [3 + speech_like(n / 16000, seed=n)[:n] for n in LENGTHS]
+    expected = extractor(
+        segments,
+        padding="max_length",
+        truncation=True,
+        max_length=96000,
+        return_tensors="np",
+        sampling_rate=16000,
+    )
+    preprocessing = Preprocessing(normalize, masked, value, "first")
+    values, mask = pad_and_normalize(segments, preprocessing, torch.device("cpu"))
+    # Of one sample the variance is 0: rounding decides, and both divide it by 3e-4.
+    np.testing.assert_allclose(values[1:], expected.input_values[1:], atol=2e-5)
+    if masked:
+        np.testing.assert_array_equal(mask, expected.attention_mask)
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_fewer_samples_are_the_first_of_the_padded_ones(masked):
+    preprocessing = Preprocessing(True, masked, 0.25, "first")
+    segments = [3 + speech_like(n / 16000, seed=n)[:n] for n in LENGTHS[:4]]
+    all_of_them, _ = pad_and_normalize(segments, preprocessing, torch.device("cpu"))
+    some, mask = pad_and_normalize(segments, preprocessing, torch.device("cpu"), 30720)
+    assert mask.shape == (4, 30720)
+    np.testing.assert_allclose(some[1:], all_of_them[1:, :30720], atol=2e-5)
+
+
+def test_temperature_divides_the_logits(small_checkpoint):
+    checkpoint = load_checkpoint(str(small_checkpoint))
+    waveforms = [speech_like(1.5, seed=seed) for seed in range(3)]
+    plain = Classifier(checkpoint, "fp32").scores(waveforms)
+    softened = Classifier(replace(checkpoint, temperature=2.5), "fp32").scores(waveforms)
+    expected = plain ** (1 / 2.5)  # softmax(z / T) is softmax(z) to the power 1 / T, normalised
+    np.testing.assert_allclose(softened, expected / expected.sum(1, keepdims=True), atol=1e-5)
+
+
+@pytest.fixture
+def classifier(small_checkpoint):
+    return Classifier(load_checkpoint(str(small_checkpoint)), "fp32", 8)
+
+
+def test_out_of_memory_halves_the_batch_and_loses_nothing(classifier):
+    waveforms = [speech_like(1, seed=seed) for seed in range(11)]
+    expected = classifier.scores(waveforms)
+    forward, sizes = classifier._model.forward, []
+
+    def with_little_memory(values):
+        sizes.append(len(values))
+        if len(values) > 3:
+            raise torch.OutOfMemoryError("too many")
+        return forward(values)
+
+    classifier._model.forward = with_little_memory
+    np.testing.assert_allclose(classifier.scores(waveforms), expected, atol=1e-5)
+    assert sizes == [8, 4, 2, 2, 2, 2, 2, 1]
+    assert classifier.batch_size == 2
+
+
+def test_out_of_memory_with_one_recording_is_an_error(classifier):
+    def without_memory(*_):
+        raise torch.OutOfMemoryError("none")
+
+    classifier._model.forward = without_memory
+    with pytest.raises(torch.OutOfMemoryError):
+        classifier.scores([speech_like(1)] * 4)
+
+
+def test_all_segments_are_weighted_by_their_length(classifier):
+    recording = speech_like(13.5, seed=5)
+    parts = [recording[:96000], recording[96000:192000], recording[192000:]]
+    expected = np.average(classifier.scores(parts), axis=0, weights=[96000, 96000, 24000])
+    other = speech_like(2, seed=6)
+    together = classifier.scores([other, recording, other])
+    np.testing.assert_allclose(together[1], expected, atol=1e-5)
+    np.testing.assert_allclose(together[2], classifier.scores([other])[0], atol=1e-5)
+
+
+def test_no_recordings(classifier):
+    assert classifier.scores([]).shape == (0, 6)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [({"avx512_bf16": True}, "bf16"), ({"amx_bf16": True}, "bf16"), ({"avx2": True}, "fp32")],
+)
+def test_auto_precision_on_a_cpu(monkeypatch, capabilities, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert resolve_precision("auto", torch.device("cpu")) == expected
+
+
+@pytest.mark.parametrize(("native", "expected"), [(True, "bf16"), (False, "fp16")])
+def test_auto_precision_on_a_gpu(monkeypatch, native, expected):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: native)
+    assert resolve_precision("auto", torch.device("cuda")) == expected
+
+
+@pytest.mark.parametrize(
+    ("precision", "capabilities", "expected"),
+    [
+        ("fp32", {"avx2": True, "cpu_name": "AMD EPYC"}, (1, 1)),
+        ("fp32", {"avx512_f": True, "cpu_name": "AMD EPYC"}, (1, 8)),
+        ("fp32", {"avx512_f": True, "amx_bf16": True, "cpu_name": "Intel(R) Xeon(R)"}, (1, 1)),
+        ("bf16", {"avx512_f": True, "amx_bf16": True, "cpu_name": "Intel(R) Xeon(R)"}, (2, 16)),
+        ("bf16", {"avx512_f": True, "avx512_bf16": True, "cpu_name": "AMD EPYC"}, (1, 8)),
+    ],
+)
+def test_batches_on_a_cpu(monkeypatch, precision, capabilities, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert choose_batches(torch.device("cpu"), precision) == expected
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_lower_precision_stays_near(small_checkpoint, classifier, precision):
+    checkpoint = load_checkpoint(str(small_checkpoint))
+    waveforms = [speech_like(1.5, seed=seed) for seed in range(12)]
+    low = Classifier(checkpoint, precision, 4)
+    assert low.description == f"cpu {precision}"
+    difference = np.abs(low.scores(waveforms) - classifier.scores(waveforms))
+    assert 0 < difference.max() < 0.2
+    assert difference.mean() < 0.02
+
+
+def test_fp32_is_not_what_cudnn_takes_for_it(small_checkpoint, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    checkpoint = load_checkpoint(str(small_checkpoint))
+    Classifier(checkpoint, "bf16")
+    assert torch.backends.cudnn.allow_tf32
+    Classifier(checkpoint, "fp32")
+    assert not torch.backends.cudnn.allow_tf32
+
+
+def test_weights_are_shared_not_copied(small_checkpoint):
+    checkpoint = load_checkpoint(str(small_checkpoint))
+    classifier = Classifier(checkpoint, "fp32")
+    mine = checkpoint.weights["classifier.dense.weight"]
+    assert classifier._model.model.classifier.dense.weight.data_ptr() == mine.ctypes.data
+
+
+def test_samples_of_16_bits_are_what_their_floats_are(classifier):
+    integers = (speech_like(1.5, seed=3) * 32767).astype(np.int16)
+    floats = integers.astype(np.float32) / 32768
+    np.testing.assert_array_equal(classifier.scores([integers]), classifier.scores([floats]))
+    as_they_are = Preprocessing(False, False, 0.25, "first")  # normalising would hide the scale
+    for both in ([integers, floats], [integers, integers]):
+        values, _ = pad_and_normalize(both, as_they_are, torch.device("cpu"))
+        for row in values:
+            np.testing.assert_array_equal(row[: len(floats)], floats)
+            assert set(row[len(floats) :].tolist()) == {0.25}
