@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 
 from benchmarks.measuring import ROOT, SHARED_DATA, machine, write_result
-from ser_core.training.compare_splits import ProtocolsConfig, compare_protocols, summarize
+from ser_core.training.compare_splits import compare_splits, summarize
+from ser_core.training.config import CompareSplitsConfig
 
 MODEL = "benchmarks/small-hubert.json"
 SETTINGS = {"epochs": 20, "batch_size": 16, "learning_rate": 5e-3, "seeds": 3, "workers": 1}
@@ -22,7 +23,7 @@ def main() -> None:
     host, started = machine(), time.monotonic()
     asked = {"corpus": "emodb", "data": str(flags.data), "model": str(ROOT / MODEL)}
     config = {**asked, **SETTINGS, "output": flags.output}
-    runs = compare_protocols(ProtocolsConfig.model_validate(config))
+    runs = compare_splits(CompareSplitsConfig.model_validate(config))
     result = {
         "machine": host,
         "corpus": "emodb",

@@ -6,7 +6,8 @@ import time
 from pathlib import Path
 
 from benchmarks.measuring import ROOT, SHARED_DATA, machine, write_result
-from ser_core.training.job import TrainConfig, train
+from ser_core.training.config import TrainConfig
+from ser_core.training.job import train
 
 MODEL = "benchmarks/small-hubert.json"
 SETTINGS = {"split": "speaker", "epochs": 24, "batch_size": 16, "learning_rate": 5e-3}

@@ -3,7 +3,7 @@
 import sys
 
 from jobs.command import run
-from ser_core.training.compare_splits import ProtocolsConfig, compare_protocols
+from ser_core.training.compare_splits import CompareSplitsConfig, compare_splits
 
 if __name__ == "__main__":
-    sys.exit(run(ProtocolsConfig, compare_protocols))
+    sys.exit(run(CompareSplitsConfig, compare_splits))

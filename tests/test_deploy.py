@@ -16,7 +16,7 @@ from ray.autoscaler._private.kuberay.autoscaling_config import (
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from jobs.command import parse
-from ser_core.labeling.job import LabelConfig
+from ser_core.labeling.config import LabelConfig
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"

@@ -11,13 +11,12 @@ import yaml
 from benchmarks.tables import tables
 from jobs.command import parse
 from ser_core.errors import Status
-from ser_core.evaluation.job import EvaluateConfig
-from ser_core.labeling.job import LabelConfig
+from ser_core.evaluation.config import EvaluateConfig
+from ser_core.labeling.config import LabelConfig
 from ser_core.labeling.label_store import Output
 from ser_core.labeling.stages import Blocks
 from ser_core.schema import output_schema, plan_schema
-from ser_core.training.compare_splits import ProtocolsConfig
-from ser_core.training.job import TrainConfig
+from ser_core.training.config import CompareSplitsConfig, TrainConfig
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -31,7 +30,7 @@ COMMANDS = [line for block in blocks("bash") for line in block.splitlines()]
 CONFIGS = {
     "jobs.evaluate": EvaluateConfig,
     "jobs.label": LabelConfig,
-    "jobs.protocols": ProtocolsConfig,
+    "jobs.protocols": CompareSplitsConfig,
     "jobs.train": TrainConfig,
 }
 SEEN_ELSEWHERE = (

@@ -16,15 +16,8 @@ import pyarrow as pa
 from ser_core.emotions import EMOTIONS, canonical
 from ser_core.errors import CorpusError
 from ser_core.sources.manifest import is_manifest, read_manifest
-from ser_core.storage.filesystem import (
-    absolute,
-    filesystem,
-    is_hidden,
-    is_local,
-    join,
-    list_files,
-    printable,
-)
+from ser_core.storage.filesystem import absolute, is_local, join, printable, resolve
+from ser_core.storage.listing import is_hidden, list_files
 
 COLUMNS = ["path", "truth", "speaker", "sentence"]
 _OPTIONAL = {"speaker", "sentence", "split"}
@@ -247,9 +240,9 @@ def _listed(data: str) -> list[tuple[str, str]]:
         if is_local(data) and not isinstance(error, OSError):
             raise
         raise CorpusError(f"--data {data}: cannot be listed ({error})") from None
-    strip = filesystem(data)._strip_protocol
-    root = printable(strip(absolute(data)))
-    return [(path, strip(path).removeprefix(root).lstrip("/")) for path in paths]
+    root = printable(resolve(data)[1])
+    below = (printable(resolve(path)[1]).removeprefix(root).lstrip("/") for path in paths)
+    return list(zip(paths, below, strict=True))
 
 
 def _match(layout: Layout, below: str) -> re.Match[str] | None:

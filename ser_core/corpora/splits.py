@@ -7,18 +7,15 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from ser_core.errors import CorpusError
-from ser_core.storage.filesystem import filesystem, is_local, local_path
-
-Protocol = Literal["random", "speaker", "speaker-sentence", "leave-one-speaker-out"]
+from ser_core.settings import SEED, SplitMethod
+from ser_core.storage.filesystem import resolve
 
 SPLITS = ("train", "validation", "test")
-SEED = 34  # the model card's
 _SHARES = (0.6, 0.2, 0.2)  # the model card's
 _TEST_SENTENCES = 0.4  # of the sentences: test keeps only where its speakers say them
 _DRAWS = 20  # of which the one that keeps the classes in balance is taken
@@ -26,7 +23,7 @@ _READERS = 16  # files read at once
 
 
 def split_corpus(
-    recordings: pd.DataFrame, protocol: Protocol, seed: int = SEED, held_out: str | None = None
+    recordings: pd.DataFrame, protocol: SplitMethod, seed: int = SEED, held_out: str | None = None
 ) -> pd.DataFrame:
     """Recordings with a column ``split``: ``train``, ``validation`` or ``test``.
 
@@ -83,7 +80,7 @@ def _leave_one_out(
 
 
 def _draw(
-    recordings: pd.DataFrame, protocol: Protocol, random: np.random.RandomState
+    recordings: pd.DataFrame, protocol: SplitMethod, random: np.random.RandomState
 ) -> np.ndarray:
     """The split of each recording, empty where it falls between."""
     speakers = random.permutation(_groups(recordings, "speaker", 3))
@@ -163,9 +160,9 @@ def audio_digests(paths: Iterable[str]) -> np.ndarray:
 
 
 def _digest(path: str) -> str | None:
-    fs = filesystem(path)
+    fs, name = resolve(path)
     try:
-        data = fs.cat_file(local_path(path) if is_local(path) else fs._strip_protocol(path))
+        data = fs.cat_file(name)
     except Exception:  # each file system raises its own; whoever decodes the file will say why
         return None
     return hashlib.blake2b(data, digest_size=16).hexdigest()

@@ -4,30 +4,15 @@ import json
 from typing import Any
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 from rich.table import Table
 
 from ser_core.errors import OutputError
+from ser_core.evaluation.config import EvaluateConfig
 from ser_core.evaluation.predictions import judge
 from ser_core.evaluation.report import Scorecard, fit_on_validation, score
 from ser_core.reporting.html import confusion_picture, page, reliability_picture, require_libraries
-from ser_core.storage.filesystem import Folder
-
-
-class EvaluateConfig(BaseModel):
-    """Compare labels with truth: metrics, their intervals, and one page that shows them."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    labels: str = Field(description="folder of labels, as jobs.label leaves it; a path or URI")
-    truth: str | None = Field(
-        None,
-        description="manifest (.parquet, .csv, .jsonl) with `path` and `truth` or `label`; without,"
-        " the labels' own column `truth`",
-    )
-    split: str | None = Field(None, description="only what `split` says is this, as test")
-    output: str = Field(description="folder for metrics.json, tables, pictures and the page")
+from ser_core.storage.folder import Folder
 
 
 def evaluate_labels(config: EvaluateConfig) -> Scorecard:

@@ -14,7 +14,7 @@ import pyarrow.dataset
 from ser_core.corpora.layouts import read_truth
 from ser_core.emotions import canonical
 from ser_core.errors import CorpusError
-from ser_core.storage.filesystem import absolute, filesystem, is_local, join, local_path
+from ser_core.storage.filesystem import absolute, join, resolve
 
 # What is read of the labels, beside their scores.
 _READ = {"path", "label", "status", "model", "labeled_at", "truth", "speaker", "split"}
@@ -88,8 +88,7 @@ def judge(labels_uri: str, truth_uri: str | None) -> Judged:
 
 def _read_labels(uri: str) -> pd.DataFrame:
     """The newest row of every path, as ``pandas.read_parquet`` would read the folder."""
-    fs = filesystem(uri)
-    path = local_path(uri) if is_local(uri) else fs._strip_protocol(absolute(uri))
+    fs, path = resolve(uri)
     try:
         dataset = pa.dataset.dataset(path, format="parquet", filesystem=fs)
         read = [n for n in dataset.schema.names if n in _READ or n.startswith("score_")]

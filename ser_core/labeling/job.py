@@ -5,56 +5,25 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import version
 
 import numpy as np
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field
 
+from ser_core.console import say
 from ser_core.errors import CorpusError, RunError, Status
+from ser_core.labeling.config import LabelConfig
 from ser_core.labeling.label_store import Done, Output, PartWriter
 from ser_core.labeling.pipeline import Pipeline, choose_resources, connect
-from ser_core.labeling.progress import Display, Tally, print_summary, say
+from ser_core.labeling.progress import Display, Tally, print_summary
 from ser_core.labeling.stages import Blocks
-from ser_core.models.checkpoint import Checkpoint, Segments, load_checkpoint
-from ser_core.models.classifier import Precision
+from ser_core.models.checkpoint import Checkpoint, load_checkpoint
 from ser_core.models.hubert import build_model
 from ser_core.schema import INDEX, output_schema, plan_schema
 from ser_core.sources.manifest import Corpus, open_corpus
+from ser_core.versions import installed_versions
 
-DEFAULT_MODEL = "xmj2002/hubert-base-ch-speech-emotion-recognition"
 _PACKAGES = ("ser-batch", "ray", "torch", "transformers", "pyarrow", "soundfile", "soxr", "av")
 _CRASHED = "the process that read it died each time, also when it read nothing else"
-
-
-class LabelConfig(BaseModel):
-    """Label every recording of a corpus with emotion: one Parquet row for each."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    input: str = Field(
-        description="folder or prefix, one recording, or a manifest (.parquet, .csv, .jsonl) with a"
-        " `path` column; a local path, s3://, gs:// or any fsspec URI"
-    )
-    output: str = Field(description="folder for the labels; what is labelled there is kept")
-    model: str = Field(DEFAULT_MODEL, description="hub id, folder or URI of the checkpoint")
-    revision: str | None = Field(None, description="branch, tag or commit of a hub id")
-    precision: Precision = Field(
-        "auto", description="auto is bf16 where the hardware has it; fp32 gives the card's numbers"
-    )
-    segments: Segments = Field(
-        "first", description="what is heard of a recording: its first 6 s, or all, 6 s at a time"
-    )
-    batch_size: int | None = Field(
-        None, ge=1, description="6-s inputs per forward pass; by default right for the hardware"
-    )
-    max_failed_fraction: float = Field(
-        1.0, ge=0, le=1, description="exit with 1 if more of the corpus than this has no label"
-    )
-    part_seconds: float = Field(
-        60.0, gt=0, description="write a part at least this often: what a killed run does again"
-    )
-    verbose: bool = Field(False, description="show what Ray says")
 
 
 @dataclass
@@ -175,7 +144,7 @@ class Run:
             "done_before": plan.done,
             "superseded_rows": superseded,
             **tally.report(),
-            "versions": {name: version(name) for name in _PACKAGES},
+            "versions": installed_versions(_PACKAGES),
         }
         run_id = f"{self.started:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
         self.output.write_report(run_id, report)

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ser_core.errors import FINAL, OutputError, Status
-from ser_core.storage.filesystem import Folder
+from ser_core.storage.folder import Folder
 
 _READERS = 8  # parts read at once, and in memory at once
 _ROWS_PER_PART = 50_000  # about 5 MB

@@ -1,6 +1,5 @@
 """How a run is getting on: counts, a bar or lines, a table at the end; it labels nothing."""
 
-import sys
 import threading
 import time
 from collections import Counter, defaultdict
@@ -21,6 +20,7 @@ from rich.progress import (
 from rich.table import Table
 
 from ser_core.audio.constants import SEGMENT_SECONDS
+from ser_core.console import say
 from ser_core.errors import Status
 from ser_core.schema import CLASSIFY_STAGES, DECODE_STAGES, DEVICE, seconds_spent
 
@@ -161,11 +161,6 @@ class Display:
         while not self._stopped.wait(_LINE_SECONDS):
             say(self._tally.line())
         say(self._tally.line())
-
-
-def say(words: str) -> None:
-    """One line for whoever watches, on standard error."""
-    print(words, file=sys.stderr, flush=True)
 
 
 def print_summary(tally: Tally, output: str) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import huggingface_hub
 import numpy as np
@@ -33,9 +33,8 @@ from huggingface_hub.errors import (
 from ser_core.audio.constants import SAMPLING_RATE
 from ser_core.emotions import labels_of
 from ser_core.errors import CheckpointError
-from ser_core.storage.filesystem import filesystem
-
-Segments = Literal["first", "all"]
+from ser_core.settings import Segments
+from ser_core.storage.filesystem import resolve
 
 _CONFIGS = ("config.json", "preprocessor_config.json")
 _WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")  # the first that exists is read
@@ -234,8 +233,7 @@ def _fetched(source: str, revision: str | None) -> Iterator[Path]:
 
 
 def _download(source: str, folder: str) -> None:
-    fs = filesystem(source)
-    root = fs._strip_protocol(source).rstrip("/")
+    fs, root = resolve(source)
     try:
         names = [path.rsplit("/", 1)[-1] for path in fs.ls(root, detail=False)]
         weights = next((kind for kind in _WEIGHTS if fnmatch.filter(names, kind)), "")

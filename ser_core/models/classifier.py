@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -18,8 +18,7 @@ from ser_core.models.cpu_kernels import (
 )
 from ser_core.models.hubert import build_model, is_card_style
 from ser_core.models.padding import ElidedClassifier, can_elide
-
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
+from ser_core.settings import Precision
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _VARIANCE_FLOOR = 1e-7  # Wav2Vec2FeatureExtractor.zero_mean_unit_var_norm

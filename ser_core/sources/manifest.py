@@ -17,17 +17,8 @@ import pyarrow.parquet as pq
 from ser_core.audio.decode import is_audio
 from ser_core.errors import CorpusError, SerError
 from ser_core.schema import SIZE, collisions, listing_schema
-from ser_core.storage.filesystem import (
-    Entry,
-    absolute,
-    filesystem,
-    is_file,
-    is_local,
-    join,
-    list_files,
-    local_path,
-    stat_file,
-)
+from ser_core.storage.filesystem import absolute, is_local, join, resolve
+from ser_core.storage.listing import Entry, is_file, list_files, stat_file
 
 _ROWS = 10_000  # of one listed table: about 1 MB
 _STATS_AT_ONCE = 32  # requests under way while a manifest's files are looked at
@@ -197,8 +188,7 @@ def _refuse_repeated_paths(given: str, uri: str, hashes: np.ndarray) -> None:
 def read_manifest(uri: str) -> Iterator[pa.Table]:
     """A manifest's rows in tables; ``path`` is a string column if it is there at all."""
     kind = uri.rsplit(".", 1)[-1].lower()
-    fs = filesystem(uri)
-    name = local_path(uri) if is_local(uri) else fs._strip_protocol(uri)
+    fs, name = resolve(uri)
     with fs.open(name, "rb") as handle:
         if kind == "parquet":
             batches = pq.ParquetFile(handle).iter_batches(batch_size=_ROWS)

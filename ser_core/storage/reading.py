@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from ser_core.errors import RecordingError, Status
-from ser_core.storage.filesystem import filesystem, is_local, local_path, retry_passing
+from ser_core.storage.filesystem import is_local, local_path, resolve, retry_transient
 
 # Below this, one request for the whole object is cheaper than the second request of a range read.
 _WHOLE_BYTES = 1 << 20
@@ -80,8 +80,7 @@ class _Ranges(io.RawIOBase):
     def __init__(self, uri: str, size: int | None, waiting: Stopwatch) -> None:
         self.uri = uri
         self.waiting = waiting
-        self.fs = filesystem(uri)
-        self.name = self.fs._strip_protocol(uri)
+        self.fs, self.name = resolve(uri)
         self.position = 0
         # The first, to which decoders come back after a look at the end, and the last.
         self._windows: list[_Window] = []
@@ -99,7 +98,7 @@ class _Ranges(io.RawIOBase):
         started = time.perf_counter()
         try:
             with _as_recording_errors(self.uri):
-                return retry_passing(call)(*args, **kwargs)
+                return retry_transient(call)(*args, **kwargs)
         except RecordingError as error:
             self.failure = error
             raise

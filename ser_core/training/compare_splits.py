@@ -10,42 +10,25 @@ from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
-from pydantic import Field, field_validator
-from pydantic_settings import CliSuppress
 from rich.console import Console
 from rich.table import Table
 
+from ser_core.console import say
 from ser_core.corpora.layouts import read_corpus
-from ser_core.corpora.splits import SEED, SPLITS, Protocol, audio_digests, overlaps, split_corpus
+from ser_core.corpora.splits import SPLITS, audio_digests, overlaps, split_corpus
 from ser_core.evaluation.job import as_json, open_report
-from ser_core.labeling.progress import say
 from ser_core.reporting.html import page
-from ser_core.storage.filesystem import Folder
-from ser_core.training.job import TrainConfig, train
+from ser_core.settings import SplitMethod
+from ser_core.storage.folder import Folder
+from ser_core.training.config import CompareSplitsConfig, TrainConfig
+from ser_core.training.job import train
 
-PROTOCOLS: tuple[Protocol, ...] = ("random", "speaker", "speaker-sentence")
+PROTOCOLS: tuple[SplitMethod, ...] = ("random", "speaker", "speaker-sentence")
 _MEASURES = ("uar", "accuracy")
 _SHARED = ("speaker", "sentence", "audio")
 
 
-class ProtocolsConfig(TrainConfig):
-    """Train on a corpus split at random, by speaker, and by speaker and sentence, and compare."""
-
-    output: str = Field(description="folder for the table and the runs; finished runs are kept")
-    seed: int = Field(SEED, ge=0, description="the first of the seeds, which count on from it")
-    seeds: int = Field(3, ge=1, description="how many runs of each protocol")
-    split: CliSuppress[Protocol] = Field("random", description="not to be chosen")
-    held_out: CliSuppress[str | None] = Field(None, description="not to be chosen")
-
-    @field_validator("split", "held_out")
-    @classmethod
-    def _refuse(cls, value: str | None) -> str | None:
-        if value not in ("random", None):  # the defaults
-            raise ValueError("the protocols are all run in turn; leave it out")
-        return value
-
-
-def compare_protocols(config: ProtocolsConfig) -> pd.DataFrame:
+def compare_splits(config: CompareSplitsConfig) -> pd.DataFrame:
     """Runs every protocol with every seed, and writes and prints what came out.
 
     Returns:
@@ -75,7 +58,11 @@ def compare_protocols(config: ProtocolsConfig) -> pd.DataFrame:
 
 
 def _run(
-    config: ProtocolsConfig, output: Folder, protocol: Protocol, seed: int, split: pd.DataFrame
+    config: CompareSplitsConfig,
+    output: Folder,
+    protocol: SplitMethod,
+    seed: int,
+    split: pd.DataFrame,
 ) -> dict[str, Any]:
     """One run's row: as it was written when the run ended, or by training now."""
     name = f"{protocol}-{seed}"
@@ -105,7 +92,7 @@ def summarize(runs: pd.DataFrame) -> pd.DataFrame:
     """Mean and standard deviation over the seeds, a row a protocol.
 
     Args:
-        runs: as of ``compare_protocols``.
+        runs: as of ``compare_splits``.
     """
     by_protocol = runs.groupby("protocol", sort=False)
     measures = by_protocol[list(_MEASURES)].agg(["mean", "std"])
@@ -118,7 +105,7 @@ def summarize(runs: pd.DataFrame) -> pd.DataFrame:
 # ---- output --------------------------------------------------------------------------------------
 
 
-def _write(output: Folder, config: ProtocolsConfig, runs: pd.DataFrame) -> None:
+def _write(output: Folder, config: CompareSplitsConfig, runs: pd.DataFrame) -> None:
     table = summarize(runs)
     content = {
         "config": config.model_dump(exclude={"split", "held_out"}),

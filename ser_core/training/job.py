@@ -3,65 +3,26 @@
 from collections.abc import Mapping
 from dataclasses import fields
 from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import Any, NamedTuple
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field
 
 from ser_core.cluster import join
+from ser_core.console import say
 from ser_core.corpora.layouts import read_corpus
-from ser_core.corpora.splits import Protocol, describe_split, overlaps, split_corpus
+from ser_core.corpora.splits import describe_split, overlaps, split_corpus
 from ser_core.evaluation.metrics import fit_temperature
-from ser_core.labeling.progress import say
-from ser_core.models.classifier import Precision
 from ser_core.reporting.html import require_libraries
+from ser_core.training.config import TrainConfig
 from ser_core.training.dataset import readable, utterances_of
 from ser_core.training.initialization import start_from
 from ser_core.training.model_card import curves, measure, render_card
 from ser_core.training.run_folder import CHECKPOINTS, TrainingOutput
 from ser_core.training.trainer import BETAS, BODY_RATE, GAMMA, STEP_EPOCHS, WEIGHT_DECAY, Recipe
 from ser_core.training.worker import Job, Learned, best_of, run
+from ser_core.versions import installed_versions
 
 _PACKAGES = ("ser-batch", "ray", "torch", "transformers", "numpy", "soundfile", "soxr")
-DEFAULT_MODEL = "TencentGameMate/chinese-hubert-base"
-
-
-class TrainConfig(BaseModel):
-    """Fine-tune a HuBERT on a corpus with truth; the defaults are the model card's."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    corpus: str = Field(description="how the corpus names its files, as casia; or `manifest`")
-    data: str = Field(description="the corpus's folder, or the manifest; a path or fsspec URI")
-    output: str = Field(description="folder for the checkpoints; a run that is there goes on")
-    model: str = Field(
-        DEFAULT_MODEL,
-        description="hub id, folder or URI of a HuBERT to start from; or the path of a config.json,"
-        " to start from scratch",
-    )
-    revision: str | None = Field(None, description="branch, tag or commit of a hub id")
-    split: Protocol = Field(
-        "random", description="what test shares with training; a manifest's own column wins"
-    )
-    held_out: str | None = Field(None, description="test speaker of leave-one-speaker-out")
-    seed: int = Field(34, ge=0, description="of the split and of all that is drawn")
-    epochs: int = Field(30, ge=1, description="passes over the recordings")
-    batch_size: int = Field(36, ge=1, description="recordings per step, over all devices")
-    learning_rate: float = Field(2e-4, gt=0, description="the head's; the body has a fifth of it")
-    precision: Precision = Field("auto", description="auto is bf16 on GPUs and fp32 on CPUs")
-    accumulate: int = Field(1, ge=1, description="forward passes per batch where memory is short")
-    gradient_checkpointing: bool = Field(
-        False, description="compute activations twice rather than keep them"
-    )
-    calibrate: bool = Field(
-        False, description="fit a temperature on validation, which the checkpoint carries"
-    )
-    workers: int | None = Field(
-        None, ge=1, description="processes; by default one for each GPU, or one on CPUs"
-    )
-    note: str | None = Field(None, description="a paragraph for the checkpoints' model cards")
-    verbose: bool = Field(False, description="show what Ray says")
 
 
 # What decides the numbers: a run is continued with the same only.
@@ -189,5 +150,5 @@ def _settings(config: TrainConfig, network: Mapping[str, Any], device: str) -> d
         "classifier dropout": network["classifier_dropout"],
         "epochs": config.epochs,
         "device": device,
-        "versions": ", ".join(f"{name} {version(name)}" for name in _PACKAGES),
+        "versions": ", ".join(f"{name} {v}" for name, v in installed_versions(_PACKAGES).items()),
     }

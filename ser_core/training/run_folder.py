@@ -21,7 +21,7 @@ import safetensors.torch
 import torch
 
 from ser_core.errors import OutputError
-from ser_core.storage.filesystem import Folder
+from ser_core.storage.folder import Folder
 
 CHECKPOINTS = ("best", "last")
 History = list[dict[str, float]]

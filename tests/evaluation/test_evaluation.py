@@ -14,7 +14,8 @@ import sklearn.metrics
 from jobs.command import run
 from ser_core.errors import UsageError
 from ser_core.evaluation import metrics
-from ser_core.evaluation.job import EvaluateConfig, evaluate_labels
+from ser_core.evaluation.config import EvaluateConfig
+from ser_core.evaluation.job import evaluate_labels
 from ser_core.evaluation.predictions import judge
 from ser_core.evaluation.report import fit_on_validation, score
 from ser_core.reporting import html as pages

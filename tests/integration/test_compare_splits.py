@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from recordings import speech_like, write_audio
 
-from ser_core.training.compare_splits import ProtocolsConfig, compare_protocols
+from ser_core.training.compare_splits import compare_splits
+from ser_core.training.config import CompareSplitsConfig
 
 MODEL = Path(__file__).parents[2] / "benchmarks" / "small-hubert.json"
 
@@ -20,7 +21,7 @@ def test_three_real_runs(tmp_path):
     for number, name in enumerate(frame["path"]):
         write_audio(tmp_path / name, speech_like(0.5, seed=number))
     frame.to_csv(tmp_path / "m.csv", index=False)
-    config = ProtocolsConfig(
+    config = CompareSplitsConfig(
         corpus="manifest",
         data=str(tmp_path / "m.csv"),
         model=str(MODEL),
@@ -28,8 +29,8 @@ def test_three_real_runs(tmp_path):
         seeds=1,
         epochs=1,
     )
-    runs = compare_protocols(config)
+    runs = compare_splits(config)
     assert runs["uar"].between(0, 1).all()
     for name in runs["protocol"]:
         assert (tmp_path / "out" / f"{name}-34" / "best" / "config.json").is_file()
-    assert compare_protocols(config).equals(runs)  # nothing is trained again
+    assert compare_splits(config).equals(runs)  # nothing is trained again

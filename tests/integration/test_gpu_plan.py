@@ -8,7 +8,8 @@ import ray
 from recordings import speech_like, write_audio
 
 from ser_core.labeling import pipeline
-from ser_core.labeling.job import LabelConfig, label_corpus
+from ser_core.labeling.config import LabelConfig
+from ser_core.labeling.job import label_corpus
 from ser_core.models.checkpoint import load_checkpoint
 from ser_core.models.classifier import Classifier
 

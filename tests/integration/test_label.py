@@ -16,7 +16,8 @@ import ray
 from recordings import SHARED_DATA, speech_like, write_audio
 
 from ser_core.errors import CorpusError, RunError
-from ser_core.labeling.job import LabelConfig, label_corpus
+from ser_core.labeling.config import LabelConfig
+from ser_core.labeling.job import label_corpus
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -36,7 +36,8 @@ from ser_core.errors import RecordingError, Status
 from ser_core.labeling.label_store import Output
 from ser_core.models.checkpoint import load_checkpoint
 from ser_core.models.classifier import Classifier
-from ser_core.storage.filesystem import filesystem, list_files
+from ser_core.storage.filesystem import resolve
+from ser_core.storage.listing import list_files
 from ser_core.storage.reading import open_recording
 
 ROOT = Path(__file__).parents[2]
@@ -435,7 +436,7 @@ def test_long_recording_takes_few_small_requests(bucket, form, options, monkeypa
     upload(bucket, {f"long.{form}": data})
     uri = f"{bucket}/long.{form}"
     fetched: list[int] = []
-    fs = filesystem(uri)
+    fs = resolve(uri)[0]
     cat_file = fs.cat_file
 
     def counted(*args: Any, **kwargs: Any) -> bytes:
@@ -509,4 +510,4 @@ def test_all_pages_are_listed_and_none_kept(bucket):
     entries = list(list_files(f"{bucket}/pages", lambda path: path.endswith(".wav")))
     assert sorted(entry.path for entry in entries) == sorted(f"{bucket}/pages/{n}" for n in names)
     assert {entry.size for entry in entries} == {1}
-    assert not list(filesystem(bucket).dircache)
+    assert not list(resolve(bucket)[0].dircache)

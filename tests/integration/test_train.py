@@ -16,9 +16,11 @@ from recordings import speech_like, write_audio
 
 from examples.make_checkpoint import SMALL
 from ser_core.errors import CorpusError, OutputError, UsageError
-from ser_core.labeling.job import LabelConfig, label_corpus
+from ser_core.labeling.config import LabelConfig
+from ser_core.labeling.job import label_corpus
 from ser_core.reporting import html as pages
-from ser_core.training.job import TrainConfig, train
+from ser_core.training.config import TrainConfig
+from ser_core.training.job import train
 
 PLACES = ["train"] * 7 + ["validation"] * 3 + ["test"] * 4
 

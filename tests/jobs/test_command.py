@@ -4,7 +4,7 @@ import pytest
 
 from jobs.command import parse, run
 from ser_core.errors import CorpusError, RunError, UsageError
-from ser_core.labeling.job import DEFAULT_MODEL, LabelConfig
+from ser_core.labeling.config import DEFAULT_MODEL, LabelConfig
 
 NEEDED = ["--input", "in", "--output", "out"]
 

@@ -18,8 +18,8 @@ from transformers import (
 )
 
 from examples.make_checkpoint import SMALL
-from ser_core.models import checkpoint as checkpoint_module
 from ser_core.errors import CheckpointError
+from ser_core.models import checkpoint as checkpoint_module
 from ser_core.models.checkpoint import load_checkpoint
 from ser_core.models.classifier import Classifier
 from ser_core.models.hubert import build_model

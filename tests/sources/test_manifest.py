@@ -11,7 +11,7 @@ from recordings import write_manifest
 
 from ser_core.errors import CorpusError
 from ser_core.sources.manifest import file_id, open_corpus
-from ser_core.storage.filesystem import list_files
+from ser_core.storage.listing import list_files
 
 LABELS = ("angry", "sad")
 
@@ -140,7 +140,7 @@ def test_a_column_named_path_twice(tmp_path):
 
 def test_a_million_names_stream(monkeypatch):
     """The listing keeps a page, not the corpus: memory does not grow with the names."""
-    from ser_core.storage import filesystem as storage
+    from ser_core.storage import listing as storage
 
     def names(*_, **__):
         yield from (storage.Entry(f"/data/{n:09}.wav", 5, "1") for n in range(200_000))

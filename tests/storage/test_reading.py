@@ -56,7 +56,7 @@ def test_forbidden(tmp_path):
 
 def test_name_that_is_not_utf8(tmp_path):
     """GBK names are common in older Chinese corpora; the path in the table leads to the file."""
-    from ser_core.storage.filesystem import list_files
+    from ser_core.storage.listing import list_files
 
     os.close(os.open(os.fsencode(tmp_path) + b"/\xd6\xd0.wav", os.O_CREAT))
     (entry,) = list_files(str(tmp_path), lambda _: True)

@@ -11,7 +11,8 @@ import pytest
 from jobs.command import parse, run
 from ser_core.errors import RunError, UsageError
 from ser_core.training import compare_splits as protocols
-from ser_core.training.compare_splits import PROTOCOLS, ProtocolsConfig, compare_protocols
+from ser_core.training.compare_splits import PROTOCOLS, compare_splits
+from ser_core.training.config import CompareSplitsConfig
 
 EMOTIONS = ("angry", "happy", "sad")
 
@@ -42,7 +43,7 @@ def trained(monkeypatch):
 
 
 def config_of(corpus, tmp_path, **settings):
-    return ProtocolsConfig(
+    return CompareSplitsConfig(
         **{
             "corpus": "manifest",
             "data": corpus,
@@ -60,7 +61,7 @@ def apart(split, column):
 
 
 def test_every_protocol_with_every_seed(corpus, tmp_path, trained, capsys):
-    runs = compare_protocols(config_of(corpus, tmp_path, epochs=7, seed=5))
+    runs = compare_splits(config_of(corpus, tmp_path, epochs=7, seed=5))
     assert [(config.split, config.seed) for config, _ in trained] == list(
         product(PROTOCOLS, (5, 6))
     )
@@ -95,20 +96,20 @@ def test_finished_runs_are_kept(corpus, tmp_path, trained, monkeypatch):
 
     monkeypatch.setattr(protocols, "train", dies)
     with pytest.raises(RunError):
-        compare_protocols(config_of(corpus, tmp_path))
+        compare_splits(config_of(corpus, tmp_path))
     monkeypatch.setattr(protocols, "train", train)
-    runs = compare_protocols(config_of(corpus, tmp_path))
+    runs = compare_splits(config_of(corpus, tmp_path))
     assert len(trained) == 6
     assert runs["uar"].tolist() == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
-    compare_protocols(config_of(corpus, tmp_path, seeds=3))
+    compare_splits(config_of(corpus, tmp_path, seeds=3))
     assert [config.seed for config, _ in trained[6:]] == [36, 36, 36]
-    compare_protocols(config_of(corpus, tmp_path, epochs=31))
+    compare_splits(config_of(corpus, tmp_path, epochs=31))
     assert len(trained) == 15  # another setting is another run
 
 
 @pytest.mark.usefixtures("trained")
 def test_one_seed_has_no_deviation(corpus, tmp_path, capsys):
-    compare_protocols(config_of(corpus, tmp_path, seeds=1))
+    compare_splits(config_of(corpus, tmp_path, seeds=1))
     assert "±" not in capsys.readouterr().out
     table = json.loads((tmp_path / "out" / "protocols.json").read_text())["protocols"]
     assert table[0]["uar_std"] is None
@@ -118,15 +119,15 @@ def test_a_corpus_of_two_speakers_is_refused_before_training(corpus, tmp_path, t
     frame = pd.read_csv(corpus).query("speaker in ['A', 'B']")
     frame.to_csv(corpus, index=False)
     with pytest.raises(UsageError, match="needs 3 speakers"):
-        compare_protocols(config_of(corpus, tmp_path))
+        compare_splits(config_of(corpus, tmp_path))
     assert not trained
 
 
 @pytest.mark.usefixtures("trained")
 def test_flags(corpus, tmp_path):
     argv = ["--corpus", "manifest", "--data", corpus, "--output", str(tmp_path / "out")]
-    assert run(ProtocolsConfig, compare_protocols, [*argv, "--seeds", "1"]) == 0
+    assert run(CompareSplitsConfig, compare_splits, [*argv, "--seeds", "1"]) == 0
     with pytest.raises(UsageError, match=r"--split speaker: .*leave it out"):
-        parse(ProtocolsConfig, [*argv, "--split", "speaker"])
+        parse(CompareSplitsConfig, [*argv, "--split", "speaker"])
     with pytest.raises(UsageError, match=r"--held-out A: .*leave it out"):
-        parse(ProtocolsConfig, [*argv, "--held-out", "A"])
+        parse(CompareSplitsConfig, [*argv, "--held-out", "A"])

@@ -1,0 +1,37 @@
+"""The settings of ``jobs.label``; it imports nothing heavy."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ser_core.settings import Precision, Segments
+
+DEFAULT_MODEL = "xmj2002/hubert-base-ch-speech-emotion-recognition"
+
+
+class LabelConfig(BaseModel):
+    """Label every recording of a corpus with emotion: one Parquet row for each."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    input: str = Field(
+        description="folder or prefix, one recording, or a manifest (.parquet, .csv, .jsonl) with a"
+        " `path` column; a local path, s3://, gs:// or any fsspec URI"
+    )
+    output: str = Field(description="folder for the labels; what is labelled there is kept")
+    model: str = Field(DEFAULT_MODEL, description="hub id, folder or URI of the checkpoint")
+    revision: str | None = Field(None, description="branch, tag or commit of a hub id")
+    precision: Precision = Field(
+        "auto", description="auto is bf16 where the hardware has it; fp32 gives the card's numbers"
+    )
+    segments: Segments = Field(
+        "first", description="what is heard of a recording: its first 6 s, or all, 6 s at a time"
+    )
+    batch_size: int | None = Field(
+        None, ge=1, description="6-s inputs per forward pass; by default right for the hardware"
+    )
+    max_failed_fraction: float = Field(
+        1.0, ge=0, le=1, description="exit with 1 if more of the corpus than this has no label"
+    )
+    part_seconds: float = Field(
+        60.0, gt=0, description="write a part at least this often: what a killed run does again"
+    )
+    verbose: bool = Field(False, description="show what Ray says")

@@ -1,0 +1,131 @@
+"""A folder or prefix → its files, page by page; it does not open them."""
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import fsspec
+
+from ser_core.storage.filesystem import (
+    absolute,
+    is_local,
+    local_path,
+    printable,
+    protocols,
+    resolve,
+)
+
+
+class Entry(NamedTuple):
+    """A file as its storage describes it."""
+
+    path: str
+    size: int | None  # bytes; None if the file could not be seen
+    version: str  # etag, or modification time
+
+
+def list_files(folder: str, wanted: Callable[[str], bool], hidden: bool = False) -> Iterator[Entry]:
+    """Every file at or below a folder or prefix whose name is wanted, in no order, page by page.
+
+    Names that begin with ``.`` or ``_`` are skipped, folders among them, unless ``hidden``. Links
+    are followed; one that leads nowhere is an entry of unknown size, so that it still gets a row.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+    """
+    if is_local(folder):
+        entries = _scan(local_path(folder), hidden, seen=set())
+    else:
+        entries = _list_remote(absolute(folder), hidden)
+    return (entry for entry in entries if wanted(entry.path))
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file's or folder's name marks it as not meant to be listed."""
+    return name.startswith((".", "_"))
+
+
+def _scan(folder: str, hidden: bool, seen: set[tuple[int, int]]) -> Iterator[Entry]:
+    here = os.stat(folder)
+    if (here.st_dev, here.st_ino) in seen:  # a link back up, or a second way in
+        return
+    seen.add((here.st_dev, here.st_ino))
+    with os.scandir(folder) as items:
+        for item in items:
+            if is_hidden(item.name) and not hidden:
+                continue
+            if item.is_dir():
+                yield from _scan(item.path, hidden, seen)
+            else:
+                yield _stat_local(item.path)
+
+
+def _list_remote(folder: str, hidden: bool) -> Iterator[Entry]:
+    fs, root = resolve(folder)
+    pages = s3_pages(fs, root) if "s3" in protocols(fs) else _walk_pages(fs, root)
+    found = False
+    for page in pages:
+        for info in page:
+            found = True
+            below = info["name"].removeprefix(root).split("/")
+            if hidden or not any(map(is_hidden, below)):
+                yield Entry(fs.unstrip_protocol(info["name"]), info["size"], _version(info))
+    if not found and not fs.exists(root):
+        raise FileNotFoundError(folder)
+
+
+def _protocols(fs: fsspec.AbstractFileSystem) -> tuple[str, ...]:
+    return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
+
+
+def _walk_pages(fs: fsspec.AbstractFileSystem, root: str) -> Iterator[list[dict[str, Any]]]:
+    for _, _, files in fs.walk(root, detail=True):
+        yield [info for info in files.values() if info["type"] == "file"]
+
+
+def s3_pages(fs: Any, root: str) -> Iterator[list[dict[str, Any]]]:
+    """A page of 1,000 objects at a time: s3fs itself would hold the whole listing in memory."""
+    bucket, key, _ = fs.split_path(root)
+    page: dict[str, Any] = {"NextContinuationToken": None}
+    while "NextContinuationToken" in page:
+        token = page["NextContinuationToken"]
+        more = {"ContinuationToken": token} if token else {}
+        prefix = f"{key}/" if key else ""
+        page = fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, **more)
+        contents = [item for item in page.get("Contents", []) if not item["Key"].endswith("/")]
+        yield [{"name": f"{bucket}/{c['Key']}", "size": c["Size"], **c} for c in contents]
+
+
+def _version(info: dict[str, Any]) -> str:
+    for key in ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "updated"):
+        if info.get(key):
+            return str(info[key])
+    return ""
+
+
+def _stat_local(path: str) -> Entry:
+    try:
+        info = os.stat(path)
+    except OSError:
+        return Entry(printable(path), None, "")
+    return Entry(printable(path), info.st_size, str(info.st_mtime_ns))
+
+
+def stat_file(uri: str) -> Entry:
+    """One file's size and version; unknown where it cannot be seen, for whatever reason."""
+    if is_local(uri):
+        return _stat_local(local_path(uri))._replace(path=uri)
+    fs, path = resolve(uri)
+    try:
+        info = fs.info(path)
+    except Exception:  # each file system raises its own; opening the file will say why
+        return Entry(uri, None, "")
+    return Entry(uri, info["size"], _version(info))
+
+
+def is_file(uri: str) -> bool:
+    """Whether a URI names one file rather than a folder."""
+    if is_local(uri):
+        return os.path.isfile(local_path(uri))
+    fs, path = resolve(uri)
+    return bool(fs.isfile(path))
