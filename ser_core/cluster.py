@@ -1,4 +1,4 @@
-"""Joins a Ray cluster, or starts Ray on this machine; it does not know what for."""
+"""Joins a Ray cluster, or starts Ray on this machine; it does not know what runs there."""
 
 import logging
 import os
@@ -13,7 +13,7 @@ import ray
 from ser_core.errors import UsageError
 
 _ANSWER_SECONDS = 5.0
-# What Ray gathers for its dashboard costs CPU time; where Ray is started here, there is none.
+# What Ray gathers for its dashboard costs CPU time, and a Ray started here has no dashboard.
 _FOR_THE_DASHBOARD = {
     "RAY_enable_metrics_collection": "0",
     "RAY_task_events_report_interval_ms": "0",
@@ -24,18 +24,18 @@ def join(verbose: bool) -> None:
     """Joins the cluster that ``RAY_ADDRESS`` names, or starts Ray on this machine.
 
     Raises:
-        UsageError: nobody answers at that address.
+        UsageError: no cluster answers at that address.
     """
     if not ray.is_initialized():
         on_sigterm = signal.getsignal(signal.SIGTERM)
         _start(os.environ.get("RAY_ADDRESS"), verbose)
-        signal.signal(signal.SIGTERM, on_sigterm)  # ray.init puts its own in its place
+        signal.signal(signal.SIGTERM, on_sigterm)  # ray.init replaced it
 
 
 def _start(cluster: str | None, verbose: bool) -> None:
     if cluster:
         _refuse_silent(cluster)
-    # "local": never join a cluster that merely happens to run on this machine.
+    # "local": never join a cluster that happens to run on this machine.
     where: dict[str, Any] = {"address": cluster or "local"}
     if not cluster:
         where["include_dashboard"] = False
@@ -45,20 +45,20 @@ def _start(cluster: str | None, verbose: bool) -> None:
         ray.init(**where)
         return
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # of its C++ core, on stderr
-    with _silenced_stderr():  # where that core announces that it has read the line above
+    with _silenced_stderr():  # the core announces that it has read the variable above
         ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
 
 
 def _refuse_silent(cluster: str) -> None:
-    """Ray would wait for minutes for an address where nobody listens."""
+    """Ray itself would wait for minutes at an address where nobody listens."""
     host, _, port = cluster.removeprefix("ray://").rpartition(":")
     if not port.isdigit():
         return
     try:
         socket.create_connection((host, int(port)), _ANSWER_SECONDS).close()
     except OSError as error:
-        words = f"no Ray cluster answers there ({error}); without it, this machine is used"
-        raise UsageError(f"RAY_ADDRESS {cluster}: {words}") from None
+        reason = f"no Ray cluster answers there ({error}); unset it to use this machine"
+        raise UsageError(f"RAY_ADDRESS {cluster}: {reason}") from None
 
 
 @contextmanager

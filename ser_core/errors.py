@@ -1,4 +1,4 @@
-"""The exceptions this project raises on purpose; it knows nothing of what raised them.
+"""The exceptions that this project raises on purpose, and the statuses of a recording.
 
 ::
 
@@ -8,7 +8,7 @@
     │   ├── CorpusError
     │   └── OutputError
     ├── RecordingError      one recording cannot be labelled         a row
-    └── RunError            the run cannot go on                     exit code 1
+    └── RunError            the run cannot continue                  exit code 1
 """
 
 from enum import StrEnum
@@ -18,19 +18,19 @@ class Status(StrEnum):
     """What became of a recording: the ``status`` column, one word per kind."""
 
     OK = "ok"
-    # The content decides: trying again helps only once the file has changed.
+    # Final: the content decides, and trying again helps only once the file has changed.
     EMPTY = "empty"
     DECODE_ERROR = "decode_error"
     TRUNCATED = "truncated"
     CRASHED = "crashed"
-    # The way to the content decides: every run tries again.
+    # Transient: the way to the content decides, and every run tries again.
     NOT_FOUND = "not_found"
     PERMISSION_DENIED = "permission_denied"
     UNAVAILABLE = "unavailable"
 
     @property
     def final(self) -> bool:
-        """Whether a row of this status stands until its file changes.
+        """Whether a row of this status is valid until its file changes.
 
         >>> Status.EMPTY.final, Status.UNAVAILABLE.final
         (True, False)
@@ -46,23 +46,23 @@ class SerError(Exception):
 
 
 class UsageError(SerError):
-    """The command cannot run as written; the message is one line that names the mend."""
+    """The command cannot run as written; a one-line message that says how to fix it."""
 
 
 class CheckpointError(UsageError):
-    """The checkpoint cannot be found, or is not what it says it is."""
+    """The checkpoint cannot be found or does not match its config."""
 
 
 class CorpusError(UsageError):
-    """The input cannot be listed, or is not a manifest that can be used."""
+    """The input cannot be listed, or the manifest or corpus cannot be used."""
 
 
 class OutputError(UsageError):
-    """The output folder cannot take this run's rows."""
+    """The output folder cannot be used by this run."""
 
 
 class RunError(SerError):
-    """The run cannot go on; the same command continues it."""
+    """The run cannot continue; the same command resumes it."""
 
 
 class RecordingError(SerError):

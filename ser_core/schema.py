@@ -1,5 +1,6 @@
-"""The Arrow schema of every table the project reads or writes; it does no I/O."""
+"""The Arrow schema of every table that the project reads or writes; it does no I/O."""
 
+import json
 from collections.abc import Sequence
 from functools import partial
 
@@ -7,32 +8,38 @@ import pyarrow as pa
 
 _WORD = pa.dictionary(pa.int32(), pa.string())  # few distinct values: stored once per part
 
-# What the pipeline carries beside the columns of its rows, and never writes. The underscore keeps
-# them clear of a manifest's own columns.
+# What the pipeline carries beside the columns of its rows and never writes. The underscore keeps
+# these names apart from a manifest's own columns.
 INDEX = pa.field("_index", pa.int64())  # position in the plan
+MEMBER = pa.field("_member", pa.string())  # within a packed file; null for a file by itself
 SIZE = pa.field("_size", pa.int64())  # bytes; null if the file could not be seen
 WAVEFORM = pa.field("_waveform", pa.large_binary())  # samples: mono, 16 kHz, unpadded
-SAMPLE_TYPE = pa.field("_sample_type", pa.string())  # of numpy: "<f4", or "<i2" if that loses none
+SAMPLE_TYPE = pa.field("_sample_type", pa.string())  # NumPy's name: "<f4", or "<i2" where lossless
 DECODE_STAGES = ("fetch", "decode")
 CLASSIFY_STAGES = ("idle", "transfer", "compute")
 DEVICE = pa.field("_device", pa.string())  # "NVIDIA H100 bf16"
-FAULT = pa.field("_fault", pa.string())  # the traceback of a bug: the driver stops the run
+BUG = pa.field("_bug", pa.string())  # traceback of a bug in our code: the driver stops the run
 
 
-def seconds_spent(stage: str) -> pa.Field:
-    """The column that says how long a stage took for each recording.
+def stage_seconds(stage: str) -> pa.Field:
+    """The column with the seconds that a stage spent on each recording.
 
-    `fetch`: waiting for the store; `decode`: from bytes to the waveform; `idle`: a classifier
-    waiting for its next block; `transfer`: padding and moving to the device; `compute`: the
-    network. What a block took is shared out evenly among its recordings.
+    `fetch`: waiting for storage; `decode`: bytes to waveform; `idle`: a classifier waiting for its
+    next block; `transfer`: padding and moving to the device; `compute`: the network. The time of a
+    block is divided evenly among its recordings.
     """
     return pa.field(f"_{stage}_seconds", pa.float64())
 
 
-_LISTED = (pa.field("path", pa.string()), pa.field("file_id", pa.string()))
+_LISTED = (
+    pa.field("path", pa.string()),
+    pa.field("uri", pa.string()),
+    pa.field("file_id", pa.string()),
+)
 _DECODED = (pa.field("duration", pa.float64()), pa.field("sampling_rate", pa.int32()))
 _OUTCOME = (pa.field("status", _WORD), pa.field("error", pa.string()))
-_ORIGIN = (pa.field("model", _WORD), pa.field("model_digest", _WORD))
+_PRECISION = pa.field("precision", _WORD)
+_ORIGIN = (pa.field("model", _WORD), pa.field("model_digest", _WORD), _PRECISION)
 _WRITTEN = (pa.field("labeled_at", pa.timestamp("us", tz="UTC")),)
 
 
@@ -50,14 +57,37 @@ def output_schema(labels: Sequence[str], manifest: pa.Schema) -> pa.Schema:
 
     Args:
         labels: the checkpoint's classes, in the order of its logits.
-        manifest: the columns that ride along; empty for a folder.
+        manifest: the columns of the manifest; empty for a folder.
     """
     scores = [pa.field(name, pa.float32()) for name in ["score", *score_columns(labels)]]
     ours = [*_LISTED, *_DECODED, pa.field("label", _WORD), *scores, *_OUTCOME, *_ORIGIN, *_WRITTEN]
-    return pa.schema([*ours, *manifest])
+    return pa.schema([*ours, *manifest], metadata={_LABELS_KEY: json.dumps(list(labels))})
 
 
-def collisions(labels: Sequence[str], manifest: pa.Schema) -> list[str]:
+_LABELS_KEY = b"ser_batch.labels"
+
+
+def classes_of(schema: pa.Schema) -> tuple[str, ...]:
+    """The classes that a part's rows were labelled with, in the checkpoint's order.
+
+    Parts name them in their metadata. In parts of release 0.1 they are the `score_<label>` columns
+    between `score` and `status`; a manifest's own columns follow after these.
+
+    >>> classes_of(pa.schema([("score", pa.float32()), ("score_sad", pa.float32()),
+    ...                       ("status", pa.string()), ("score_manual", pa.float32())]))
+    ('sad',)
+    """
+    written = (schema.metadata or {}).get(_LABELS_KEY)
+    if written is not None:
+        return tuple(json.loads(written))
+    names = schema.names
+    if "score" not in names or "status" not in names:
+        return ()
+    between = names[names.index("score") + 1 : names.index("status")]
+    return tuple(name.removeprefix("score_") for name in between if name.startswith("score_"))
+
+
+def reserved_columns(labels: Sequence[str], manifest: pa.Schema) -> list[str]:
     """The manifest's columns whose names the project uses itself."""
     none = pa.schema([])
     schemas = (f(none) for f in (plan_schema, decoded_schema, partial(labeled_schema, labels)))
@@ -65,21 +95,19 @@ def collisions(labels: Sequence[str], manifest: pa.Schema) -> list[str]:
     return [name for name in manifest.names if name in ours]
 
 
-def listing_schema(manifest: pa.Schema) -> pa.Schema:
-    """A corpus as listed: each recording's path, size and identity, and its manifest columns."""
-    return pa.schema([*_LISTED, SIZE, *manifest])
-
-
 def plan_schema(manifest: pa.Schema) -> pa.Schema:
-    """What enters the pipeline: the listing of what is to do, numbered."""
-    return pa.schema([INDEX, *listing_schema(manifest)])
+    """What enters the pipeline: the references to what is left to do, numbered.
+
+    `path` is null where it equals `uri`, which saves a folder's plan half of its memory.
+    """
+    return pa.schema([INDEX, *_LISTED, MEMBER, SIZE, *manifest])
 
 
 def decoded_schema(manifest: pa.Schema) -> pa.Schema:
     """Between decoding and classifying: a recording has a waveform, or a status other than ok."""
-    inner = [WAVEFORM, SAMPLE_TYPE, *map(seconds_spent, DECODE_STAGES), FAULT]
+    internal = [WAVEFORM, SAMPLE_TYPE, *map(stage_seconds, DECODE_STAGES), BUG]
     outcome = [pa.field(f.name, pa.string()) for f in _OUTCOME]
-    return pa.schema([INDEX, *_LISTED, *manifest, *_DECODED, *outcome, *inner])
+    return pa.schema([INDEX, *_LISTED, *manifest, *_DECODED, *outcome, *internal])
 
 
 def labeled_schema(labels: Sequence[str], manifest: pa.Schema) -> pa.Schema:
@@ -87,4 +115,5 @@ def labeled_schema(labels: Sequence[str], manifest: pa.Schema) -> pa.Schema:
     waveform = (WAVEFORM.name, SAMPLE_TYPE.name)
     decoded = [field for field in decoded_schema(manifest) if field.name not in waveform]
     scores = [pa.field(name, pa.float32()) for name in score_columns(labels)]
-    return pa.schema([*decoded, *scores, *map(seconds_spent, CLASSIFY_STAGES), DEVICE])
+    precision = pa.field(_PRECISION.name, pa.string())
+    return pa.schema([*decoded, *scores, precision, *map(stage_seconds, CLASSIFY_STAGES), DEVICE])

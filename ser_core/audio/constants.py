@@ -1,6 +1,6 @@
-"""What the model hears: how fast it is sampled, how much of it at a time; it computes nothing."""
+"""What the model takes: its sampling rate, the length of a segment, the scale of 16-bit samples."""
 
-SAMPLING_RATE = 16_000  # Hz, what the model was trained on
-SEGMENT_SECONDS = 6.0  # the card's `duration`
+SAMPLING_RATE = 16_000  # Hz
+SEGMENT_SECONDS = 6.0  # the card's `duration`: it pads or cuts every recording to this
 SEGMENT_SAMPLES = 96_000
-FULL_SCALE = 32_768  # of 16-bit samples: as floats they are divided by it
+FULL_SCALE = 32_768  # 16-bit sample → float

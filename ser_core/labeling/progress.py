@@ -1,4 +1,4 @@
-"""How a run is getting on: counts, a bar or lines, a table at the end; it labels nothing."""
+"""How a run progresses: counts, a bar or lines, a table at the end; it labels nothing."""
 
 import threading
 import time
@@ -22,24 +22,24 @@ from rich.table import Table
 from ser_core.audio.constants import SEGMENT_SECONDS
 from ser_core.console import say
 from ser_core.errors import Status
-from ser_core.schema import CLASSIFY_STAGES, DECODE_STAGES, DEVICE, seconds_spent
+from ser_core.schema import CLASSIFY_STAGES, DECODE_STAGES, DEVICE, stage_seconds
 
 _LINE_SECONDS = 10.0  # between two lines where there is no terminal
 
 
 @dataclass
-class Tally:
+class RunStats:
     """What a run has done so far.
 
     Attributes:
         total: recordings to label in this run.
-        whole: whether recordings are heard to their end.
+        whole: whether recordings are labelled to their end.
         status: recordings by status.
         label: labelled recordings by label.
         device: labelled recordings by device and precision.
-        audio_seconds: the recordings' whole length.
-        heard_seconds: what the model heard of it.
-        stage_seconds: what each stage took, over all processes; see `schema.seconds_spent`.
+        audio_seconds: the recordings' whole duration.
+        labeled_seconds: what the model got of it.
+        stage_seconds: time of each stage, over all processes; see `schema.stage_seconds`.
     """
 
     total: int
@@ -48,14 +48,14 @@ class Tally:
     label: Counter[str] = field(default_factory=Counter)
     device: Counter[str] = field(default_factory=Counter)
     audio_seconds: float = 0.0
-    heard_seconds: float = 0.0
+    labeled_seconds: float = 0.0
     stage_seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     started: float = field(default_factory=time.monotonic)
     first_row: float | None = None
 
     @property
     def done(self) -> int:
-        """Recordings with a row, failed ones among them."""
+        """Recordings with a row, including failed ones."""
         return self.status.total()
 
     @property
@@ -64,36 +64,41 @@ class Tally:
         return self.done - self.status[Status.OK]
 
     @property
+    def unreachable(self) -> int:
+        """Recordings whose content could not be reached; what they had before is kept."""
+        return sum(count for status, count in self.status.items() if not Status(status).final)
+
+    @property
     def elapsed(self) -> float:
         """Seconds since the run began."""
         return time.monotonic() - self.started
 
     def add(self, labeled: pa.Table, rows: pa.Table) -> None:
-        """Counts rows: as the pipeline gave them, and as they go to the output."""
+        """Counts rows, given as the pipeline returns them and as they go to the output."""
         self.first_row = self.first_row or time.monotonic()
         for counter, column in ((self.status, rows["status"]), (self.label, rows["label"])):
             counter.update(column.drop_null().to_pylist())
         self.device.update(labeled[DEVICE.name].drop_null().to_pylist())
         duration = rows["duration"]
-        heard = (
+        labeled_duration = (
             duration
             if self.whole
             else pc.min_element_wise(duration, SEGMENT_SECONDS, skip_nulls=False)
         )
         self.audio_seconds += pc.sum(duration).as_py() or 0.0
-        self.heard_seconds += pc.sum(heard).as_py() or 0.0
+        self.labeled_seconds += pc.sum(labeled_duration).as_py() or 0.0
         for stage in (*DECODE_STAGES, *CLASSIFY_STAGES):
-            self.stage_seconds[stage] += pc.sum(labeled[seconds_spent(stage).name]).as_py() or 0
+            self.stage_seconds[stage] += pc.sum(labeled[stage_seconds(stage).name]).as_py() or 0
 
     def line(self) -> str:
-        """Where the run stands, in one line."""
+        """The state of the run in one line."""
         rate = self.done / self.elapsed
         left = (self.total - self.done) / rate if self.done else None
         where = ", ".join(self.device) or "starting"
         return (
             f"{where}: {self.done:,} of {self.total:,} recordings, {self.failed:,} failed, "
             f"{rate:,.1f} files/s, {self.audio_seconds / 3600:,.2f} h of audio, "
-            f"{self.heard_seconds / self.elapsed:,.0f} × real time, "
+            f"{self.labeled_seconds / self.elapsed:,.0f} × real time, "
             f"{_clock(left) if left is not None else 'unknown'} left"
         )
 
@@ -103,25 +108,26 @@ class Tally:
         labelling = time.monotonic() - self.first_row if self.first_row else 0.0
         return {
             "recordings": self.done,
+            "unreachable": self.unreachable,
             "by_status": dict(self.status),
             "by_label": dict(self.label),
             "by_device": dict(self.device),
             "audio_hours": self.audio_seconds / 3600,
-            "heard_hours": self.heard_seconds / 3600,
+            "heard_hours": self.labeled_seconds / 3600,
             "compute_hours": self.stage_seconds["compute"] / 3600,
             "stage_seconds": dict(self.stage_seconds),
             "elapsed_seconds": elapsed,
             "seconds_to_first_row": elapsed - labelling,
             "files_per_second": self.done / elapsed,
-            "times_real_time": self.heard_seconds / elapsed,
+            "times_real_time": self.labeled_seconds / elapsed,
         }
 
 
 class Display:
     """A bar on a terminal, elsewhere a line every few seconds, both on standard error."""
 
-    def __init__(self, tally: Tally) -> None:
-        self._tally = tally
+    def __init__(self, stats: RunStats) -> None:
+        self._stats = stats
         self._console = Console(stderr=True)
         self._stopped = threading.Event()
         self._lines = threading.Thread(target=self._print_lines, daemon=True)
@@ -133,7 +139,7 @@ class Display:
             TimeRemainingColumn(),
             console=self._console,
         )
-        self._task = self._bar.add_task("starting", total=tally.total)
+        self._task = self._bar.add_task("starting", total=stats.total)
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -150,35 +156,41 @@ class Display:
             self._lines.join()
 
     def update(self) -> None:
-        """Shows the tally as it is now."""
-        tally = self._tally
-        rate = tally.done / tally.elapsed
-        speed = tally.heard_seconds / tally.elapsed
-        words = f"{tally.failed:,} failed · {rate:,.1f} files/s · {speed:,.0f} × real time"
-        self._bar.update(self._task, completed=tally.done, description=words)
+        """Shows the statistics as they are now."""
+        stats = self._stats
+        rate = stats.done / stats.elapsed
+        speed = stats.labeled_seconds / stats.elapsed
+        description = f"{stats.failed:,} failed · {rate:,.1f} files/s · {speed:,.0f} × real time"
+        self._bar.update(self._task, completed=stats.done, description=description)
 
     def _print_lines(self) -> None:
         while not self._stopped.wait(_LINE_SECONDS):
-            say(self._tally.line())
-        say(self._tally.line())
+            say(self._stats.line())
+        say(self._stats.line())
 
 
-def print_summary(tally: Tally, output: str) -> None:
+def print_summary(stats: RunStats, output: str) -> None:
     """The table at the end of a run, on standard output."""
     table = Table("what", "recordings", title=None)
-    for status, count in tally.status.most_common():
+    for status, count in stats.status.most_common():
         table.add_row(status, f"{count:,}")
     table.add_section()
-    for label, count in tally.label.most_common():
+    for label, count in stats.label.most_common():
         table.add_row(label, f"{count:,}")
     console = Console(soft_wrap=True)
     console.print(table)
     console.print(
-        f"{tally.done:,} recordings, {tally.audio_seconds / 3600:,.2f} h of audio, "
-        f"in {_clock(tally.elapsed)}: {tally.done / tally.elapsed:,.1f} files/s, "
-        f"{tally.heard_seconds / tally.elapsed:,.0f} × real time",
+        f"{stats.done:,} recordings, {stats.audio_seconds / 3600:,.2f} h of audio, "
+        f"in {_clock(stats.elapsed)}: {stats.done / stats.elapsed:,.1f} files/s, "
+        f"{stats.labeled_seconds / stats.elapsed:,.0f} × real time",
         highlight=False,
     )
+    if stats.unreachable:
+        console.print(
+            f"{stats.unreachable:,} recordings could not be reached; their earlier labels are kept,"
+            " and the next run tries them again",
+            highlight=False,
+        )
     console.print(f"labels: {output}", highlight=False, markup=False)
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import fsspec
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
-from fsspec.utils import get_protocol
 
 from ser_core.errors import UsageError
 
@@ -19,10 +18,11 @@ _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}  # protocol → o
 def is_local(uri: str) -> bool:
     """Whether a URI is a path on this machine.
 
-    >>> is_local("/data/a#1.wav"), is_local("file:///data"), is_local("s3://bucket/data")
+    >>> is_local("/data/a::b.wav"), is_local("file:///data"), is_local("s3://bucket/data")
     (True, True, False)
     """
-    return get_protocol(uri) in ("file", "local")
+    protocol, separator, _ = uri.partition("://")
+    return not separator or protocol in ("file", "local") or "/" in protocol
 
 
 def printable(path: str) -> str:
@@ -41,8 +41,8 @@ def local_path(uri: str) -> str:
 
 
 def absolute(uri: str) -> str:
-    """The URI independent of the working directory, without a trailing slash."""
-    return local_path(uri) if is_local(uri) else uri.rstrip("/")
+    """The URI independent of the working directory, printable and without a trailing slash."""
+    return printable(local_path(uri)) if is_local(uri) else uri.rstrip("/")
 
 
 def join(folder: str, name: str) -> str:
@@ -77,14 +77,14 @@ _LOCAL = LocalFileSystem()
 
 
 def _file_system(root: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    protocol = get_protocol(root)
+    protocol = root.partition("://")[0]
     try:
         fs, path = url_to_fs(root)
     except (ImportError, ValueError) as error:
         extra = _EXTRAS.get(protocol)
         remedy = f"pip install 'ser-batch[{extra}]'" if extra else str(error)
-        words = f"no installed package supports {protocol}:// ({remedy})"
-        raise UsageError(f"{root}: {words}") from None
+        reason = f"no installed package supports {protocol}:// ({remedy})"
+        raise UsageError(f"{root}: {reason}") from None
     return fs, path
 
 

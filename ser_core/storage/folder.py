@@ -1,7 +1,10 @@
 """A job's output folder: files appear whole or not at all; it does not know what they mean."""
 
+import contextlib
 import os
 import uuid
+from collections.abc import Callable
+from typing import Any
 
 from ser_core.errors import RunError
 from ser_core.storage.filesystem import absolute, is_local, protocols, resolve, retry_transient
@@ -12,29 +15,35 @@ _OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "me
 
 
 class Folder:
-    """A job's output: small files, each written whole or not at all."""
+    """A folder or prefix with small files.
+
+    Attributes:
+        uri: absolute.
+        fs: its file system.
+        root: its path there.
+    """
 
     def __init__(self, uri: str) -> None:
         self.uri = absolute(uri)
         self.fs, self.root = resolve(self.uri)
 
     def why_unusable(self) -> str | None:
-        """What keeps files from being written here, as far as can be told without writing."""
+        """Why files cannot be written here, as far as can be told without writing."""
         if is_local(self.uri):
             nearest = self.root
             while not os.path.lexists(nearest):
                 nearest = os.path.dirname(nearest)
             if not os.path.isdir(nearest):
                 return f"{nearest} is not a folder"
-            return None if os.access(nearest, os.W_OK) else f"{nearest} may not be written to"
+            return None if os.access(nearest, os.W_OK) else f"{nearest} is not writable"
         try:
             self.names()
             if "s3" in protocols(self.fs):
-                # A look at the bucket itself would take rights that may end at a prefix.
+                # HeadBucket would need rights that may be granted for a prefix only.
                 next(s3_pages(self.fs, self.root))
         except FileNotFoundError as error:
             return f"there is no such bucket ({error})"
-        except Exception as error:  # remote file systems share no base for what they raise
+        except Exception as error:  # remote file systems share no base class for what they raise
             return str(error) or repr(error)
         return None
 
@@ -48,48 +57,98 @@ class Folder:
             return []
         return sorted(i["name"].rsplit("/", 1)[-1] for i in infos if i["type"] == "file")
 
+    def path(self, name: str) -> str:
+        """A file's path on its file system."""
+        return f"{self.root}/{name}"
+
     def read(self, name: str) -> bytes:
-        """A file's content."""
-        data: bytes = self.fs.cat_file(f"{self.root}/{name}")
+        """A file's content.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+        """
+        data: bytes = retry_transient(self.fs.cat_file)(self.path(name))
         return data
 
     def write(self, name: str, data: bytes) -> None:
-        """Writes a file so that it appears whole or not at all; one of that name is replaced.
+        """Writes a file so that it appears whole or not at all; replaces one of that name.
+
+        Raises:
+            RunError: it could not be written.
+        """
+        self._with_run_error(name, lambda: self._put(name, data))
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Writes a file unless one of that name exists, which only one of two writers can.
+
+        Returns:
+            Whether it was written.
 
         Raises:
             RunError: it could not be written.
         """
         try:
-            self._put(f"{self.root}/{name}", data)
-        except Exception as error:  # remote file systems share no base for what they raise
-            words = " ".join(str(error).split()) or repr(error)
-            where = f"--output {self.uri}: {name}"
-            raise RunError(f"{where} could not be written ({words})") from error
+            self._with_run_error(name, lambda: self._put_new(name, data))
+        except RunError:
+            self.fs.invalidate_cache(self.root)
+            if self.fs.exists(self.path(name)):  # stores report a failed condition in many ways
+                return False
+            raise
+        return True
 
-    def _put(self, target: str, data: bytes) -> None:
-        if _OBJECT_STORES & set(protocols(self.fs)):
-            retry_transient(self.fs.pipe_file)(target, data)
+    def remove(self, name: str) -> None:
+        """Removes a file; one that is already gone is fine."""
+        try:
+            self.fs.rm_file(self.path(name))
+        except FileNotFoundError:
             return
-        folder, _, base = target.rpartition("/")
+
+    def remove_empty(self, subfolder: str) -> None:
+        """Removes a subfolder if nothing is in it; object stores have none."""
+        with contextlib.suppress(OSError):
+            self.fs.rmdir(self.path(subfolder))
+
+    def remove_temporary_files(self, subfolder: str = "") -> None:
+        """Removes what a killed writer left half-written."""
+        for name in self.names(subfolder):
+            if name.startswith(".") and name.endswith(".tmp"):
+                self.remove(f"{subfolder}/{name}".lstrip("/"))
+
+    def _put(self, name: str, data: bytes) -> None:
+        if self._is_object_store():
+            retry_transient(self.fs.pipe_file)(self.path(name), data)
+        elif is_local(self.uri):
+            os.replace(self._temporary(name, data), self.path(name))
+        else:
+            self.fs.mv(self._temporary(name, data), self.path(name))
+
+    def _put_new(self, name: str, data: bytes) -> None:
+        if not is_local(self.uri):
+            if not self._is_object_store():
+                self.fs.makedirs(os.path.dirname(self.path(name)), exist_ok=True)
+            self.fs.pipe_file(self.path(name), data, mode="create")
+            return
+        temporary = self._temporary(name, data)
+        try:
+            os.link(temporary, self.path(name))
+        finally:
+            os.remove(temporary)
+
+    def _temporary(self, name: str, data: bytes) -> str:
+        folder, _, base = self.path(name).rpartition("/")
         self.fs.makedirs(folder, exist_ok=True)
         # Hidden, and not named like a part: no reader of the folder takes it for one.
         temporary = f"{folder}/.{base}.{uuid.uuid4().hex}.tmp"
         self.fs.pipe_file(temporary, data)
-        if is_local(self.uri):
-            os.replace(temporary, target)
-        else:
-            self.fs.mv(temporary, target)
+        return temporary
 
-    def remove(self, name: str) -> None:
-        """Removes a file; one that is gone already is fine."""
+    def _is_object_store(self) -> bool:
+        return bool(_OBJECT_STORES & set(protocols(self.fs)))
+
+    def _with_run_error(self, name: str, write: Callable[[], Any]) -> None:
         try:
-            self.fs.rm_file(f"{self.root}/{name}")
-        except FileNotFoundError:
-            return
-
-    def remove_leftovers(self) -> None:
-        """Removes what a killed writer left half-written."""
-        for subfolder in ("", "_runs"):
-            for name in self.names(subfolder):
-                if name.startswith(".") and name.endswith(".tmp"):
-                    self.remove(f"{subfolder}/{name}".lstrip("/"))
+            write()
+        except Exception as error:  # remote file systems share no base class for what they raise
+            reason = " ".join(str(error).split()) or repr(error)
+            where = f"--output {self.uri}: {name}"
+            raise RunError(f"{where} could not be written ({reason})") from error

@@ -19,16 +19,21 @@ from ser_core.storage.filesystem import (
 class Entry(NamedTuple):
     """A file as its storage describes it."""
 
-    path: str
+    path: str  # absolute path or URI
     size: int | None  # bytes; None if the file could not be seen
     version: str  # etag, or modification time
 
 
 def list_files(folder: str, wanted: Callable[[str], bool], hidden: bool = False) -> Iterator[Entry]:
-    """Every file at or below a folder or prefix whose name is wanted, in no order, page by page.
+    """Lists every file at or below a folder or prefix, page by page and in no particular order.
 
-    Names that begin with ``.`` or ``_`` are skipped, folders among them, unless ``hidden``. Links
-    are followed; one that leads nowhere is an entry of unknown size, so that it still gets a row.
+    Symbolic links are followed; one without a target is an entry of unknown size, so that it still
+    gets a row.
+
+    Args:
+        folder: absolute path or URI.
+        wanted: which paths to keep.
+        hidden: whether to list files and folders whose names begin with ``.`` or ``_``.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -41,13 +46,13 @@ def list_files(folder: str, wanted: Callable[[str], bool], hidden: bool = False)
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file's or folder's name marks it as not meant to be listed."""
+    """Whether a file or folder is skipped because of its name."""
     return name.startswith((".", "_"))
 
 
 def _scan(folder: str, hidden: bool, seen: set[tuple[int, int]]) -> Iterator[Entry]:
     here = os.stat(folder)
-    if (here.st_dev, here.st_ino) in seen:  # a link back up, or a second way in
+    if (here.st_dev, here.st_ino) in seen:  # a link to a parent, or to a folder listed before
         return
     seen.add((here.st_dev, here.st_ino))
     with os.scandir(folder) as items:
@@ -74,17 +79,13 @@ def _list_remote(folder: str, hidden: bool) -> Iterator[Entry]:
         raise FileNotFoundError(folder)
 
 
-def _protocols(fs: fsspec.AbstractFileSystem) -> tuple[str, ...]:
-    return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
-
-
 def _walk_pages(fs: fsspec.AbstractFileSystem, root: str) -> Iterator[list[dict[str, Any]]]:
     for _, _, files in fs.walk(root, detail=True):
         yield [info for info in files.values() if info["type"] == "file"]
 
 
 def s3_pages(fs: Any, root: str) -> Iterator[list[dict[str, Any]]]:
-    """A page of 1,000 objects at a time: s3fs itself would hold the whole listing in memory."""
+    """Pages of 1,000 objects; s3fs itself would hold the whole listing in memory."""
     bucket, key, _ = fs.split_path(root)
     page: dict[str, Any] = {"NextContinuationToken": None}
     while "NextContinuationToken" in page:
@@ -112,7 +113,7 @@ def _stat_local(path: str) -> Entry:
 
 
 def stat_file(uri: str) -> Entry:
-    """One file's size and version; unknown where it cannot be seen, for whatever reason."""
+    """One file's size and version; unknown if the file cannot be seen, for whatever reason."""
     if is_local(uri):
         return _stat_local(local_path(uri))._replace(path=uri)
     fs, path = resolve(uri)

@@ -1,4 +1,4 @@
-"""A recording's URI → a handle, fetched only as far as it is read; it does not decode."""
+"""A file's URI → a handle that is fetched only as far as it is read; it does not decode."""
 
 import errno
 import io
@@ -20,31 +20,31 @@ _RANGE_BYTES = 256 << 10  # 8 s of 16-bit 16 kHz mono; decoders ask for far less
 
 @dataclass
 class Stopwatch:
-    """How long a recording's bytes were waited for; those of a local disk come while decoding."""
+    """Seconds spent waiting for storage; local disks are read while decoding and not counted."""
 
     seconds: float = 0.0
 
 
 @contextmanager
-def open_recording(
-    uri: str, size: int | None, waiting: Stopwatch | None = None
+def open_file(
+    uri: str, size: int | None = None, stopwatch: Stopwatch | None = None
 ) -> Iterator[BinaryIO]:
-    """Opens a recording for decoding; its content is fetched only as far as it is read.
+    """Opens a file for decoding; its content is fetched only as far as it is read.
 
     Args:
         uri: where it is.
         size: bytes, if known; saves a request on object stores.
-        waiting: is told how long the store took.
+        stopwatch: receives the time that storage took.
 
     Raises:
         RecordingError: missing, forbidden, not a regular file, or out of reach after retries. A
-            failure to read wins over what the decoder made of it.
+            failure to read takes precedence over what the decoder made of it.
     """
     if is_local(uri):
         with _open_local(local_path(uri)) as handle:
             yield handle
         return
-    source = _Ranges(uri, size, waiting or Stopwatch())
+    source = _Ranges(uri, size, stopwatch or Stopwatch())
     whole = source.size <= _WHOLE_BYTES
     try:
         yield io.BytesIO(source.fetch(0, source.size)) if whole else source.buffered()
@@ -65,7 +65,7 @@ def _open_local(path: str) -> BinaryIO:
 
 
 class _Window(NamedTuple):
-    """Bytes that were fetched, and where they begin."""
+    """Bytes that were fetched, and their position in the file."""
 
     start: int
     data: bytes
@@ -75,20 +75,24 @@ class _Window(NamedTuple):
 
 
 class _Ranges(io.RawIOBase):
-    """A remote file read by retried range requests; remembers the one that failed for good."""
+    """A remote file read by retried range requests.
 
-    def __init__(self, uri: str, size: int | None, waiting: Stopwatch) -> None:
+    Attributes:
+        failure: the request that failed for good, if one did.
+    """
+
+    def __init__(self, uri: str, size: int | None, stopwatch: Stopwatch) -> None:
         self.uri = uri
-        self.waiting = waiting
+        self.stopwatch = stopwatch
         self.fs, self.name = resolve(uri)
         self.position = 0
-        # The first, to which decoders come back after a look at the end, and the last.
+        # The first window, to which decoders return after a look at the end, and the last one.
         self._windows: list[_Window] = []
         self.failure: RecordingError | None = None
         self.size: int = self._retried(self.fs.size, self.name) if size is None else size
 
     def buffered(self) -> BinaryIO:
-        return io.BufferedReader(self)  # asks again until it has as many bytes as it was asked for
+        return io.BufferedReader(self)  # reads on until it has as many bytes as were asked for
 
     def fetch(self, start: int, end: int) -> bytes:
         data: bytes = self._retried(self.fs.cat_file, self.name, start=start, end=end)
@@ -103,7 +107,7 @@ class _Ranges(io.RawIOBase):
             self.failure = error
             raise
         finally:
-            self.waiting.seconds += time.perf_counter() - started
+            self.stopwatch.seconds += time.perf_counter() - started
 
     def readinto(self, buffer: Any) -> int:
         if self.position >= self.size:  # S3 answers an empty range with an error
@@ -140,16 +144,16 @@ def _as_recording_errors(uri: str) -> Iterator[None]:
     except RecordingError:
         raise
     except (FileNotFoundError, NotADirectoryError):
-        link = is_local(uri) and os.path.islink(local_path(uri))
-        words = "a link that leads nowhere" if link else "not there when it was to be read"
-        raise RecordingError(Status.NOT_FOUND, words) from None
+        dangling = is_local(uri) and os.path.islink(local_path(uri))
+        reason = "a symbolic link without a target" if dangling else "not found when opened"
+        raise RecordingError(Status.NOT_FOUND, reason) from None
     except PermissionError as error:
-        raise RecordingError(Status.PERMISSION_DENIED, f"may not be read: {error}") from None
+        raise RecordingError(Status.PERMISSION_DENIED, f"permission denied: {error}") from None
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
-            raise RecordingError(Status.NOT_FOUND, "its name is too long") from None
-        raise RecordingError(Status.UNAVAILABLE, f"could not be read: {error!r}") from None
-    except Exception as error:  # remote file systems share no base for what they raise
+            raise RecordingError(Status.NOT_FOUND, "the file name is too long") from None
+        raise RecordingError(Status.UNAVAILABLE, f"cannot be read: {error!r}") from None
+    except Exception as error:  # remote file systems share no base class for what they raise
         if is_local(uri):
             raise
-        raise RecordingError(Status.UNAVAILABLE, f"could not be read: {error!r}") from None
+        raise RecordingError(Status.UNAVAILABLE, f"cannot be read: {error!r}") from None

@@ -1,4 +1,4 @@
-"""Decoding gives librosa's samples, and says what is wrong where it cannot."""
+"""Decoding gives librosa's samples, or an error that says what is wrong."""
 
 import io
 import warnings
@@ -12,17 +12,17 @@ from recordings import speech_like, write_audio, write_with_ffmpeg
 from ser_core.audio.constants import SEGMENT_SAMPLES
 from ser_core.audio.decode import decode
 from ser_core.errors import RecordingError, Status
-from ser_core.storage.reading import open_recording
+from ser_core.storage.reading import open_file
 
 
 def decode_file(path, whole=False):
-    with open_recording(str(path), None) as handle:
+    with open_file(str(path)) as handle:
         return decode(handle, whole)
 
 
 def librosa_samples(path):
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # librosa says that audioread will go
+        warnings.simplefilter("ignore")  # librosa warns that audioread will be removed
         return librosa.load(path, sr=16000)[0]
 
 
@@ -105,7 +105,7 @@ def cut(path, share):
 def test_cut_in_the_middle(tmp_path, suffix):
     write = write_audio if suffix != ".webm" else write_with_ffmpeg
     path = write(tmp_path / f"x{suffix}", speech_like(4), 16000)
-    with pytest.raises(RecordingError, match=r"of the 4\.0\d s to hear") as caught:
+    with pytest.raises(RecordingError, match=r"of 4\.0\d s could be decoded") as caught:
         decode_file(cut(path, 0.5))
     assert caught.value.status is Status.TRUNCATED
 
@@ -119,7 +119,7 @@ def test_cut_where_the_decoder_itself_notices(tmp_path, suffix):
     assert caught.value.status is Status.DECODE_ERROR
 
 
-def test_a_cut_that_the_model_does_not_hear_is_no_matter(tmp_path):
+def test_a_cut_beyond_the_first_segment_does_not_matter(tmp_path):
     path = write_audio(tmp_path / "x.wav", speech_like(20))
     expected = decode_file(path).waveform
     np.testing.assert_array_equal(decode_file(cut(path, 0.5)).waveform, expected)
@@ -131,7 +131,7 @@ def test_a_tail_cut_off_is_labelled_as_the_card_would(tmp_path):
 
 
 def test_a_wav_of_a_writer_that_could_not_seek(tmp_path):
-    """Its header promises 4 GiB; it is as long as it is."""
+    """Its header states 4 GiB; its duration is that of its samples."""
     path = write_audio(tmp_path / "x.wav", speech_like(2))
     content = bytearray(path.read_bytes())
     at = content.index(b"data") + 4

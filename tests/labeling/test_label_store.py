@@ -1,168 +1,338 @@
-"""Parts appear whole, name themselves, and the folder ends with one current row per path."""
+"""The rules of the label store, each with a test that a store without it fails."""
 
+import json
 import os
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import duckdb
+import fsspec
 import pandas as pd
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from ser_core.errors import OutputError, RunError
-from ser_core.labeling.label_store import Output, PartWriter
-from ser_core.schema import output_schema
+from ser_core.errors import OutputError, RunError, Status
+from ser_core.labeling import label_store
+from ser_core.labeling.label_store import LabelStore
+from ser_core.labeling.part_writer import PartWriter
+from ser_core.schema import classes_of
+from ser_core.storage.claim import Claim
 
-SCHEMA = output_schema(["angry", "sad"], pa.schema([("speaker", pa.string())]))
+LABELS = ("angry", "sad")
+SPEAKER = pa.schema([("speaker", pa.string())])
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def rows(*names, model="m1", status="ok", hours=0, version="v1"):
+def rows(*names, model="m1", status="ok", hours=0, version="v1", precision="fp32", folder="/c"):
     """Rows as a run would write them, `hours` after the first."""
-    count = len(names)
+    count, ok = len(names), status == "ok"
     columns = {
-        "path": list(names),
-        "file_id": [f"{name}-{version}" for name in names],
+        "path": names,
+        "uri": [f"{folder}/{name}" for name in names],
+        "file_id": [f"{folder}/{name}-{version}" for name in names],
         "duration": [1.5] * count,
-        "label": ["sad" if status == "ok" else None] * count,
+        "label": ["sad" if ok else None] * count,
         "status": [status] * count,
         "model": [model] * count,
         "model_digest": [model] * count,
+        "precision": [precision if ok else None] * count,
         "labeled_at": [START + timedelta(hours=hours)] * count,
         "speaker": ["007"] * count,
     }
-    arrays = [pa.array(columns.get(f.name, [None] * count), f.type) for f in SCHEMA]
-    return pa.table(arrays, schema=SCHEMA)
+    return pa.table({name: pa.array(values) for name, values in columns.items()})
 
 
 @pytest.fixture
-def output(tmp_path):
-    return Output(str(tmp_path / "labels"), SCHEMA)
+def store(tmp_path):
+    return LabelStore(str(tmp_path / "labels"), LABELS, SPEAKER)
 
 
-def has(file_ids, *wanted):
-    return file_ids.have(pa.chunked_array([wanted])).tolist()
+def table(store):
+    return pd.read_parquet(store.folder.uri).sort_values(["path", "uri"]).reset_index(drop=True)
 
 
-def table(output):
-    return pd.read_parquet(output.folder.uri).sort_values("path").reset_index(drop=True)
+def parts(store):
+    return [name for name in store.folder.names() if name.endswith(".parquet")]
 
 
-def test_nothing_there_is_nothing_done(output):
-    assert [has(kind, "a-v1") for kind in output.done("m1")] == [[False], [False]]
-    assert not os.path.exists(output.folder.uri)
+def done(store, *names, model="m1", precision="auto", version="v1"):
+    found = store.done(model, precision)
+    wanted = pa.array([f"/c/{name}-{version}" for name in names])
+    return found.ok.have(wanted).tolist(), found.failed.have(wanted).tolist()
 
 
-def test_done_is_what_lasts_of_this_model(output):
-    output.write_part(rows("a", "b"))
-    output.write_part(rows("c", model="m2"))
-    output.write_part(rows("d", status="decode_error"))
-    output.write_part(rows("e", status="unavailable"))
-    output.write_part(rows("f", status="permission_denied"))
-    done = output.done("m1")
-    names = [f"{name}-v1" for name in "zfedcba0"]
-    assert has(done.ok, *names) == [name in ("a-v1", "b-v1") for name in names]
-    assert has(done.failed, *names) == [name == "d-v1" for name in names]
+# ---- what is current -----------------------------------------------------------------------------
 
 
-def test_the_same_rows_written_again_replace_themselves(output):
-    assert output.write_part(rows("a", "b")) == output.write_part(rows("b", "a", hours=3))
-    assert len(table(output)) == 2
-    assert output.write_part(rows("a", "b", model="m2")) != output.write_part(rows("a", "b"))
-
-
-def test_settle_leaves_the_newest_row_of_each_path(output):
-    output.write_part(rows("a", "b", "c"))
-    output.write_part(rows("b", hours=1, version="v2"))
-    output.write_part(rows("c", "d", hours=2, model="m2"))
-    assert output.settle() == 2
-    result = table(output)
+def test_a_newer_final_row_replaces_an_older_one(store):
+    store.write_part(rows("a", "b", "c"))
+    store.write_part(rows("b", hours=1, version="v2"))
+    store.write_part(rows("c", "d", hours=2, model="m2"))
+    store.write_part(rows("a", hours=-1, version="v0"))
+    assert store.compact() == 3
+    result = table(store)
     assert list(result["path"]) == ["a", "b", "c", "d"]
-    assert list(result["file_id"]) == ["a-v1", "b-v2", "c-v1", "d-v1"]
+    assert list(result["file_id"]) == ["/c/a-v1", "/c/b-v2", "/c/c-v1", "/c/d-v1"]
     assert list(result["model"]) == ["m1", "m1", "m2", "m2"]
-    assert output.settle() == 0
+    assert store.compact() == 0
 
 
-def test_killed_while_settling_leaves_rows_twice_and_never_none(output, monkeypatch):
-    output.write_part(rows("a", "b"))
-    output.write_part(rows("b", hours=1, version="v2"))
+@pytest.mark.parametrize("status", [s for s in Status if not s.final])
+def test_a_transient_row_never_replaces_a_final_one(store, status):
+    store.write_part(rows("a"))
+    store.write_part(rows("b", status="decode_error"))
+    store.write_part(rows("a", "b", "c", hours=1, status=status, version="v2"))
+    store.compact()
+    assert list(table(store)["status"]) == ["ok", "decode_error", status]
+
+
+@pytest.mark.parametrize("status", [s for s in Status if s.final])
+def test_any_final_row_replaces_a_transient_one_even_an_older_one(store, status):
+    store.write_part(rows("a", status=status))
+    store.write_part(rows("a", hours=1, status="unavailable"))
+    store.compact()
+    assert list(table(store)["status"]) == [status]
+
+
+def test_the_newest_of_several_transient_rows_is_kept(store):
+    store.write_part(rows("a", hours=1, status="unavailable"))
+    store.write_part(rows("a", status="not_found"))
+    store.compact()
+    assert list(table(store)["status"]) == ["unavailable"]
+
+
+def test_two_recordings_of_one_relative_name_are_two(store):
+    store.write_part(rows("1.wav", folder="/monday"))
+    store.write_part(rows("1.wav", folder="/tuesday", hours=1))
+    assert store.compact() == 0
+    assert list(table(store)["uri"]) == ["/monday/1.wav", "/tuesday/1.wav"]
+
+
+def test_times_only_go_forward(store):
+    ahead = datetime.now(UTC) + timedelta(hours=1)
+    store.write_part(rows("a", hours=(ahead - START) / timedelta(hours=1)))
+    store.compact()
+    assert store.now() > ahead
+    written = rows("a", version="v2").drop_columns("labeled_at")
+    store.write_part(written.append_column("labeled_at", pa.array([store.now()])))
+    store.compact()
+    assert list(table(store)["file_id"]) == ["/c/a-v2"]
+
+
+def test_the_clock_is_used_where_it_is_ahead(store):
+    store.write_part(rows("a"))
+    store.compact()
+    assert datetime.now(UTC) - store.now() < timedelta(minutes=1)
+
+
+# ---- what is done --------------------------------------------------------------------------------
+
+
+def test_nothing_there_is_nothing_done(store):
+    assert done(store, "a") == ([False], [False])
+    assert not os.path.exists(store.folder.uri)
+
+
+def test_done_is_what_is_final_and_of_this_model(store):
+    store.write_part(rows("a", "b"))
+    store.write_part(rows("c", model="m2"))
+    store.write_part(rows("d", status="decode_error"))
+    store.write_part(rows("e", status="unavailable"))
+    store.write_part(rows("f", status="permission_denied"))
+    names = "zfedcba0"
+    assert done(store, *names) == (
+        [name in "ab" for name in names],
+        [name == "d" for name in names],
+    )
+    assert done(store, "a", version="v2") == ([False], [False])  # the file changed
+
+
+@pytest.mark.parametrize(
+    ("made_in", "asked_for", "is_done"),
+    [
+        ("fp32", "fp32", True),
+        ("bf16", "fp32", False),
+        ("fp16", "fp32", False),
+        (None, "fp32", False),
+        ("bf16", "auto", True),
+        ("fp32", "auto", True),
+        (None, "auto", True),
+        ("fp32", "bf16", True),
+    ],
+)
+def test_precision_of_what_is_done(store, made_in, asked_for, is_done):
+    store.write_part(rows("a", precision=made_in))
+    store.write_part(rows("b", status="empty"))
+    assert done(store, "a", "b", precision=asked_for) == ([is_done, False], [False, True])
+
+
+# ---- parts ---------------------------------------------------------------------------------------
+
+
+def test_the_same_rows_written_again_replace_themselves(store):
+    assert store.write_part(rows("a", "b")) == store.write_part(rows("b", "a"))
+    assert len(table(store)) == 2
+
+
+def test_rows_made_later_do_not_replace_a_part_unseen(store):
+    """Otherwise rows of unreachable recordings would overwrite labels before any rule applies."""
+    store.write_part(rows("a", "b"))
+    store.write_part(rows("a", "b", hours=1, status="unavailable"))
+    store.compact()
+    assert set(table(store)["status"]) == {"ok"}
+
+
+def test_small_parts_are_merged_and_large_ones_left(store, monkeypatch):
+    monkeypatch.setattr(label_store, "ROWS_PER_PART", 10)
+    monkeypatch.setattr(label_store, "_SMALL_PART", 5)
+    large = store.write_part(rows(*"ABCDEFG"))
+    for number, name in enumerate("hijklmnopqrs"):
+        store.write_part(rows(name, hours=number))
+    store.compact()
+    assert large in parts(store)
+    sizes = sorted(pq.read_metadata(f"{store.folder.uri}/{name}").num_rows for name in parts(store))
+    assert sizes == [2, 7, 10]
+    assert list(table(store)["path"]) == [*"ABCDEFG", *"hijklmnopqrs"]
+    before = parts(store)
+    store.compact()
+    assert parts(store) == before
+
+
+def test_killed_while_compacting_leaves_rows_twice_and_never_none(store, monkeypatch):
+    store.write_part(rows("a", "b"))
+    store.write_part(rows("b", hours=1, version="v2"))
 
     def killed(_):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(output.folder, "remove", killed)
+        patch.setattr(store.folder, "remove", killed)
         with pytest.raises(KeyboardInterrupt):
-            output.settle()
-    assert set(table(output)["path"]) == {"a", "b"}
-    assert len(table(output)) == 4
-    output.settle()
-    assert list(table(output)["file_id"]) == ["a-v1", "b-v2"]
+            store.compact()
+    assert set(table(store)["path"]) == {"a", "b"}
+    assert len(table(store)) > 2
+    store.compact()
+    assert list(table(store)["file_id"]) == ["/c/a-v1", "/c/b-v2"]
 
 
-def test_a_half_written_part_is_never_seen(output, monkeypatch):
+def test_a_half_written_part_is_never_seen(store, monkeypatch):
     def killed(*_):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", killed)
         with pytest.raises(KeyboardInterrupt):
-            output.write_part(rows("a"))
-    (leftover,) = os.listdir(output.folder.uri)
+            store.write_part(rows("a"))
+    (leftover,) = os.listdir(store.folder.uri)
     assert leftover.startswith(".")
     assert not leftover.endswith(".parquet")
-    output.done("m1")
-    assert os.listdir(output.folder.uri) == []
+    store.compact()
+    assert os.listdir(store.folder.uri) == []
 
 
-def test_other_columns_are_refused_before_anything_is_written(output, tmp_path):
-    output.write_part(rows("a"))
-    other = Output(str(tmp_path / "labels"), output_schema(["happy"], pa.schema([])))
-    with pytest.raises(OutputError, match=r"score_angry, score_happy, score_sad, speaker"):
-        other.done("m1")
+def test_writer_writes_by_time_and_at_the_end_even_of_a_failed_run(store):
+    with pytest.raises(ZeroDivisionError), PartWriter(store, seconds=3600) as writer:
+        writer.add(rows("a"))
+        assert not os.path.exists(store.folder.uri)
+        writer.add(rows("b"))
+        raise ZeroDivisionError
+    assert len(table(store)) == 2
+    with PartWriter(store, seconds=1e-9) as writer:
+        writer.add(rows("c"))
+        assert len(table(store)) == 3
 
 
-def test_an_output_that_cannot_be_is_refused(tmp_path):
-    (tmp_path / "file").touch()
-    for where in (tmp_path / "file", tmp_path / "file" / "labels"):
-        with pytest.raises(OutputError, match="is not a folder"):
-            Output(str(where), SCHEMA).done("m1")
-
-
-def test_a_file_that_is_no_part_is_named(output):
-    output.write_part(rows("a"))
-    (name,) = os.listdir(output.folder.uri)
-    path = os.path.join(output.folder.uri, name)
-    with open(path, "r+b") as file:
-        file.truncate(100)
-    with pytest.raises(OutputError, match=name):
-        output.done("m1")
-
-
-def test_a_part_that_cannot_be_written_is_one_line_and_tried_once(output, monkeypatch):
+def test_a_part_that_cannot_be_written_is_one_line_and_tried_once(store, monkeypatch):
     calls = []
 
     def refuse(name, _):
         calls.append(name)
         raise PermissionError("Access Denied.")
 
-    monkeypatch.setattr(output.folder.fs, "pipe_file", refuse)
+    monkeypatch.setattr(store.folder.fs, "pipe_file", refuse)
     refused = pytest.raises(RunError, match=r"--output .*could not be written \(Access Denied\.\)")
-    with refused, PartWriter(output, seconds=1e-9) as writer:
+    with refused, PartWriter(store, seconds=1e-9) as writer:
         writer.add(rows("a"))
     assert len(calls) == 1
 
 
-def test_writer_writes_by_time_and_at_the_end_even_of_a_failed_run(output):
-    with pytest.raises(ZeroDivisionError), PartWriter(output, seconds=3600) as writer:
-        writer.add(rows("a"))
-        assert not os.path.exists(output.folder.uri)
-        writer.add(rows("b"))
-        raise ZeroDivisionError
-    assert len(table(output)) == 2
-    with PartWriter(output, seconds=1e-9) as writer:
-        writer.add(rows("c"))
-        assert len(table(output)) == 3
+def test_only_the_columns_asked_for_are_read(monkeypatch):
+    """Of a part on an object store, that is: fsspec would read ahead."""
+    fs = fsspec.filesystem("memory")
+    store = LabelStore("memory://labels", LABELS, SPEAKER)
+    wide = rows(*(f"{n:06}" for n in range(20_000)))
+    store.write_part(wide.set_column(10, "speaker", pa.array(os.urandom(8).hex() for _ in wide[0])))
+    size = fs.du("/labels")
+    read = []
+    opened = fs.open
+
+    def counting(*args, **kwargs):
+        handle = opened(*args, **kwargs)
+        real = handle.read
+        monkeypatch.setattr(handle, "read", lambda n=-1: read.append(n) or real(n))
+        return handle
+
+    monkeypatch.setattr(type(fs), "open", lambda _, *args, **kwargs: counting(*args, **kwargs))
+    assert store.done("m1", "auto").ok
+    fs.rm("/labels", recursive=True)
+    assert 0 < sum(read) < size / 2
+
+
+# ---- columns -------------------------------------------------------------------------------------
+
+
+def test_a_manifest_with_other_columns_adds_them(store):
+    store.write_part(rows("a"))
+    other = LabelStore(store.folder.uri, LABELS, pa.schema([("channel", pa.int64())]))
+    with other.claimed():
+        more = rows("b", hours=1).drop_columns("speaker")
+        other.write_part(more.append_column("channel", pa.array([2])))
+    result = pd.read_parquet(store.folder.uri).sort_values("path")
+    assert list(result["speaker"].fillna("-")) == ["007", "-"]
+    assert list(result["channel"].fillna(-1)) == [-1, 2]
+    schemas = {pq.read_schema(f"{store.folder.uri}/{name}").to_string() for name in parts(store)}
+    assert len(schemas) == 1
+
+
+@pytest.mark.parametrize(
+    ("labels", "manifest", "reason"),
+    [
+        (("happy",), SPEAKER, "has the classes angry, sad, and the model has happy"),
+        (("sad", "angry"), SPEAKER, "has the classes angry, sad, and the model has sad, angry"),
+        (LABELS, pa.schema([("speaker", pa.int64())]), r"columns of another type \(speaker\)"),
+    ],
+)
+def test_tables_that_do_not_fit_are_refused_before_anything_is_written(
+    store, labels, manifest, reason
+):
+    store.write_part(rows("a"))
+    before = os.listdir(store.folder.uri)
+    with pytest.raises(OutputError, match=reason):
+        LabelStore(store.folder.uri, labels, manifest)
+    assert os.listdir(store.folder.uri) == before
+
+
+def test_an_output_that_cannot_be_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    for where in (tmp_path / "file", tmp_path / "file" / "labels"):
+        with pytest.raises(OutputError, match="is not a folder"):
+            LabelStore(str(where), LABELS, SPEAKER)
+
+
+def test_a_file_that_is_no_part_is_named(store):
+    name = store.write_part(rows("a"))
+    path = f"{store.folder.uri}/{name}"
+    pq.write_table(pa.table({"x": [1]}), path)
+    with pytest.raises(OutputError, match=f"{name} was not written by jobs.label"):
+        LabelStore(store.folder.uri, LABELS, SPEAKER)
+    with open(path, "r+b") as file:
+        file.truncate(100)
+    with pytest.raises(OutputError, match=f"{name} is not a Parquet file"):
+        LabelStore(store.folder.uri, LABELS, SPEAKER)
 
 
 @pytest.mark.parametrize(
@@ -170,28 +340,77 @@ def test_writer_writes_by_time_and_at_the_end_even_of_a_failed_run(output):
     [pa.large_string(), pa.dictionary(pa.int8(), pa.string()), pa.timestamp("s"), pa.uint32()],
 )
 def test_manifest_columns_of_any_type_resume(tmp_path, kind):
-    """Parquet gives some types back as others; that must not look like another output."""
-    schema = output_schema(["angry", "sad"], pa.schema([("extra", kind)]))
-    values = pa.array([1], pa.int64()) if not pa.types.is_dictionary(kind) else pa.array(["x"])
-    values = pa.array(["x"]) if kind == pa.large_string() else values
-    output = Output(str(tmp_path / "labels"), schema)
+    """Parquet returns some types as others; that must not look like another output."""
+    is_text = kind == pa.large_string() or pa.types.is_dictionary(kind)
+    values = pa.array(["x"]) if is_text else pa.array([1], pa.int64())
+    manifest = pa.schema([("extra", kind)])
+    store = LabelStore(str(tmp_path / "labels"), LABELS, manifest)
     base = rows("a").drop_columns("speaker").append_column("extra", values.cast(kind))
-    with PartWriter(output, 1e-9) as writer:
-        writer.add(base)
-    assert has(output.done("m1").ok, "a-v1", "a-v2") == [True, False]
+    store.write_part(base)
+    again = LabelStore(str(tmp_path / "labels"), LABELS, manifest)
+    assert again.compact() == 0
+    assert done(again, "a") == ([True], [False])
 
 
-def test_readers_open_the_folder_as_one_table(output, tmp_path):
-    output.write_part(rows("a", "b"))
-    output.write_part(rows("c", status="decode_error", hours=1))
-    output.write_report("run", {"recordings": 3})
-    folder = output.folder.uri
-    assert len(pd.read_parquet(folder)) == 3
-    count = duckdb.sql(f"select count(*), count(label) from '{folder}/*.parquet'").fetchall()
-    assert count == [(3, 2)]
-    assert pq.read_table(folder).schema.equals(output.schema)
+def test_the_classes_are_in_the_metadata_and_survive_compaction(store):
+    for number, name in enumerate("abc"):
+        store.write_part(rows(name, hours=number))
+    store.compact()
+    (name,) = parts(store)
+    assert classes_of(pq.read_schema(f"{store.folder.uri}/{name}")) == LABELS
+    assert classes_of(ds.dataset(store.folder.uri).schema) == LABELS
 
-    import datasets
 
-    loaded = datasets.load_dataset(folder, split="train", cache_dir=str(tmp_path / "cache"))
-    assert sorted(loaded["path"]) == ["a", "b", "c"]
+# ---- runs and readers ----------------------------------------------------------------------------
+
+
+def test_counts_are_those_of_the_rows(store):
+    assert store.counts() == {"rows": 0, "by_status": {}, "by_label": {}}
+    store.write_part(rows("a", "b"))
+    store.write_part(rows("c", status="empty"))
+    assert store.counts() == {
+        "rows": 3,
+        "by_status": {"ok": 2, "empty": 1},
+        "by_label": {"sad": 2},
+    }
+
+
+def test_a_second_run_is_refused(store, monkeypatch):
+    quick = partial(Claim, fresh_seconds=0.05, stale_seconds=5)
+    monkeypatch.setattr(label_store, "Claim", quick)
+    with store.claimed():
+        other = LabelStore(store.folder.uri, LABELS, SPEAKER)
+        with pytest.raises(OutputError, match="another run is writing there"), other.claimed():
+            pass
+    with other.claimed():
+        pass
+    assert store.folder.names("__runs") == []
+
+
+def test_readers_open_the_folder_as_one_table(store, tmp_path):
+    store.write_part(rows("a", "b"))
+    store.write_part(rows("c", status="decode_error", hours=1))
+    store.write_report("run", {"recordings": 3})
+    folder = store.folder.uri
+    with store.claimed():
+        assert len(pd.read_parquet(folder)) == 3
+        assert ds.dataset(folder).count_rows() == 3
+        assert pq.read_table(folder).schema.names == store.schema.names
+        count = duckdb.sql(f"select count(*), count(label) from '{folder}/*.parquet'").fetchall()
+        assert count == [(3, 2)]
+        import datasets
+
+        cache = str(tmp_path / "cache")
+        for arguments in ({"path": folder}, {"path": "parquet", "data_dir": folder}):
+            loaded = datasets.load_dataset(**arguments, split="train", cache_dir=cache)
+            assert sorted(loaded["path"]) == ["a", "b", "c"]
+    report = json.loads(store.folder.read("__runs/run.json"))
+    assert report == {"recordings": 3}
+
+
+def test_the_store_needs_no_ray_and_no_torch():
+    code = (
+        "import sys, ser_core.labeling.label_store; sys.exit('ray' in sys.modules"
+        " or 'torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

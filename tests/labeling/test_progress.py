@@ -4,12 +4,12 @@ import pyarrow as pa
 import pytest
 
 from ser_core.labeling import progress
-from ser_core.labeling.progress import Display, Tally
+from ser_core.labeling.progress import Display, RunStats
 
 STAGES = ("fetch", "decode", "idle", "transfer", "compute")
 
 
-def add(tally, count, status="ok", label="sad", duration=2.0):
+def add(stats, count, status="ok", label="sad", duration=2.0):
     ok = status == "ok"
     labeled = pa.table(
         {
@@ -24,16 +24,16 @@ def add(tally, count, status="ok", label="sad", duration=2.0):
             "duration": pa.array([duration if ok else None] * count, pa.float64()),
         }
     )
-    tally.add(labeled, rows)
+    stats.add(labeled, rows)
 
 
 def test_counts_and_report():
-    tally = Tally(total=10)
-    add(tally, 3, duration=10.0)
-    add(tally, 2, label="angry")
-    add(tally, 1, status="empty")
-    assert (tally.done, tally.failed) == (6, 1)
-    report = tally.report()
+    stats = RunStats(total=10)
+    add(stats, 3, duration=10.0)
+    add(stats, 2, label="angry")
+    add(stats, 1, status="empty")
+    assert (stats.done, stats.failed) == (6, 1)
+    report = stats.report()
     assert report["by_status"] == {"ok": 5, "empty": 1}
     assert report["by_label"] == {"sad": 3, "angry": 2}
     assert report["audio_hours"] == pytest.approx(34 / 3600)
@@ -42,18 +42,26 @@ def test_counts_and_report():
     assert report["compute_hours"] == pytest.approx(1.5 / 3600)
 
 
-def test_whole_recordings_are_heard_to_their_end():
-    tally = Tally(total=1, whole=True)
-    add(tally, 1, duration=100.0)
-    assert tally.heard_seconds == 100
+def test_what_could_not_be_reached_is_counted():
+    stats = RunStats(total=4)
+    for status in ("ok", "decode_error", "not_found", "unavailable"):
+        add(stats, 1, status=status)
+    assert (stats.failed, stats.unreachable) == (3, 2)
+    assert stats.report()["unreachable"] == 2
+
+
+def test_whole_recordings_count_to_their_end():
+    stats = RunStats(total=1, whole=True)
+    add(stats, 1, duration=100.0)
+    assert stats.labeled_seconds == 100
 
 
 def test_line(monkeypatch):
-    tally = Tally(total=1200)
-    assert tally.line().startswith("starting: 0 of 1,200 recordings, 0 failed")
-    add(tally, 300)
-    monkeypatch.setattr(Tally, "elapsed", 100.0)
-    assert tally.line() == (
+    stats = RunStats(total=1200)
+    assert stats.line().startswith("starting: 0 of 1,200 recordings, 0 failed")
+    add(stats, 300)
+    monkeypatch.setattr(RunStats, "elapsed", 100.0)
+    assert stats.line() == (
         "cpu fp32: 300 of 1,200 recordings, 0 failed, 3.0 files/s, 0.17 h of audio, "
         "6 × real time, 0:05:00 left"
     )
@@ -61,9 +69,9 @@ def test_line(monkeypatch):
 
 def test_lines_come_where_there_is_no_terminal(monkeypatch, capsys):
     monkeypatch.setattr(progress, "_LINE_SECONDS", 0.001)
-    tally = Tally(total=5)
-    with Display(tally) as display:
-        add(tally, 5)
+    stats = RunStats(total=5)
+    with Display(stats) as display:
+        add(stats, 5)
         display.update()
         printed = ""
         while printed.count("5 of 5 recordings") < 2:  # until the thread has printed twice
@@ -73,8 +81,8 @@ def test_lines_come_where_there_is_no_terminal(monkeypatch, capsys):
 def test_a_bar_on_a_terminal(monkeypatch, capsys):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
-    tally = Tally(total=5)
-    with Display(tally) as display:
-        add(tally, 5)
+    stats = RunStats(total=5)
+    with Display(stats) as display:
+        add(stats, 5)
         display.update()
     assert "5/5" in capsys.readouterr().err

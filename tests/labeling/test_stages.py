@@ -1,5 +1,7 @@
 """What travels between decoders and classifiers, and what each stage took."""
 
+from datetime import UTC, datetime
+
 import fsspec
 import numpy as np
 import pyarrow as pa
@@ -7,18 +9,26 @@ import pytest
 from recordings import speech_like, write_audio
 
 from ser_core.audio.decode import decode
-from ser_core.labeling.stages import Blocks
-from ser_core.schema import plan_schema
-from ser_core.storage.reading import open_recording
+from ser_core.errors import Status
+from ser_core.labeling.stages import (
+    StageSettings,
+    classify_block,
+    decode_block,
+    failed_rows,
+    output_rows,
+)
+from ser_core.schema import output_schema, plan_schema
+from ser_core.storage.reading import open_file
 
 NONE = pa.schema([])
-BLOCKS = Blocks("", False, ("sad", "happy"), NONE)
+SETTINGS = StageSettings("first", ("sad", "happy"), NONE)
 
 
 class Recorder:
     """Stands for a classifier: keeps what it is given."""
 
     transfer_seconds = 0.0
+    precision = "fp32"
     description = "cpu fp32"
 
     def scores(self, waveforms):
@@ -27,9 +37,16 @@ class Recorder:
         return np.tile(np.float32([0.25, 0.75]), (len(waveforms), 1))
 
 
-def plan(*paths):
-    columns = {"_index": range(len(paths)), "path": map(str, paths), "file_id": map(str, paths)}
-    columns |= {"_size": [None] * len(paths)}
+def plan(*uris, names=None, members=None):
+    nothing = [None] * len(uris)
+    columns = {
+        "_index": range(len(uris)),
+        "path": names or nothing,
+        "uri": map(str, uris),
+        "file_id": map(str, uris),
+        "_member": members or nothing,
+        "_size": nothing,
+    }
     return pa.table({k: list(v) for k, v in columns.items()}).cast(plan_schema(NONE))
 
 
@@ -43,18 +60,18 @@ def corpus(tmp_path):
 
 
 def test_samples_travel_in_the_fewest_bytes_that_lose_none(corpus):
-    decoded = BLOCKS.decode(plan(*corpus))
+    decoded = decode_block(plan(*corpus), SETTINGS)
     assert decoded["_sample_type"].to_pylist() == ["<i2", "<f4", None, "<f4"]
     sizes = [None if w is None else len(w) for w in decoded["_waveform"].to_pylist()]
     assert sizes == [32000, 64000, None, 64000]
 
 
-def test_the_classifier_hears_what_was_decoded(corpus):
+def test_the_classifier_gets_what_was_decoded(corpus):
     recorder = Recorder()
-    labeled = BLOCKS.classify(BLOCKS.decode(plan(*corpus)), recorder, 0.0)
+    labeled = classify_block(decode_block(plan(*corpus), SETTINGS), SETTINGS, recorder, 0.0)
     readable = [path for path in corpus if path.name != "bad.wav"]
     for waveform, path in zip(recorder.waveforms, readable, strict=True):
-        with open_recording(str(path), None) as handle:
+        with open_file(str(path)) as handle:
             expected = decode(handle).waveform
         scale = 32768 if waveform.dtype == np.int16 else 1
         np.testing.assert_array_equal(waveform / np.float32(scale), expected)
@@ -64,12 +81,40 @@ def test_the_classifier_hears_what_was_decoded(corpus):
 def test_each_stage_says_how_long_it_took(corpus):
     for path in corpus:
         fsspec.filesystem("memory").pipe_file(f"/blocks/{path.name}", path.read_bytes())
-    labeled = BLOCKS.classify(
-        BLOCKS.decode(plan(*(f"memory://blocks/{path.name}" for path in corpus))), Recorder(), 8.0
-    )
+    planned = plan(*(f"memory://blocks/{path.name}" for path in corpus))
+    labeled = classify_block(decode_block(planned, SETTINGS), SETTINGS, Recorder(), 8.0)
     assert labeled["_idle_seconds"].to_pylist() == [2.0] * 4
     assert labeled["_transfer_seconds"].to_pylist() == [0.125] * 4
     assert all(seconds > 0 for seconds in labeled["_fetch_seconds"].to_pylist())
     assert all(seconds > 0 for seconds in labeled["_decode_seconds"].to_pylist())
-    from_disk = BLOCKS.decode(plan(*corpus))
-    assert from_disk["_fetch_seconds"].to_pylist() == [0.0] * 4  # those bytes come while decoding
+    from_disk = decode_block(plan(*corpus), SETTINGS)
+    assert from_disk["_fetch_seconds"].to_pylist() == [0.0] * 4  # read while decoding
+
+
+def test_rows_name_their_recording_as_the_user_does():
+    planned = plan("/c/a.wav", "/c/b.wav", "/c/t.tar", names=[None, "b.wav", None])
+    planned = planned.set_column(
+        planned.schema.get_field_index("_member"), "_member", pa.array([None, None, "x.wav"])
+    )
+    for rows in (
+        decode_block(planned.slice(0, 2), SETTINGS),
+        failed_rows(planned, SETTINGS, Status.CRASHED, "why").slice(0, 2),
+    ):
+        assert rows["path"].to_pylist() == ["/c/a.wav", "b.wav"]
+        assert rows["uri"].to_pylist() == ["/c/a.wav", "/c/b.wav"]
+    member = failed_rows(planned, SETTINGS, Status.CRASHED, "why").slice(2)
+    assert member["path"].to_pylist() == member["uri"].to_pylist() == ["/c/t.tar::x.wav"]
+
+
+def test_rows_have_label_score_origin_and_precision(corpus):
+    labeled = classify_block(decode_block(plan(*corpus), SETTINGS), SETTINGS, Recorder(), 0.0)
+    schema = output_schema(SETTINGS.labels, NONE)
+    now = datetime.now(UTC)
+    rows = output_rows(labeled, SETTINGS, schema, {"model": "m", "model_digest": "d"}, now)
+    assert rows.schema.equals(schema)
+    assert rows["label"].to_pylist() == ["happy", "happy", None, "happy"]
+    assert rows["score"].to_pylist() == [0.75, 0.75, None, 0.75]
+    assert rows["precision"].to_pylist() == ["fp32", "fp32", None, "fp32"]
+    assert rows["model"].to_pylist() == ["m"] * 4
+    assert rows["labeled_at"].to_pylist() == [now] * 4
+    assert rows["status"].to_pylist() == ["ok", "ok", "decode_error", "ok"]

@@ -1,0 +1,115 @@
+"""The Parquet files of an output, read by column; it knows no rule of the label store."""
+
+import hashlib
+import io
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+from ser_core.errors import OutputError
+from ser_core.storage.folder import Folder
+
+_CONCURRENT_FOOTERS = 16
+_FORMAT = ds.ParquetFileFormat()
+
+
+class _UncachedFiles(FSSpecHandler):  # type: ignore[misc]
+    """fsspec's files without its read-ahead, so that a column costs no more than its bytes."""
+
+    def open_input_file(self, path: str) -> pa.PythonFile:
+        return pa.PythonFile(self.fs.open(path, mode="rb", cache_type="none"), mode="r")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One Parquet file of an output.
+
+    Attributes:
+        name: in its folder.
+        fragment: for pyarrow.dataset; only its footer is read until `read`.
+        where: for messages.
+    """
+
+    name: str
+    fragment: Any
+    where: str
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """Its own columns.
+
+        Raises:
+            OutputError: it is not a Parquet file.
+        """
+        try:
+            return self.fragment.physical_schema
+        except pa.ArrowException as error:
+            reason = f"is not a Parquet file ({error}); remove it or choose another folder"
+            raise OutputError(f"{self.where} {reason}") from None
+
+    @property
+    def num_rows(self) -> int:
+        """How many rows it has."""
+        return int(self.fragment.metadata.num_rows)
+
+    def read(self, schema: pa.Schema, columns: list[str]) -> pa.Table:
+        """Some columns by name; those that the part lacks are null.
+
+        Args:
+            schema: has all of the columns.
+            columns: which ones, in this order.
+        """
+        return self.fragment.to_table(schema=schema, columns=columns)
+
+
+def find_parts(folder: Folder) -> list[Part]:
+    """The Parquet files directly in a folder, their footers read.
+
+    Raises:
+        OutputError: one of them is not a Parquet file.
+    """
+    files = PyFileSystem(_UncachedFiles(folder.fs))
+    names = [name for name in folder.names() if name.endswith(".parquet")]
+    parts = [
+        Part(
+            name,
+            _FORMAT.make_fragment(folder.path(name), files),
+            f"--output {folder.uri}: {name}",
+        )
+        for name in names
+    ]
+    with ThreadPoolExecutor(_CONCURRENT_FOOTERS) as pool:
+        list(pool.map(lambda part: part.schema, parts))
+    return parts
+
+
+def write_part(folder: Folder, rows: pa.Table) -> str:
+    """Writes rows as one part, named by their digest, and returns the name."""
+    name = _name(rows)
+    buffer = io.BytesIO()
+    pq.write_table(rows, buffer, compression="zstd")
+    folder.write(name, buffer.getvalue())
+    return name
+
+
+def as_stored(schema: pa.Schema) -> pa.Schema:
+    """The schema as it comes back from Parquet, which has fewer types than Arrow."""
+    buffer = io.BytesIO()
+    pq.write_table(schema.empty_table(), buffer)
+    return pq.read_schema(buffer).with_metadata(schema.metadata)
+
+
+def _name(rows: pa.Table) -> str:
+    """The same rows have the same name in any order; rows made later have another one."""
+    times = rows["labeled_at"].cast(pa.int64()).to_pylist()
+    keys = zip(rows["file_id"].to_pylist(), times, rows["path"].to_pylist(), strict=True)
+    digest = hashlib.blake2b(digest_size=12)
+    for file_id, time, path in sorted(keys):
+        digest.update(f"{file_id}\0{time}\0{path}\n".encode())
+    return f"part-{digest.hexdigest()}.parquet"

@@ -1,0 +1,127 @@
+"""What is to be labelled: what the source lists, less what the label store has; it runs nothing."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+
+from ser_core.labeling.label_store import Done
+from ser_core.schema import INDEX, MEMBER, SIZE, plan_schema
+from ser_core.sources.interface import Page
+
+# Whole recordings are cut into blocks by the bytes of their files: 8 minutes of 16-bit WAV, an hour
+# or two of Opus.
+_BYTES_PER_BLOCK = 16 << 20
+_BYTES_OF_UNSEEN_FILE = _BYTES_PER_BLOCK // 4  # where the storage did not tell a size
+
+
+@dataclass
+class Plan:
+    """What there is to do.
+
+    Attributes:
+        listed: recordings of the source.
+        done: those that need no labelling again.
+        done_failed: of these, how many have no label.
+        tables: the others, of ``plan_schema``.
+        known_to_0_1: of those done, the ones that release 0.1 labelled under another `file_id`:
+            columns ``file_id_of_0_1``, ``uri`` and ``file_id``.
+    """
+
+    listed: int = 0
+    done: int = 0
+    done_failed: int = 0
+    tables: list[pa.Table] = field(default_factory=list)
+    known_to_0_1: list[pa.Table] = field(default_factory=list)
+
+    @property
+    def to_do(self) -> int:
+        """How many recordings this run labels."""
+        return self.listed - self.done
+
+    def left_out(self, seen: np.ndarray) -> list[pa.Table]:
+        """The planned recordings that never came out of the pipeline.
+
+        Args:
+            seen: whether each index of the plan came out, shape ``(to_do,)``.
+        """
+        rest = (
+            table.filter(pa.array(~seen[table[INDEX.name].to_numpy()])) for table in self.tables
+        )
+        return [table for table in rest if table.num_rows]
+
+
+def make_plan(pages: Iterable[Page], manifest: pa.Schema, done: Done) -> Plan:
+    """Compares the listing with what is done, page by page.
+
+    Args:
+        pages: of the source.
+        manifest: the manifest's own columns.
+        done: what the label store has.
+    """
+    plan = Plan()
+    for page in pages:
+        file_ids = pa.array([recording.file_id for recording in page.recordings])
+        ok, failed = done.ok.have(file_ids), done.failed.have(file_ids)
+        if any(recording.name is not None for recording in page.recordings):
+            earlier = pa.array([recording.file_id_of_0_1 for recording in page.recordings])
+            known = ~(ok | failed) & (done.ok.have(earlier) | done.failed.have(earlier))
+            ok, failed = ok | done.ok.have(earlier), failed | done.failed.have(earlier)
+            plan.known_to_0_1 += _identities(page, np.flatnonzero(known))
+        missing = np.flatnonzero(~(ok | failed))
+        if len(missing):
+            plan.tables.append(_as_table(page, missing, plan.to_do, manifest))
+        plan.listed += len(page.recordings)
+        plan.done += len(page.recordings) - len(missing)
+        plan.done_failed += int(failed.sum())
+    return plan
+
+
+def _identities(page: Page, rows: np.ndarray) -> list[pa.Table]:
+    recordings = [page.recordings[row] for row in rows]
+    columns = {
+        "file_id_of_0_1": [recording.file_id_of_0_1 for recording in recordings],
+        "uri": [recording.identity for recording in recordings],
+        "file_id": [recording.file_id for recording in recordings],
+    }
+    return [pa.table(columns)] if recordings else []
+
+
+def _as_table(page: Page, rows: np.ndarray, first_index: int, manifest: pa.Schema) -> pa.Table:
+    recordings = [page.recordings[row] for row in rows]
+    columns = {
+        INDEX.name: np.arange(first_index, first_index + len(rows)),
+        "path": [recording.name for recording in recordings],
+        "uri": [recording.uri for recording in recordings],
+        "file_id": [recording.file_id for recording in recordings],
+        MEMBER.name: [recording.member for recording in recordings],
+        SIZE.name: [recording.size for recording in recordings],
+    }
+    if page.columns is not None:
+        kept = page.columns.take(rows)
+        columns |= {field.name: kept[field.name].cast(field.type) for field in manifest}
+    return pa.table(columns, schema=plan_schema(manifest)).combine_chunks()
+
+
+def cut_into_blocks(plan: list[pa.Table], rows: int, whole: bool) -> list[pa.Table]:
+    """The plan in blocks.
+
+    Args:
+        plan: tables of ``plan_schema``.
+        rows: of one block at most.
+        whole: whether recordings are decoded to their end; blocks are then cut by bytes, too.
+    """
+    pieces = plan
+    if whole:
+        pieces = [piece for table in plan for piece in _cut_by_bytes(table)]
+    return [piece.slice(at, rows) for piece in pieces for at in range(0, len(piece), rows)]
+
+
+def _cut_by_bytes(table: pa.Table) -> Iterator[pa.Table]:
+    sizes = table[SIZE.name].fill_null(_BYTES_OF_UNSEEN_FILE).to_numpy()
+    piece_of = sizes.cumsum() // _BYTES_PER_BLOCK
+    starts = np.flatnonzero(np.diff(piece_of, prepend=-1))
+    for start, end in pairwise([*starts, len(table)]):
+        yield table.slice(start, end - start)

@@ -1,0 +1,71 @@
+"""How much of the cluster a run uses; it starts nothing."""
+
+import math
+from dataclasses import dataclass
+
+import ray
+
+_CLASSIFIER_BYTES = 2 << 30  # of memory: the full-size model and one batch on a CPU, rounded up
+# Ray has no public way to tell how many GPUs an autoscaler may start, so the head node states it as
+# a resource of this name: see cluster.yaml.
+_GPU_POOL = "gpu_pool"
+_RECORDINGS_PER_GPU = 20_000  # an H100 takes seconds for them, a machine takes minutes to start
+_RECORDINGS_PER_CORE = 16  # one core labels them in the seconds that its actor takes to start
+# Each block costs the driver some 10 ms and 10 kB of memory, so large corpora get large blocks; but
+# at the end of a run all others wait for whoever has the last block.
+_BLOCKS_PER_WORKER = 50
+_ROWS_PER_BLOCK = (64, 256)  # fewest and most: 25 and 100 MB if all are 6 s long
+_ROWS_PER_BLOCK_ON_CPU = (8, 256)  # 8 are a few seconds of one core
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a run uses of its cluster.
+
+    Attributes:
+        classifiers: how many actors hold the model.
+        on_gpu: whether each has a GPU.
+        rows_per_block: recordings decoded by one task.
+    """
+
+    classifiers: int
+    on_gpu: bool
+    rows_per_block: int
+
+
+def choose_resources(recordings: int) -> Resources:
+    """All GPUs that the cluster has or can start, up to what the work is worth; else its CPUs.
+
+    Args:
+        recordings: how many there are to label.
+    """
+    present = ray.cluster_resources()
+    cpus = max(1, int(present.get("CPU", 1)))
+    gpus_present = int(present.get("GPU", 0))
+    gpus = max(gpus_present, int(present.get(_GPU_POOL, 0)))
+    if gpus:
+        worth = max(gpus_present, math.ceil(recordings / _RECORDINGS_PER_GPU))
+        classifiers = min(gpus, worth)
+    else:
+        worth = math.ceil(recordings / _RECORDINGS_PER_CORE)
+        classifiers = min(cpus, worth, int(present.get("memory", 0) // _CLASSIFIER_BYTES))
+    classifiers = max(1, classifiers)
+    bounds = _ROWS_PER_BLOCK if gpus else _ROWS_PER_BLOCK_ON_CPU
+    workers = cpus if gpus else classifiers
+    return Resources(classifiers, bool(gpus), rows_per_block(recordings, workers, bounds))
+
+
+def rows_per_block(recordings: int, workers: int, bounds: tuple[int, int]) -> int:
+    """How many recordings one task decodes.
+
+    Args:
+        recordings: how many there are.
+        workers: processes that share them.
+        bounds: the fewest and the most; fewer still where some workers would get none.
+
+    >>> [rows_per_block(count, 2, (8, 256)) for count in (6, 100, 10_000, 1_000_000)]
+    [1, 8, 100, 256]
+    """
+    fewest, most = bounds
+    rows = min(most, max(fewest, recordings // (_BLOCKS_PER_WORKER * workers)))
+    return max(1, min(rows, math.ceil(recordings / (4 * workers))))

@@ -1,0 +1,40 @@
+"""A folder or prefix as ``--input``, searched recursively."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import pyarrow as pa
+
+from ser_core.sources.file import is_audio
+from ser_core.sources.interface import PAGE_ROWS, Page
+from ser_core.sources.recording import Recording
+from ser_core.storage.listing import is_file, list_files
+
+
+def recognizes(uri: str) -> bool:
+    """Whether a URI is no file, and so a folder or prefix, even one that does not exist."""
+    return not is_file(uri)
+
+
+def open_source(uri: str) -> "FolderSource":
+    """The recordings below a folder."""
+    return FolderSource(uri)
+
+
+@dataclass(frozen=True)
+class FolderSource:
+    """The recordings at or below a folder or prefix, by their extension."""
+
+    uri: str
+    columns: pa.Schema = pa.schema([])  # noqa: RUF009 (immutable)
+
+    def pages(self) -> Iterator[Page]:
+        """Lists the folder while it is read; memory does not grow with it.
+
+        Raises:
+            FileNotFoundError: there is no such folder.
+        """
+        entries = list_files(self.uri, is_audio)
+        while page := [Recording(*entry) for entry in islice(entries, PAGE_ROWS)]:
+            yield Page(page)

@@ -1,0 +1,81 @@
+"""``--input`` → its form, and a recording → its bytes; forms are found, not registered."""
+
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import BinaryIO, cast
+
+import pyarrow as pa
+
+from ser_core import sources
+from ser_core.errors import CorpusError, SerError
+from ser_core.sources.interface import Form, PackedForm, Page, Source
+from ser_core.sources.recording import Recording
+from ser_core.storage.filesystem import absolute, is_local
+from ser_core.storage.reading import Stopwatch, open_file
+
+
+def open_source(uri: str) -> Source:
+    """Opens an input, whatever its form.
+
+    Args:
+        uri: as the user gave it.
+
+    Raises:
+        CorpusError: no form recognizes it, or it cannot be used.
+    """
+    try:
+        return _form_of(absolute(uri)).open_source(absolute(uri))
+    except SerError:
+        raise
+    except Exception as error:
+        raise _one_line_error(uri, error) from None
+
+
+def open_recording(recording: Recording, stopwatch: Stopwatch) -> AbstractContextManager[BinaryIO]:
+    """Opens a recording for decoding; its bytes are fetched only as far as they are read.
+
+    Raises:
+        RecordingError: missing, forbidden, or out of reach after retries.
+    """
+    if recording.member is None:
+        return open_file(recording.uri, recording.size, stopwatch)
+    return cast(PackedForm, _form_of(recording.uri)).open_member(recording, stopwatch)
+
+
+def list_pages(uri: str, source: Source) -> Iterator[Page]:
+    """Lists a source page by page.
+
+    Raises:
+        CorpusError: the listing fails.
+    """
+    try:
+        yield from source.pages()
+    except SerError:
+        raise
+    except Exception as error:
+        raise _one_line_error(uri, error) from None
+
+
+def _one_line_error(uri: str, error: Exception) -> Exception:
+    """What to raise when an input cannot be listed because of its storage."""
+    if isinstance(error, FileNotFoundError):
+        return CorpusError(f"--input {uri}: there is no such file or folder")
+    if is_local(uri) and not isinstance(error, OSError | pa.ArrowInvalid):
+        return error  # a bug; remote file systems share no base class for what they raise
+    return CorpusError(f"--input {uri}: cannot be read ({error})")
+
+
+def _form_of(uri: str) -> Form:
+    for form in _forms():
+        if form.recognizes(uri):
+            return form
+    raise CorpusError(f"--input {uri}: neither a folder, a recording nor a manifest by its name")
+
+
+def _forms() -> Iterator[Form]:
+    for info in pkgutil.iter_modules(sources.__path__, f"{sources.__name__}."):
+        module = importlib.import_module(info.name)
+        if hasattr(module, "recognizes"):
+            yield cast(Form, module)

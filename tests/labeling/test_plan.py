@@ -1,0 +1,123 @@
+"""The plan is the listing less what is done, and its blocks are the plan."""
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ser_core.labeling.file_ids import FileIds
+from ser_core.labeling.label_store import Done
+from ser_core.labeling.plan import cut_into_blocks, make_plan
+from ser_core.schema import SIZE, plan_schema
+from ser_core.sources.interface import Page
+from ser_core.sources.recording import Recording
+
+MIB = 1 << 20
+NONE = pa.schema([])
+SCHEMA = plan_schema(NONE)
+
+
+def ids(*file_ids):
+    return FileIds([pa.chunked_array([pa.array(file_ids, pa.string())])])
+
+
+def planned(plan):
+    return pa.concat_tables([table.drop_columns(SIZE.name) for table in plan.tables]).to_pandas()
+
+
+# ---- what is to do -------------------------------------------------------------------------------
+
+
+def test_what_is_done_is_not_planned():
+    recordings = [Recording(f"/c/{n}.wav", n, "v") for n in range(6)]
+    pages = [Page(recordings[:4]), Page(recordings[4:])]
+    done = Done(ids(recordings[0].file_id, recordings[4].file_id), ids(recordings[2].file_id))
+    plan = make_plan(pages, NONE, done)
+    assert (plan.listed, plan.done, plan.done_failed, plan.to_do) == (6, 3, 1, 3)
+    table = planned(plan)
+    assert list(table["uri"]) == ["/c/1.wav", "/c/3.wav", "/c/5.wav"]
+    assert list(table["_index"]) == [0, 1, 2]
+
+
+def test_manifest_columns_stay_with_their_recordings():
+    recordings = [Recording(f"/c/{n}.wav", 1, "v", name=f"{n}.wav") for n in range(4)]
+    columns = pa.table({"speaker": ["a", "b", "c", "d"]})
+    plan = make_plan(
+        [Page(recordings, columns)], columns.schema, Done(ids(recordings[1].file_id), ids())
+    )
+    table = planned(plan)
+    assert list(zip(table["path"], table["speaker"], strict=True)) == [
+        ("0.wav", "a"),
+        ("2.wav", "c"),
+        ("3.wav", "d"),
+    ]
+
+
+def test_what_release_0_1_labelled_is_done_and_remembered():
+    unchanged = Recording("/c/1.wav", 1, "v", name="1.wav")
+    changed = Recording("/c/2.wav", 1, "v2", name="2.wav")
+    before = Recording("/c/2.wav", 1, "v1", name="2.wav")
+    bad = Recording("/c/3.wav", 1, "v", name="3.wav")
+    done = Done(ids(unchanged.file_id_of_0_1, before.file_id_of_0_1), ids(bad.file_id_of_0_1))
+    plan = make_plan([Page([unchanged, changed, bad])], NONE, done)
+    assert (plan.done, plan.done_failed) == (2, 1)
+    assert list(planned(plan)["uri"]) == ["/c/2.wav"]
+    (known,) = plan.known_to_0_1
+    assert known.to_pylist() == [
+        {"file_id_of_0_1": r.file_id_of_0_1, "uri": r.uri, "file_id": r.file_id}
+        for r in (unchanged, bad)
+    ]
+
+
+def test_left_out_is_what_was_not_seen():
+    recordings = [Recording(f"/c/{n}.wav", 1, "v") for n in range(5)]
+    plan = make_plan([Page(recordings[:3]), Page(recordings[3:])], NONE, Done(ids(), ids()))
+    seen = pd.Series([True, False, True, True, False]).to_numpy()
+    left = pa.concat_tables(plan.left_out(seen))
+    assert left["uri"].to_pylist() == ["/c/1.wav", "/c/4.wav"]
+
+
+# ---- blocks --------------------------------------------------------------------------------------
+
+
+def plan_of(sizes):
+    columns = {
+        "_index": range(len(sizes)),
+        "path": [None] * len(sizes),
+        "uri": [f"/{index}.wav" for index in range(len(sizes))],
+        "file_id": ["0" * 32] * len(sizes),
+        "_member": [None] * len(sizes),
+        SIZE.name: sizes,
+    }
+    return pa.table(columns, schema=SCHEMA)
+
+
+def joined(tables):
+    return pa.concat_tables([SCHEMA.empty_table(), *tables])
+
+
+SIZES = st.lists(st.none() | st.integers(0, 40 * MIB), max_size=60)
+
+
+@settings(deadline=None)
+@given(tables=st.lists(SIZES, max_size=3), rows=st.integers(1, 9), whole=st.booleans())
+def test_blocks_are_the_plan_in_few_rows(tables, rows, whole):
+    tables = [plan_of(sizes) for sizes in tables]
+    blocks = cut_into_blocks(tables, rows, whole)
+    assert joined(blocks).equals(joined(tables))
+    assert all(0 < len(block) <= rows for block in blocks)
+
+
+@settings(deadline=None)
+@given(sizes=SIZES)
+def test_a_block_of_whole_recordings_has_few_bytes_after_its_first(sizes):
+    for block in cut_into_blocks([plan_of(sizes)], 1000, whole=True):
+        known = [4 * MIB if size is None else size for size in block[SIZE.name].to_pylist()]
+        assert sum(known[1:]) <= 16 * MIB
+
+
+@pytest.mark.parametrize(("whole", "blocks"), [(False, 4), (True, 10)])
+def test_small_files_fill_their_blocks_and_large_ones_stand_alone(whole, blocks):
+    short, hours = [10_000] * 1000, [100 * MIB] * 6
+    assert len(cut_into_blocks([plan_of(short + hours)], 256, whole)) == blocks
