@@ -1,4 +1,4 @@
-"""Prints the tables that the README quotes, from the files under `results/`."""
+"""Prints the tables and figures that README and docs/ quote, from the files under `results/`."""
 
 from collections.abc import Iterable, Iterator
 from operator import itemgetter
@@ -10,16 +10,40 @@ _KINDS = {"casia": "CASIA's mix", "real": "real, about 2 s"}
 
 
 def main() -> None:
+    """Prints every table, then every sentence with the document that quotes it."""
     print("\n\n".join("\n".join(table) for table in tables()))
+    for document, sentence in sentences():
+        print(f"\n{document}: {sentence}")
 
 
 def tables() -> Iterator[list[str]]:
-    """Each table's lines, in Markdown."""
+    """The tables of docs/performance.md, each as lines of Markdown."""
     yield _label(read_result("label-cpu"))
     yield _classifier(read_result("classifier-cpu"))
     yield _batches(read_result("batches-cpu"))
     yield _decode(read_result("decode-cpu"))
     yield _scale(read_result("scale-cpu"))
+
+
+def sentences() -> Iterator[tuple[str, str]]:
+    """The sentences that quote measured figures, each with the document that contains it."""
+    label = read_result("label-cpu")
+    yield "README.md", _headline(label)
+    for sentence in (
+        _recordings_measured(label),
+        _start_and_end(label),
+        _agreement(label),
+        _times_the_card(label),
+        _other_machines(),
+        _job_and_classifier(label, read_result("label-cpu-1-of-2")),
+        _limits(read_result("classifier-cpu")["casia_limits"]),
+        _memory_per_recording(read_result("scale-cpu")["sizes"]),
+    ):
+        yield "docs/performance.md", sentence
+    yield "docs/evaluation.md", _splits(read_result("compare-splits-emodb"))
+
+
+# ---- tables --------------------------------------------------------------------------------------
 
 
 def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
@@ -29,28 +53,37 @@ def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
 
 
 def _label(result: dict[str, Any]) -> list[str]:
-    """Files/s from files to labels, a row a kind; of a job also while its classifiers run."""
+    """Files/s from files to labels, one row per kind; for a job also while classifiers run."""
     kinds, cores = result["kinds"], result["cores"]
     sides = list(next(iter(kinds.values()))["sides"])
     rows = [
-        [_KINDS.get(kind, f"{kind} s"), *(_rate(of_kind["sides"][side], cores) for side in sides)]
-        for kind, of_kind in kinds.items()
+        [_KINDS.get(kind, f"{kind} s"), *(_rate(measured["sides"][side], cores) for side in sides)]
+        for kind, measured in kinds.items()
     ]
-    peaks = [[of_kind["sides"][side]["peak_mib"] for of_kind in kinds.values()] for side in sides]
+    peaks = [[measured["sides"][side]["peak_mib"] for measured in kinds.values()] for side in sides]
     rows.append(["peak memory", *(f"{max(peak) / 1024:.1f} GiB" for peak in peaks)])
     return _table(["files/s", *sides], rows)
 
 
 def _rate(side: dict[str, Any], cores: int) -> str:
-    rate, report = f"{side['files_per_second']:.2f}", side["report"]
-    if not report:
-        return rate
-    busy = sum(report["stage_seconds"][stage] for stage in ("idle", "transfer", "compute"))
-    return f"{rate} ({side['recordings'] * cores / busy:.2f})"
+    rate = f"{side['files_per_second']:.2f}"
+    return f"{rate} ({_rate_while_busy(side, cores):.2f})" if side["report"] else rate
+
+
+def _rate_while_busy(side: dict[str, Any], cores: int) -> float:
+    """Files/s of a job while its classifiers run."""
+    files: int = side["recordings"]
+    return files / _busy_seconds(side, cores)
+
+
+def _busy_seconds(side: dict[str, Any], cores: int) -> float:
+    stages = side["report"]["stage_seconds"]
+    seconds: float = sum(stages[stage] for stage in ("idle", "transfer", "compute"))
+    return seconds / cores
 
 
 def _classifier(result: dict[str, Any]) -> list[str]:
-    """Recordings/s of the network alone, and how many times the card's that is."""
+    """Recordings/s of the network alone, and how many times the card's rate that is."""
     rates, ratios = result["recordings_per_second"], result["times_the_card"]
     sides = list(next(iter(rates.values())))
     rows = [
@@ -64,32 +97,32 @@ def _classifier(result: dict[str, Any]) -> list[str]:
 
 
 def _batches(result: dict[str, Any]) -> list[str]:
-    """Recordings/s by precision, batch size and the steps of their lengths."""
+    """Recordings/s by precision, batch size and the step that lengths are rounded up to."""
     key_of = itemgetter("precision", "batch_size", "compiled", "frames_per_step")
     rates = {key_of(form): form["recordings_per_second"] for form in result["forms"]}
     columns = dict.fromkeys(key[:2] for key in rates)
     rows = [
         [
-            f"{step} frames{', compiled' if compiled else ''}",
+            f"{step} frame{'s' if step > 1 else ''}{', compiled' if compiled else ''}",
             *(f"{rates[*column, compiled, step]:,.2f}" for column in columns),
         ]
         for compiled, step in sorted({key[2:] for key in rates})
     ]
     header = (f"{precision}, batches of {size}" for precision, size in columns)
-    return _table(["lengths in steps of", *header], rows)
+    return _table(["lengths rounded up to", *header], rows)
 
 
 def _decode(result: dict[str, Any]) -> list[str]:
     rows = [
         [
             name,
-            f"{1000 * of['first_6_s_seconds']:.1f} ms",
-            f"{of['librosa_whole_seconds']:.2f} s",
-            f"{of['times_as_fast']:,.0f} ×",
+            f"{1000 * measured['first_6_s_seconds']:.1f} ms",
+            f"{measured['librosa_whole_seconds']:.2f} s",
+            f"{measured['times_as_fast']:,.0f} ×",
         ]
-        for name, of in result["formats"].items()
+        for name, measured in result["formats"].items()
     ]
-    return _table(["ten minutes of", "first 6 s", "librosa, all of it", "ratio"], rows)
+    return _table(["ten minutes of", "first 6 s", "librosa, whole file", "ratio"], rows)
 
 
 def _scale(result: dict[str, Any]) -> list[str]:
@@ -105,8 +138,139 @@ def _scale(result: dict[str, Any]) -> list[str]:
                 f"{resumed['driver_peak_mib']:,.0f} MiB",
             ]
         )
-    labelling = ["files/s, small network", "driver's memory"]
-    return _table(["recordings", *labelling, "nothing to do", "driver's memory"], rows)
+    labelling = ["files/s, small network", "driver memory"]
+    return _table(["recordings", *labelling, "rerun, nothing to do", "driver memory"], rows)
+
+
+# ---- sentences -----------------------------------------------------------------------------------
+
+
+def _headline(label: dict[str, Any]) -> str:
+    sides, ratios = label["kinds"]["casia"]["sides"], label["kinds"]["casia"]["ratios"]
+    return (
+        f"On two cores of an {label['machine']['cpu']}, a job labels"
+        f" {sides['job fp32']['files_per_second']:.1f} files/s in fp32 and"
+        f" {sides['job auto']['files_per_second']:.1f} in bf16, {ratios['job fp32 / card']:.1f} and"
+        f" {ratios['job auto / card']:.1f} times the rate of the model card's script."
+    )
+
+
+def _recordings_measured(label: dict[str, Any]) -> str:
+    kinds = label["kinds"]
+    counts = {side: run["recordings"] for side, run in kinds["casia"]["sides"].items()}
+    others = [
+        kinds[kind]["sides"][side]["recordings"]
+        for kind in kinds
+        if kind != "casia"
+        for side in ("job fp32", "job auto")
+    ]
+    return (
+        f"The card's script and the plain Ray job labelled {counts['card']} recordings of each"
+        f" kind, the classifier {counts['classifier fp32']}, the job {counts['job fp32']:,} (fp32)"
+        f" and {counts['job auto']:,} (auto) of CASIA's mix and {min(others)} to {max(others)} of"
+        " the other kinds."
+    )
+
+
+def _start_and_end(label: dict[str, Any]) -> str:
+    jobs = [
+        kind["sides"][side] for kind in label["kinds"].values() for side in ("job fp32", "job auto")
+    ]
+    seconds = [job["seconds"] - _busy_seconds(job, label["cores"]) for job in jobs]
+    return f"Start and end of a job take {min(seconds):.0f} to {max(seconds):.0f} s"
+
+
+def _agreement(label: dict[str, Any]) -> str:
+    agreements = [kind["agreement_with_the_card"] for kind in label["kinds"].values()]
+    largest = {
+        side: max(agreement[side]["largest_score_difference"] for agreement in agreements)
+        for side in ("fp32", "auto")
+    }
+    compared = sum(agreement["auto"]["recordings"] for agreement in agreements)
+    same = {
+        side: sum(a[side]["recordings"] * a[side]["equal_labels"] for a in agreements)
+        for side in ("fp32", "auto")
+    }
+    assert same["fp32"] == compared
+    return (
+        f"Scores differ from the card's by at most {largest['fp32']:.1e} in fp32 and"
+        f" {largest['auto']:.3f} in bf16; of the {compared} recordings compared, all have the"
+        f" card's label in fp32 and {same['auto']:.0f} in bf16."
+    )
+
+
+def _times_the_card(label: dict[str, Any]) -> str:
+    ratios = label["kinds"]["casia"]["ratios"]
+    return (
+        "On CASIA's mix, the classifier reaches"
+        f" {ratios['classifier fp32 / card']:.1f} (fp32) and"
+        f" {ratios['classifier auto / card']:.1f} (auto) times the card's rate, and the whole job,"
+        f" from start to end, {ratios['job fp32 / card']:.1f} and"
+        f" {ratios['job auto / card']:.1f} times."
+    )
+
+
+def _other_machines() -> str:
+    amx, zen4 = (
+        read_result(name)["kinds"]["casia"]["ratios"]
+        for name in ("label-cpu-amx", "label-cpu-zen4")
+    )
+    return (
+        "On two cores of an Intel Xeon with matrix instructions (AMX) the classifier reached"
+        f" {amx['classifier fp32 / card']:.1f} and {amx['classifier auto / card']:.1f} times the"
+        " card's rate (`label-cpu-amx.json`); on Zen 4, with an earlier version whose convolutions"
+        f" were not yet matrix products, {zen4['classifier fp32 / card']:.1f} and"
+        f" {zen4['classifier auto / card']:.1f} times (`label-cpu-zen4.json`)."
+    )
+
+
+def _job_and_classifier(label: dict[str, Any], spare_core: dict[str, Any]) -> str:
+    full, spare = (_shares_of_classifier(result) for result in (label, spare_core))
+    return (
+        "While its classifiers run, the job reaches"
+        f" {full['fp32']:.0%} (fp32) and {full['auto']:.0%} (auto) of their rate alone; with one"
+        f" classifier and a spare core, {spare['fp32']:.0%} and {spare['auto']:.0%}"
+        " (`label-cpu-1-of-2.json`)."
+    )
+
+
+def _shares_of_classifier(result: dict[str, Any]) -> dict[str, float]:
+    sides = result["kinds"]["casia"]["sides"]
+    return {
+        precision: _rate_while_busy(sides[f"job {precision}"], result["cores"])
+        / sides[f"classifier {precision}"]["files_per_second"]
+        for precision in ("fp32", "auto")
+    }
+
+
+def _limits(limits: dict[str, Any]) -> str:
+    fp32, bf16 = (limits[f"ours {precision}"]["share_of_that"] for precision in ("fp32", "bf16"))
+    return (
+        "On CASIA's mix, the network's matrix products and convolutions run at"
+        f" {fp32:.0%} (fp32) and {bf16:.0%} (bf16) of the rate that large matrix products reach on"
+        " the same core."
+    )
+
+
+def _memory_per_recording(sizes: list[dict[str, Any]]) -> str:
+    small, *_, large = (size for size in sizes if "labelled" in size)
+    more = large["labelled"]["driver_peak_mib"] - small["labelled"]["driver_peak_mib"]
+    each = more * 2**20 / (large["recordings"] - small["recordings"])
+    return f"at its peak, each recording adds about {each / 1000:.1f} kB."
+
+
+def _splits(result: dict[str, Any]) -> str:
+    by_split = {row["protocol"]: row for row in result["protocols"]}
+    uar = {name: f"{row['uar_mean']:.3f} ± {row['uar_std']:.3f}" for name, row in by_split.items()}
+    train = {name: f"{row['train']:.0f}" for name, row in by_split.items()}
+    return (
+        "A small HuBERT trained from scratch on EMO-DB (seven classes, chance 0.143,"
+        f" {result['settings']['seeds']} seeds) reaches a UAR of {uar['random']} on a random split,"
+        f" {uar['speaker']} on other speakers, and {uar['speaker-sentence']} on other speakers"
+        " saying other sentences. The seeds differ by more than the first two splits do, and the"
+        f" third trains on {train['speaker-sentence']} recordings instead of {train['speaker']}"
+        " (`benchmarks/results/compare-splits-emodb.json`)."
+    )
 
 
 if __name__ == "__main__":

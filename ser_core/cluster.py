@@ -20,6 +20,23 @@ _FOR_THE_DASHBOARD = {
 }
 
 
+def check_address() -> None:
+    """Checks that the cluster which ``RAY_ADDRESS`` names answers.
+
+    Raises:
+        UsageError: nobody listens at that address; Ray itself would wait for minutes.
+    """
+    cluster = os.environ.get("RAY_ADDRESS", "")
+    host, _, port = cluster.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), _ANSWER_SECONDS).close()
+    except OSError as error:
+        reason = f"no Ray cluster answers there ({error}); unset it to use this machine"
+        raise UsageError(f"RAY_ADDRESS {cluster}: {reason}") from None
+
+
 def join(verbose: bool) -> None:
     """Joins the cluster that ``RAY_ADDRESS`` names, or starts Ray on this machine.
 
@@ -27,14 +44,13 @@ def join(verbose: bool) -> None:
         UsageError: no cluster answers at that address.
     """
     if not ray.is_initialized():
+        check_address()
         on_sigterm = signal.getsignal(signal.SIGTERM)
         _start(os.environ.get("RAY_ADDRESS"), verbose)
         signal.signal(signal.SIGTERM, on_sigterm)  # ray.init replaced it
 
 
 def _start(cluster: str | None, verbose: bool) -> None:
-    if cluster:
-        _refuse_silent(cluster)
     # "local": never join a cluster that happens to run on this machine.
     where: dict[str, Any] = {"address": cluster or "local"}
     if not cluster:
@@ -47,18 +63,6 @@ def _start(cluster: str | None, verbose: bool) -> None:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # of its C++ core, on stderr
     with _silenced_stderr():  # the core announces that it has read the variable above
         ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
-
-
-def _refuse_silent(cluster: str) -> None:
-    """Ray itself would wait for minutes at an address where nobody listens."""
-    host, _, port = cluster.removeprefix("ray://").rpartition(":")
-    if not port.isdigit():
-        return
-    try:
-        socket.create_connection((host, int(port)), _ANSWER_SECONDS).close()
-    except OSError as error:
-        reason = f"no Ray cluster answers there ({error}); unset it to use this machine"
-        raise UsageError(f"RAY_ADDRESS {cluster}: {reason}") from None
 
 
 @contextmanager

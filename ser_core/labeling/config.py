@@ -16,22 +16,27 @@ class LabelConfig(BaseModel):
         description="folder or prefix, one recording, or a manifest (.parquet, .csv, .jsonl) with a"
         " `path` column; a local path, s3://, gs:// or any fsspec URI"
     )
-    output: str = Field(description="folder for the labels; what is labelled there is kept")
+    output: str = Field(description="folder for the labels; existing labels are kept")
     model: str = Field(DEFAULT_MODEL, description="hub id, folder or URI of the checkpoint")
     revision: str | None = Field(None, description="branch, tag or commit of a hub id")
     precision: Precision = Field(
-        "auto", description="auto is bf16 where the hardware has it; fp32 gives the card's numbers"
+        "auto",
+        description="auto is bf16 where the hardware supports it; fp32 gives the model card's numbers",
     )
     segments: Segments = Field(
-        "first", description="what is heard of a recording: its first 6 s, or all, 6 s at a time"
+        "first", description="label the first 6 s of a recording, or all of it in segments of 6 s"
     )
     batch_size: int | None = Field(
-        None, ge=1, description="6-s inputs per forward pass; by default right for the hardware"
+        None,
+        ge=1,
+        description="segments per forward pass; by default chosen for the hardware",
     )
     max_failed_fraction: float = Field(
         1.0, ge=0, le=1, description="exit with 1 if more of the corpus than this has no label"
     )
     part_seconds: float = Field(
-        60.0, gt=0, description="write a part at least this often: what a killed run does again"
+        60.0,
+        gt=0,
+        description="write labels at least this often, s; a killed run loses no more than this",
     )
-    verbose: bool = Field(False, description="show what Ray says")
+    verbose: bool = Field(False, description="show the output of Ray")

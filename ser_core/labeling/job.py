@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 import pyarrow as pa
 
+from ser_core import cluster
 from ser_core.console import say
 from ser_core.errors import CorpusError, RunError
 from ser_core.labeling.config import LabelConfig
@@ -69,6 +70,7 @@ def prepare(config: LabelConfig) -> "Run":
         UsageError: the command cannot run as written.
     """
     started = datetime.now(UTC)
+    cluster.check_address()
     checkpoint = load_checkpoint(config.model, config.revision, config.segments)
     build_model(checkpoint)  # so that a misfit is told before anything starts
     source = open_source(config.input)

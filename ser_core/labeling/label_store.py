@@ -147,7 +147,7 @@ class LabelStore:
         Columns are taken by name, and those that the rows lack become null.
         """
         columns = [
-            rows[field.name].cast(field.type)
+            _as_type(rows[field.name], field.type)
             if field.name in rows.column_names
             else pa.nulls(len(rows), field.type)
             for field in self.schema
@@ -278,6 +278,12 @@ def _rule_columns(rows: pa.Table) -> tuple[np.ndarray, ...]:
         is_final(rows["status"]).to_numpy(),
         rows["labeled_at"].cast(pa.int64()).to_numpy(),
     )
+
+
+def _as_type(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    if pa.types.is_dictionary(kind):  # encoded again, so that no value stays whose rows are gone
+        column = column.cast(kind.value_type).combine_chunks().dictionary_encode()
+    return column.cast(kind)
 
 
 def _bundles(parts: list[Part], current: dict[str, np.ndarray]) -> Iterator[list[Part]]:

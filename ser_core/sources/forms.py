@@ -1,5 +1,6 @@
 """``--input`` → its form, and a recording → its bytes; forms are found, not registered."""
 
+import functools
 import importlib
 import pkgutil
 from collections.abc import Iterator
@@ -41,7 +42,7 @@ def open_recording(recording: Recording, stopwatch: Stopwatch) -> AbstractContex
     """
     if recording.member is None:
         return open_file(recording.uri, recording.size, stopwatch)
-    return cast(PackedForm, _form_of(recording.uri)).open_member(recording, stopwatch)
+    return _packed_form_of(recording.uri).open_member(recording, stopwatch)
 
 
 def list_pages(uri: str, source: Source) -> Iterator[Page]:
@@ -72,6 +73,12 @@ def _form_of(uri: str) -> Form:
         if form.recognizes(uri):
             return form
     raise CorpusError(f"--input {uri}: neither a folder, a recording nor a manifest by its name")
+
+
+@functools.lru_cache(maxsize=1024)
+def _packed_form_of(uri: str) -> PackedForm:
+    """Asked once for a packed file, not once for each of its members."""
+    return cast(PackedForm, _form_of(uri))
 
 
 def _forms() -> Iterator[Form]:

@@ -47,7 +47,7 @@ class Form(Protocol):
     """A module of this package that is a form of ``--input``."""
 
     def recognizes(self, uri: str) -> bool:
-        """Whether an absolute URI is of this form; at most one form says so."""
+        """Whether an absolute URI is of this form; of an existing one, only one form says so."""
 
     def open_source(self, uri: str) -> Source:
         """Opens an input and checks what can be checked without listing it.

@@ -168,7 +168,7 @@ def test_a_submitted_job_labels_every_recording(head, corpus, labels):
     rows = pd.read_parquet(labels)
     assert sorted(rows["path"]) == sorted(map(str, corpus.iterdir()))
     assert set(rows["status"]) == {"ok"}
-    (report,) = (labels / "_runs").glob("*.json")
+    (report,) = (labels / "__runs").glob("*.json")
     assert json.loads(report.read_text())["by_status"] == {"ok": RECORDINGS}
 
 

@@ -26,17 +26,17 @@ def ray_session():
         """In every worker: one name kills its process, another meets a bug."""
         import ser_core.labeling.stages
 
-        decode_one = ser_core.labeling.stages.decode_one
+        decode_recording = ser_core.labeling.stages.decode_recording
 
-        def sabotaged(location, size, whole):
-            name = os.path.basename(location)
+        def sabotaged(recording, whole):
+            name = os.path.basename(recording.uri)
             if "kills" in name:
                 os.kill(os.getpid(), signal.SIGKILL)
             if "bug" in name:
                 raise ZeroDivisionError("a bug")
-            return decode_one(location, size, whole)
+            return decode_recording(recording, whole)
 
-        ser_core.labeling.stages.decode_one = sabotaged
+        ser_core.labeling.stages.decode_recording = sabotaged
 
     ray.init(
         address="local",
@@ -65,7 +65,7 @@ def table(label):
 
 
 def reports(label):
-    paths = sorted((label.output / "_runs").glob("*.json"), key=os.path.getmtime)
+    paths = sorted((label.output / "__runs").glob("*.json"), key=os.path.getmtime)
     return [json.loads(path.read_text()) for path in paths]
 
 
@@ -127,17 +127,17 @@ def test_bad_files_are_rows_and_their_neighbours_unharmed(label, tmp_path):
 
 
 def test_deleted_between_listing_and_reading(label, tmp_path, monkeypatch):
-    from ser_core.labeling import job as labeling
+    from ser_core.labeling import job
 
     corpus = speak(tmp_path / "corpus", ["a.wav", "b.wav"])
-    plan_work = labeling.plan_work
+    make_plan = job.make_plan
 
     def plan_and_delete(*args):
-        plan = plan_work(*args)
+        plan = make_plan(*args)
         (corpus / "a.wav").unlink()
         return plan
 
-    monkeypatch.setattr(labeling, "plan_work", plan_and_delete)
+    monkeypatch.setattr(job, "make_plan", plan_and_delete)
     label(corpus)
     assert list(table(label)["status"]) == ["not_found", "ok"]
 
@@ -159,9 +159,10 @@ def test_again_labels_what_is_missing_or_changed(label, tmp_path):
     columns = ["file_id", "duration", "score", "labeled_at"]  # labeled once, not twice alike
     pd.testing.assert_frame_equal(second.loc[same, columns], first.loc[same, columns])
     assert second.loc[str(corpus / "b.wav"), "duration"] == 2.5
-    assert label(corpus).to_do == 0
-    assert len(reports(label)) == 2
     assert reports(label)[1]["superseded_rows"] == 2  # the old b and d
+    assert label(corpus).to_do == 0
+    assert [report["recordings"] for report in reports(label)] == [4, 4, 0]
+    assert reports(label)[2]["output"]["rows"] == 6
 
 
 def test_another_checkpoint_labels_anew(label, tmp_path, small_checkpoint):
@@ -185,6 +186,60 @@ def test_manifest_columns_ride_along(label, tmp_path):
     label(manifest)
     assert list(table(label)["agent"].items()) == [("audio/a.wav", "007"), ("audio/b.wav", "九")]
     assert set(table(label)["status"]) == {"ok"}
+
+
+def test_two_manifests_with_the_same_names_have_their_own_rows(label, tmp_path):
+    for number, day in enumerate(("monday", "tuesday")):
+        write_audio(tmp_path / day / "1.wav", speech_like(1 + number, seed=number))
+        (tmp_path / day / "calls.csv").write_text("path\n1.wav\n")
+        label(tmp_path / day / "calls.csv")
+    rows = pd.read_parquet(label.output).sort_values("uri")
+    assert list(rows["path"]) == ["1.wav", "1.wav"]
+    assert list(rows["uri"]) == [str(tmp_path / day / "1.wav") for day in ("monday", "tuesday")]
+    assert list(rows["duration"]) == [1.0, 2.0]
+    assert label(tmp_path / "monday" / "calls.csv").to_do == 0
+
+
+def test_a_corpus_out_of_reach_keeps_its_labels(label, tmp_path, capsys):
+    corpus = speak(tmp_path / "corpus", ["a.wav", "b.wav"])
+    manifest = tmp_path / "calls.csv"
+    manifest.write_text("path\ncorpus/a.wav\ncorpus/b.wav\n")
+    label(manifest)
+    before = table(label)
+    corpus.rename(tmp_path / "unmounted")
+    with pytest.raises(RunError, match="none of the 2 recordings could be reached"):
+        label(manifest)
+    pd.testing.assert_frame_equal(table(label), before)
+    (tmp_path / "unmounted").rename(corpus)
+    (corpus / "b.wav").unlink()
+    label(manifest)
+    pd.testing.assert_frame_equal(table(label), before)
+    assert "1 recordings could not be reached" in capsys.readouterr().out
+    assert reports(label)[-1]["unreachable"] == 1
+
+
+def test_precision_of_what_is_there(label, tmp_path):
+    corpus = speak(tmp_path / "corpus", ["a.wav", "b.wav"])
+    label(corpus, precision="bf16")
+    assert set(table(label)["precision"]) == {"bf16"}
+    assert label(corpus, precision="auto").to_do == 0
+    assert label(corpus, precision="fp32").to_do == 2
+    assert set(table(label)["precision"]) == {"fp32"}
+    assert label(corpus, precision="auto").to_do == 0
+
+
+def test_killed_between_its_last_part_and_its_report(label, tmp_path, monkeypatch):
+    from ser_core.labeling import job
+
+    corpus = speak(tmp_path / "corpus", ["a.wav", "b.wav"])
+    with monkeypatch.context() as patch:
+        patch.setattr(job.Run, "write_report", lambda *_: exec("raise KeyboardInterrupt"))
+        with pytest.raises(KeyboardInterrupt):
+            label(corpus)
+    assert reports(label) == []
+    assert label(corpus).to_do == 0
+    (report,) = reports(label)
+    assert (report["listed"], report["done_before"], report["output"]["rows"]) == (2, 2, 2)
 
 
 def test_all_segments(label, tmp_path, small_card):
@@ -217,7 +272,7 @@ def test_a_bug_stops_the_run_and_keeps_what_is_labelled(label, tmp_path):
     corpus = speak(tmp_path / "corpus", [f"{n}.wav" for n in range(8)] + ["bug.wav"])
     with pytest.raises(RunError, match="ZeroDivisionError: a bug"):
         label(corpus)
-    assert not (label.output / "_runs").exists()
+    assert reports(label) == []
 
 
 def test_too_many_failures(label, tmp_path):
@@ -255,12 +310,12 @@ def test_killed_at_any_moment_and_typed_again(tmp_path, small_checkpoint):
     parts = list(output.glob("*.parquet"))
     labeled = sum(len(pd.read_parquet(part)) for part in parts)  # each part is readable
     assert 0 < labeled < 300
-    assert not (output / "_runs").exists()
+    assert [path.name for path in (output / "__runs").iterdir()] == ["claim.json"]
     subprocess.run(argv, check=True, capture_output=True)
     result = pd.read_parquet(output)
     assert result["path"].is_unique
     assert len(result) == 300
-    (report,) = [json.loads(path.read_text()) for path in (output / "_runs").glob("*.json")]
+    (report,) = [json.loads(path.read_text()) for path in (output / "__runs").glob("*.json")]
     assert report["done_before"] == labeled
 
 
@@ -276,7 +331,7 @@ def test_stopped_by_its_cluster(tmp_path, small_checkpoint):
     job.terminate()
     _, words = job.communicate(timeout=60)
     assert job.returncode == 1
-    assert "stopped; the same command goes on from here" in words
+    assert "stopped; run the same command again to continue" in words
     assert 0 < len(pd.read_parquet(output)) < 300
 
 

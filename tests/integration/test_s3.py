@@ -33,12 +33,12 @@ from recordings import speech_like, write_with_ffmpeg
 
 from ser_core.audio.decode import decode
 from ser_core.errors import RecordingError, Status
-from ser_core.labeling.label_store import Output
+from ser_core.labeling.label_store import LabelStore
 from ser_core.models.checkpoint import load_checkpoint
 from ser_core.models.classifier import Classifier
 from ser_core.storage.filesystem import resolve
 from ser_core.storage.listing import list_files
-from ser_core.storage.reading import open_recording
+from ser_core.storage.reading import open_file
 
 ROOT = Path(__file__).parents[2]
 MIB = 1 << 20
@@ -159,9 +159,13 @@ def names_in(folder: str) -> list[str]:
     return sorted(name.removeprefix(f"{folder}/".removeprefix("s3://")) for name in fs.find(folder))
 
 
+def parts_in(output: str) -> list[str]:
+    return [name for name in names_in(output) if name.startswith("part-")]
+
+
 def reports(output: str) -> list[dict[str, Any]]:
     fs = s3fs.S3FileSystem()
-    runs = [name for name in names_in(output) if name.startswith("_runs/")]
+    runs = [name for name in names_in(output) if name.startswith("__runs/2")]
     assert all(name.endswith(".json") for name in runs)
     return [json.loads(fs.cat_file(f"{output}/{name}")) for name in runs]
 
@@ -229,7 +233,7 @@ def test_report_says_that_the_run_is_complete(labeled):
     (report,) = reports(labeled.output)
     assert report["listed"] == len(labeled.rows)
     assert report["by_status"] == labeled.rows["status"].value_counts().to_dict()
-    parts = [name for name in names_in(labeled.output) if not name.startswith("_runs/")]
+    parts = [name for name in names_in(labeled.output) if not name.startswith("__runs/")]
     assert parts
     assert all(name.startswith("part-") and name.endswith(".parquet") for name in parts)
 
@@ -288,7 +292,7 @@ def kill_when_a_part_is_there(job: subprocess.Popen, output: str) -> None:
     started: list[int] = []
     deadline = time.monotonic() + JOB_SECONDS
     try:
-        while not names_in(output):
+        while not parts_in(output):
             assert job.poll() is None, "it ended before it could be killed"
             assert time.monotonic() < deadline, "no part appeared"
             started = descendants(job.pid)
@@ -315,7 +319,7 @@ def test_killed_run_goes_on_where_it_was(bucket, small_checkpoint, tmp_path):
         kill_when_a_part_is_there(job, output)
 
     fs = s3fs.S3FileSystem()
-    parts = {name: fs.cat_file(f"{output}/{name}") for name in names_in(output)}
+    parts = {name: fs.cat_file(f"{output}/{name}") for name in parts_in(output)}
     kept = pd.concat([pd.read_parquet(io.BytesIO(part)) for part in parts.values()])
     assert not reports(output)
     assert 0 < len(kept) < MANY
@@ -398,9 +402,10 @@ def test_rights_to_a_prefix_are_enough(guest):
     upload(f"{guest}/corpus", {"1.wav": b"x"})
     (entry,) = list_files(f"{guest}/corpus", bool)
     assert entry.path == f"{guest}/corpus/1.wav"
-    output = Output(f"{guest}/labels", pa.schema([("file_id", pa.string())]))
-    assert not len(output.done("digest").ok)
-    output.write_report("run", {})
+    store = LabelStore(f"{guest}/labels", ["sad"], pa.schema([]))
+    with store.claimed():
+        assert not len(store.done("digest", "auto").ok)
+        store.write_report("run", {})
     with pytest.raises(PermissionError):
         s3fs.S3FileSystem().ls(guest.rsplit("/", 1)[0])
 
@@ -413,7 +418,7 @@ def test_deleted_object_is_not_found(bucket, size):
     uri = f"{bucket}/deleted.wav"
     upload(bucket, {"deleted.wav": encoded(speech_like(1))})
     s3fs.S3FileSystem().rm_file(uri)
-    with pytest.raises(RecordingError) as caught, open_recording(uri, size) as handle:
+    with pytest.raises(RecordingError) as caught, open_file(uri, size) as handle:
         decode(handle)
     assert caught.value.status is Status.NOT_FOUND
 
@@ -421,7 +426,7 @@ def test_deleted_object_is_not_found(bucket, size):
 @pytest.mark.parametrize("name", [*LARGE, "large/long.m4a"])
 def test_large_recording_is_read_to_its_end(corpus, name):
     uri, data = f"{corpus.uri}/{name}", corpus.files[name]
-    with open_recording(uri, len(data)) as handle:
+    with open_file(uri, len(data)) as handle:
         remote = decode(handle, whole=True)
     local = decode(io.BytesIO(data), whole=True)
     assert remote.duration == local.duration
@@ -445,7 +450,7 @@ def test_long_recording_takes_few_small_requests(bucket, form, options, monkeypa
         return content
 
     monkeypatch.setattr(fs, "cat_file", counted)
-    with open_recording(uri, len(data)) as handle:
+    with open_file(uri, len(data)) as handle:
         recording = decode(handle)
     assert recording.duration == pytest.approx(600, abs=0.2)
     assert len(recording.waveform) == 96_000
@@ -484,7 +489,7 @@ def busy(request, monkeypatch) -> list[float]:
 
 def test_passing_trouble_is_waited_out(busy):
     Busy.times = 2
-    with open_recording("busy://x.wav", len(Busy.data)) as handle:
+    with open_file("busy://x.wav", len(Busy.data)) as handle:
         assert decode(handle).duration == 1.0
     assert Busy.calls == 3
     assert len(busy) == 2
@@ -493,7 +498,7 @@ def test_passing_trouble_is_waited_out(busy):
 
 def test_lasting_trouble_is_unavailable(busy):
     Busy.times = np.inf
-    with pytest.raises(RecordingError) as caught, open_recording("busy://x.wav", 10):
+    with pytest.raises(RecordingError) as caught, open_file("busy://x.wav", 10):
         pass
     assert caught.value.status is Status.UNAVAILABLE
     assert str(Busy.trouble.args[-1]) in str(caught.value)

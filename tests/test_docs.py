@@ -1,0 +1,330 @@
+"""README and docs/ are true: commands parse, Python runs, figures are measured, links resolve."""
+
+import importlib
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+import yaml
+
+from benchmarks.tables import sentences, tables
+from jobs.command import parse
+from jobs.ser_batch import JOBS
+from ser_core import sources
+from ser_core.audio.decode import decode
+from ser_core.errors import Status
+from ser_core.labeling.config import LabelConfig
+from ser_core.labeling.progress import RunStats
+from ser_core.models.checkpoint import load_checkpoint
+from ser_core.models.classifier import Classifier
+from ser_core.schema import output_schema
+from ser_core.sources.forms import open_recording, open_source
+from ser_core.storage.reading import Stopwatch
+
+ROOT = Path(__file__).parents[1]
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text()
+    for path in [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        *sorted((ROOT / "docs").glob("*.md")),
+    ]
+}
+README, OUTPUT, ARCHITECTURE = (
+    PAGES[name] for name in ("README.md", "docs/output.md", "docs/architecture.md")
+)
+
+
+def blocks(page, language):
+    return re.findall(rf"```{language}\n(.*?)```", page, re.S)
+
+
+def rows(page, header):
+    """The cells of the Markdown table that begins with this header."""
+    table = page.split(f"\n{header}\n")[1].split("\n\n")[0]
+    lines = [line for line in table.splitlines() if line.strip().startswith("|")]
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[1:]]
+
+
+# ---- commands ------------------------------------------------------------------------------------
+
+COMMANDS = [
+    (name, command)
+    for name, page in PAGES.items()
+    for block in blocks(page, "bash")
+    for command in block.splitlines()
+]
+NOT_OURS = (
+    "git clone",
+    "source .venv/bin/activate",  # integration/test_readme_commands.py runs what follows it
+    "ray up cluster.yaml",  # cluster.yaml itself is tested in test_deploy.py
+    "ray down cluster.yaml",
+    "ray dashboard cluster.yaml",
+)
+
+
+@pytest.mark.parametrize(("page", "command"), COMMANDS)
+def test_commands(page, command):
+    if command.startswith(NOT_OURS):
+        return
+    arguments = shlex.split(command)
+    match arguments:
+        case ["make", target]:
+            assert target in re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M)
+        case ["pip", "install", "-e", target]:
+            extras = re.fullmatch(r"\.\[([\w,]+)\]", target)[1].split(",")
+            project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+            assert set(extras) <= set(project["optional-dependencies"])
+        case ["ser-batch", job, *flags]:
+            parse(JOBS[job].config, flags)
+        case ["ray", "job", "submit", *_]:
+            test_commands(page, shlex.join(arguments[arguments.index("--") + 1 :]))
+        case ["python", "-m", module, *flags]:
+            package, name = module.split(".")
+            assert (ROOT / package / f"{name}.py").is_file()
+            if package == "jobs":
+                parse(JOBS[name.replace("_", "-")].config, flags)
+            else:
+                assert not flags
+        case _:
+            pytest.fail(f"{page} shows a command that no test knows: {command}")
+
+
+def test_the_first_commands_are_the_demo():
+    first = [command for page, command in COMMANDS if page == "README.md"][:4]
+    assert first[1:3] == ["make demo", "source .venv/bin/activate"]
+    assert first[3].startswith("ser-batch label")
+    assert re.search(r"\bdemo\b", (ROOT / ".ci" / "run").read_text())  # and it runs there
+
+
+FLAGS_OF_OTHERS = {"--working-dir", "--address", "--help", "--version", "--config", "--no"}
+
+
+def test_every_flag_exists():
+    ours = {
+        f"--{field.replace('_', '-')}" for job in JOBS.values() for field in job.config.model_fields
+    }
+    for name, page in PAGES.items():
+        flags = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", page))
+        assert flags <= ours | FLAGS_OF_OTHERS, f"{name}: {flags - ours - FLAGS_OF_OTHERS}"
+
+
+def test_the_example_settings_are_settings():
+    settings = yaml.safe_load((ROOT / "examples" / "settings.yaml").read_text())
+    LabelConfig(**{key.replace("-", "_"): value for key, value in settings.items()})
+
+
+# ---- Python --------------------------------------------------------------------------------------
+
+SCRIPTS = [
+    pytest.param(code, id=name)
+    for name, page in PAGES.items()
+    for code in blocks(page, "python")
+    if not code.startswith("# ser_core/")  # a module of a worked example, see below
+]
+
+
+@pytest.mark.parametrize("code", SCRIPTS)
+def test_python(code, tmp_path):
+    schema = output_schema(["sad"], pa.schema([]))
+    values = {"path": "/a.wav", "status": "ok", "label": "sad", "score": 0.5, "score_sad": 0.5}
+    table = pa.table([pa.array([values.get(f.name)]).cast(f.type) for f in schema], schema=schema)
+    (tmp_path / "demo-output" / "__runs").mkdir(parents=True)
+    (tmp_path / "demo-output" / "__runs" / "run.json").write_text("{}")
+    pq.write_table(table, tmp_path / "demo-output" / "part-1.parquet")
+    env = os.environ | {"HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, check=True)
+
+
+# ---- what the pages say of the code --------------------------------------------------------------
+
+
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= 140
+
+
+def test_the_columns_are_those_of_the_output():
+    names = [name.strip("`") for name, *_ in rows(OUTPUT, "| column | type | |")]
+    assert names[:-1] == output_schema(["<label>"], pa.schema([])).names
+    in_readme = " ".join(name for name, _ in rows(README, "| column | |"))
+    assert re.findall(r"`([^`]+)`", in_readme) == names[:-1]
+
+
+def test_the_statuses_are_those_of_the_code():
+    kinds = {name.strip("`"): kind for name, kind, _ in rows(OUTPUT, "| `status` | kind | |")}
+    assert kinds == {s.value: "final" if s.final else "transient" for s in Status}
+    for status in Status:
+        assert f"`{status.value}`" in README
+
+
+def test_the_run_report_is_described():
+    described = " ".join(keys for keys, _ in rows(OUTPUT, "| key | |"))
+    for key in RunStats(total=1).report():
+        assert f"`{key}`" in described
+
+
+def test_every_module_is_in_the_layout():
+    modules = {
+        str(path.relative_to(ROOT))
+        for package in ("ser_core", "jobs")
+        for path in (ROOT / package).rglob("*.py")
+        if path.name != "__init__.py"
+    }
+    layout = ARCHITECTURE.split("\n## Layout\n")[1].split("\n## ")[0]
+    listed = re.findall(r"^\| `((?:ser_core|jobs)/[\w/]+\.py)` \|", layout, re.M)
+    assert sorted(listed) == sorted(modules)
+
+
+def test_every_module_that_a_page_names_exists():
+    examples = {code.split("\n")[0].removeprefix("# ") for code in blocks(ARCHITECTURE, "python")}
+    for name, page in PAGES.items():
+        for path in re.findall(r"`((?:ser_core|jobs|benchmarks|examples)/[\w./-]+)`", page):
+            assert (ROOT / path).exists() or path in examples, f"{name}: {path}"
+
+
+def test_the_demo_rows_are_those_of_the_checkpoint(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    shown = README.split("## The demo")[1].split("```")[1]
+    lines = [line.split() for line in shown.strip().splitlines()[1:]]
+    truth = pd.read_csv("examples/corpus.csv").set_index("path")["truth"]
+    checkpoint = load_checkpoint("examples/checkpoint")
+    classifier = Classifier(checkpoint, "fp32")
+    for path, *shown_truth, label, score, status in lines:
+        if status != "ok":
+            assert (label, score) == ("-", "-")
+            continue
+        with open(f"examples/{path}", "rb", buffering=0) as handle:
+            (scores,) = classifier.scores([decode(handle).waveform])
+        # The demo runs in bf16 where the hardware has it.
+        assert scores.max() == pytest.approx(float(score), abs=0.02)
+        assert checkpoint.labels[scores.argmax()] == label
+        assert [label] == shown_truth == [truth[path]]
+
+
+# ---- figures and links ---------------------------------------------------------------------------
+
+
+def test_the_tables_are_those_of_the_result_files():
+    for table in tables():
+        assert "\n".join(table) in PAGES["docs/performance.md"]
+
+
+@pytest.mark.parametrize(("page", "sentence"), list(sentences()))
+def test_the_figures_are_those_of_the_result_files(page, sentence):
+    assert sentence in " ".join(PAGES[page].split())
+
+
+def anchor(heading):
+    """GitHub's anchor of a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_resolve(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", PAGES[page]):
+        if target.startswith(("http://", "https://")):
+            continue
+        path, _, section = target.partition("#")
+        linked = ((ROOT / page).parent / path) if path else ROOT / page
+        assert linked.exists(), target
+        if section:
+            headings = re.findall(r"^#+ (.+)$", linked.read_text(), re.M)
+            assert section in map(anchor, headings), target
+
+
+def test_every_page_is_linked_from_the_readme():
+    for name in PAGES:
+        assert name == "README.md" or f"]({name})" in README
+
+
+# ---- worked examples -----------------------------------------------------------------------------
+
+
+def test_the_example_of_an_input_form_works(tmp_path, monkeypatch):
+    """The module in docs/architecture.md, in a folder of its own: nothing else is edited."""
+    (code,) = [c for c in blocks(ARCHITECTURE, "python") if c.startswith("# ser_core/sources/")]
+    module = Path(code.split("\n")[0]).name
+    (tmp_path / "forms").mkdir()
+    (tmp_path / "forms" / module).write_text(code)
+    monkeypatch.setattr(sources, "__path__", [*sources.__path__, str(tmp_path / "forms")])
+    importlib.invalidate_caches()
+    recording = ROOT / "examples" / "corpus" / "sad" / "answer-m3.wav"
+    with zipfile.ZipFile(tmp_path / "calls.zip", "w") as archive:
+        archive.write(recording, "monday/1.wav")
+        archive.writestr("notes.txt", "not a recording")
+    try:
+        source = open_source(str(tmp_path / "calls.zip"))
+        (reference,) = [found for page in source.pages() for found in page.recordings]
+        assert reference.path == f"{tmp_path}/calls.zip::monday/1.wav"
+        with open_recording(reference, Stopwatch()) as handle:
+            assert handle.read() == recording.read_bytes()
+    finally:
+        sys.modules.pop(f"ser_core.sources.{Path(module).stem}", None)
+
+
+def apply_diff(diff, root):
+    """Applies a unified diff whose hunks have no line numbers; each must match exactly once."""
+    for part in re.split(r"^(?=--- )", diff, flags=re.M)[1:]:
+        header, *hunks = re.split(r"^@@.*\n", part, flags=re.M)
+        path = root / re.search(r"^\+\+\+ (\S+)$", header, re.M)[1]
+        source = path.read_text()
+        for hunk in hunks:
+            lines = [line or " " for line in hunk.rstrip("\n").split("\n")]
+            before = "\n".join(line[1:] for line in lines if line[0] in " -") + "\n"
+            after = "\n".join(line[1:] for line in lines if line[0] in " +") + "\n"
+            assert source.count(before) == 1, f"{path.name}:\n{before}"
+            source = source.replace(before, after)
+        path.write_text(source)
+
+
+LABEL_ONE_FILE = """
+from datetime import UTC, datetime
+
+import numpy as np
+import pyarrow as pa
+
+from ser_core.labeling.file_ids import FileIds
+from ser_core.labeling.label_store import Done
+from ser_core.labeling.plan import make_plan
+from ser_core.labeling.stages import StageSettings, classify_block, decode_block, output_rows
+from ser_core.schema import output_schema
+from ser_core.sources.forms import open_source
+
+
+class Scorer:
+    transfer_seconds, precision, description = 0.0, "fp32", "none"
+
+    def scores(self, waveforms):
+        return np.ones((len(waveforms), 1), np.float32)
+
+
+none = pa.schema([])
+settings = StageSettings("first", ("sad",), none)
+plan = make_plan(open_source("tone.wav").pages(), none, Done(FileIds([]), FileIds([])))
+labeled = classify_block(decode_block(plan.tables[0], settings), settings, Scorer(), 0.0)
+origin = {"model": "m", "model_digest": "d"}
+rows = output_rows(labeled, settings, output_schema(("sad",), none), origin, datetime.now(UTC))
+print(rows["peak"][0].as_py())
+"""
+
+
+def test_the_example_of_an_output_column_works(tmp_path):
+    """The diff in docs/architecture.md applies to this code, and its column reaches the rows."""
+    shutil.copytree(ROOT / "ser_core", tmp_path / "ser_core")
+    (diff,) = blocks(ARCHITECTURE, "diff")
+    apply_diff(diff, tmp_path)
+    soundfile.write(tmp_path / "tone.wav", [0.0, -0.25] * 4000, 16_000)
+    command = [sys.executable, "-c", LABEL_ONE_FILE]
+    run = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert float(run.stdout) == 0.25
