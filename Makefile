@@ -1,8 +1,11 @@
-# A fresh clone to labelled recordings: make demo. To a green test suite: make test.
+# From a fresh clone to labelled recordings: make demo. To a green test suite: make test.
 PYTHON ?= python3
 BIN := .venv/bin
+LOWEST := .venv-lowest/bin
+# Needs neither Ray nor full-size models nor long recordings, and takes under 90 s.
+QUICK := -m "not slow" --ignore tests/integration --ignore tests/chaos --ignore tests/gpu
 
-.PHONY: install demo demo-checkpoint test lint constraints clean
+.PHONY: install demo demo-checkpoint test test-quick test-lowest lint constraints clean
 
 install: .venv/installed
 
@@ -15,7 +18,7 @@ install: .venv/installed
 demo: install
 	$(BIN)/python examples/demo.py
 
-# What the demo labels with: its corpus, its training, its card. One thread: the same bits again.
+# Trains examples/checkpoint, the checkpoint of the demo. One thread, so that the bits repeat.
 demo-checkpoint: install
 	rm -rf build/demo-corpus build/demo-checkpoint
 	$(BIN)/python examples/make_corpus.py --training build/demo-corpus
@@ -26,12 +29,25 @@ demo-checkpoint: install
 test: install
 	$(BIN)/python -m pytest
 
+test-quick: install
+	$(BIN)/python -m pytest $(QUICK)
+
+# The quick tests with the lowest versions that pyproject.toml allows.
+test-lowest: .venv-lowest/installed
+	$(LOWEST)/python -m pytest $(QUICK)
+
+.venv-lowest/installed: pyproject.toml constraints-lowest.txt
+	$(PYTHON) -m venv .venv-lowest
+	$(LOWEST)/pip install --quiet --constraint constraints-lowest.txt torch
+	$(LOWEST)/pip install --quiet --constraint constraints-lowest.txt --editable '.[dev]'
+	touch $@
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# After a change of pyproject.toml: installs what it asks for today, and writes down what that is.
+# After a change of dependencies: installs the newest versions and pins them in constraints.txt.
 constraints:
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet torch==2.13.0 --editable '.[dev]' --upgrade
@@ -39,4 +55,4 @@ constraints:
 	mv .constraints constraints.txt
 
 clean:
-	rm -rf .venv build demo-output .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-lowest build demo-output .mypy_cache .ruff_cache .pytest_cache

@@ -1,6 +1,6 @@
-"""Measures which batches suit a device: their size, the steps of their lengths, compiled or not.
+"""Measures which batches suit a device: size, padding of lengths, compilation.
 
-Waveforms come from memory, so neither Ray nor an audio decoder is needed.
+Waveforms come from memory, so neither Ray nor an audio decoder is required.
 """
 
 import argparse
@@ -21,29 +21,42 @@ STEPS = (1, 8, 16, 32)  # frames of 20 ms
 
 
 def measure(
-    checkpoint: Checkpoint, heard: list[np.ndarray], rows_per_call: int, rounds: int, **form: Any
+    checkpoint: Checkpoint,
+    speeches: list[np.ndarray],
+    rows_per_call: int,
+    rounds: int,
+    **options: Any,
 ) -> dict[str, Any]:
-    """Recordings/s of one form, the best of some rounds; what it takes to get there."""
-    compiled = form.pop("compiled")
-    classifier = Classifier(checkpoint, num_threads=1, **form)
-    if compiled:  # CUDA graphs, one for each shape
+    """Recordings/s with one set of options, the best of several rounds, and the first round's time.
+
+    Args:
+        checkpoint: the weights.
+        speeches: waveforms at 16 kHz.
+        rows_per_call: recordings per call of the classifier.
+        rounds: measured after one warm-up round.
+        options: arguments of `Classifier`, and whether the network is ``compiled``.
+    """
+    compiled = options.pop("compiled")
+    classifier = Classifier(checkpoint, num_threads=1, **options)
+    if compiled:  # to CUDA graphs, one per shape
         classifier._model.compile(dynamic=False, mode="reduce-overhead")
-    calls = [heard[at : at + rows_per_call] for at in range(0, len(heard), rows_per_call)]
+    starts = range(0, len(speeches), rows_per_call)
+    calls = [speeches[start : start + rows_per_call] for start in starts]
     seconds = []
     for _ in range(rounds + 1):
         started = time.perf_counter()
         for call in calls:
             classifier.scores(call)
         seconds.append(time.perf_counter() - started)
-    found = {
-        **form,
+    result = {
+        **options,
         "precision": classifier.precision,
         "compiled": compiled,
-        "recordings_per_second": len(heard) / min(seconds[1:]),
+        "recordings_per_second": len(speeches) / min(seconds[1:]),
         "first_round_seconds": seconds[0],
     }
-    print(found, flush=True)
-    return found
+    print(result, flush=True)
+    return result
 
 
 def main() -> None:
@@ -51,7 +64,10 @@ def main() -> None:
     on_gpu = torch.cuda.is_available()
     parser.add_argument("--recordings", type=int, default=4096 if on_gpu else 128)
     parser.add_argument(
-        "--rows-per-call", type=int, default=512 if on_gpu else 8, help="as the job's blocks"
+        "--rows-per-call",
+        type=int,
+        default=512 if on_gpu else 8,
+        help="recordings per block of the job",
     )
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument(
@@ -66,10 +82,10 @@ def main() -> None:
     before = machine()
     with tempfile.TemporaryDirectory() as work:
         checkpoint = load_checkpoint(full_checkpoint(Path(work, "checkpoint")))
-        heard = waveforms(casia_lengths(flags.recordings))
+        speeches = waveforms(casia_lengths(flags.recordings))
         forms = [
             measure(
-                checkpoint, heard, flags.rows_per_call, flags.rounds,
+                checkpoint, speeches, flags.rows_per_call, flags.rounds,
                 precision=precision, batch_size=size, frames_per_step=step, compiled=bool(compiled),
             )
             for precision, size, step, compiled in product(

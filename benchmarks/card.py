@@ -1,6 +1,7 @@
-"""The model card's script, restated: what speed is compared with, and the tests' oracle.
+"""The model card's script, restated: the baseline of the benchmarks and the oracle of the tests.
 
-It shares no code with `ser_core`, so that neither can be wrong in the other's way.
+It is the only restatement: whatever compares with the card imports it from here. It shares no code
+with `ser_core`, so that an error in one cannot hide an error in the other.
 """
 
 from pathlib import Path
@@ -32,7 +33,7 @@ class HubertClassificationHead(nn.Module):
 
 
 class HubertForSpeechClassification(HubertPreTrainedModel):
-    """As on the card, but for `post_init`, which transformers 5 asks for."""
+    """As on the card, plus `post_init`, which transformers 5 requires."""
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
@@ -47,7 +48,7 @@ class HubertForSpeechClassification(HubertPreTrainedModel):
 
 
 class Card:
-    """The card's `predict`, loading the model once."""
+    """The card's `predict`, with the model loaded once."""
 
     def __init__(
         self, checkpoint: str | Path, device: str = "cpu", dtype: torch.dtype = torch.float32
@@ -57,20 +58,27 @@ class Card:
         self.model = model.eval().to(device, dtype)
 
     def scores(self, path: str | Path) -> np.ndarray:
-        """A file's scores, shape ``(num_class,)``."""
-        import librosa  # a machine that only measures the network has none
+        """The scores of a file, shape ``(num_class,)``.
+
+        The card dates from 2023, when `librosa.load` still read m4a and others through FFmpeg;
+        librosa 1.0 raises ``LibsndfileError`` for them and returns the same samples otherwise.
+        """
+        import librosa  # not installed where only the network is measured
 
         speech, _ = librosa.load(path=path, sr=SAMPLE_RATE)
         return self.scores_of(speech)
 
     def scores_of(self, speech: np.ndarray) -> np.ndarray:
-        """A waveform's scores, shape ``(num_class,)``."""
+        """The scores of a waveform, shape ``(num_class,)``."""
         scores: np.ndarray = self.scores_of_batch([speech])[0]
         return scores
 
     @torch.no_grad()
     def scores_of_batch(self, speeches: list[np.ndarray]) -> np.ndarray:
-        """As for one, several at a time: all are padded to 6 s, so none changes another's."""
+        """The scores of several waveforms, shape ``(len(speeches), num_class)``.
+
+        All are padded to 6 s, so they do not affect each other.
+        """
         inputs = self.processor(
             speeches,
             padding="max_length",

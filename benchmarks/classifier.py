@@ -1,6 +1,6 @@
-"""Measures the network alone, on a GPU or CPUs: the card's, batched transformers, ours.
+"""Measures the network alone, on a GPU or CPUs: the card's script, batched transformers, ours.
 
-Waveforms come from memory, so neither Ray nor an audio decoder is needed.
+Waveforms come from memory, so neither Ray nor an audio decoder is required.
 """
 
 import argparse
@@ -21,10 +21,10 @@ from benchmarks.measuring import full_checkpoint, lengths_of, machine, waveforms
 from ser_core.models.checkpoint import load_checkpoint
 from ser_core.models.classifier import Classifier, resolve_precision
 
-KINDS = ("1", "2", "3", "6", "casia")  # seconds; of longer recordings 6 s are heard
+KINDS = ("1", "2", "3", "6", "casia")  # seconds; of longer recordings the first 6 s are used
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-# What torch's counter does not know: two operations for each input of each output.
+# Unknown to torch's counter: two operations for each input of each output.
 _UNKNOWN_TO_TORCH = {
     torch.ops.aten.mkldnn_linear: lambda rows, weight, *_, **__: 2 * math.prod(rows) * weight[0]
 }
@@ -33,84 +33,87 @@ Work = Callable[[list[np.ndarray]], np.ndarray]
 
 
 def sides(checkpoint: str, batch_size: int) -> dict[str, Work]:
-    """What is compared, each a function from waveforms to scores; all stay loaded."""
+    """Loads the implementations to compare, each a function from waveforms to scores."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     low = resolve_precision("auto", torch.device(device))
     loaded = load_checkpoint(checkpoint)
     card = Card(checkpoint, device)
-    found: dict[str, Work] = {
-        "card fp32": lambda heard: np.stack([card.scores_of(one) for one in heard]),
+    compared: dict[str, Work] = {
+        "card fp32": lambda speeches: np.stack([card.scores_of(speech) for speech in speeches]),
         "transformers fp32": in_batches(card, batch_size),
         "ours fp32": Classifier(loaded, "fp32").scores,
     }
     if low != "fp32":
-        found[f"transformers {low}"] = in_batches(
+        compared[f"transformers {low}"] = in_batches(
             Card(checkpoint, device, _DTYPES[low]), batch_size
         )
-        found[f"ours {low}"] = Classifier(loaded, "auto").scores
-    return found
+        compared[f"ours {low}"] = Classifier(loaded, "auto").scores
+    return compared
 
 
 def in_batches(card: Card, batch_size: int) -> Work:
-    """The card's network on batches padded to 6 s, as its users speed it up."""
+    """The card's network on batches padded to 6 s, the usual way to speed it up."""
 
-    def scores(heard: list[np.ndarray]) -> np.ndarray:
-        starts = range(0, len(heard), batch_size)
+    def scores(speeches: list[np.ndarray]) -> np.ndarray:
+        starts = range(0, len(speeches), batch_size)
         return np.concatenate(
-            [card.scores_of_batch(heard[start : start + batch_size]) for start in starts]
+            [card.scores_of_batch(speeches[start : start + batch_size]) for start in starts]
         )
 
     return scores
 
 
 def measure(compared: dict[str, Work], counts: dict[str, int], rounds: int) -> dict[str, Any]:
-    """Recordings/s of each side for each length, the best of some rounds; sides take turns."""
+    """Recordings/s of each implementation for each length: the best of several rounds.
+
+    The implementations take turns, so that a change of the machine's speed affects all of them.
+    """
     rates: dict[str, Any] = {}
     for kind in KINDS:
         rates[kind] = dict.fromkeys(compared, 0.0)
-        for turn in range(rounds + 1):  # the first one warms up
+        for turn in range(rounds + 1):  # the first round is a warm-up
             for name, scores in compared.items():
-                heard = waveforms(lengths_of(kind, counts[name]))
+                speeches = waveforms(lengths_of(kind, counts[name]))
                 if not turn:
-                    scores(heard[: max(1, len(heard) // 4)])
+                    scores(speeches[: max(1, len(speeches) // 4)])
                     continue
                 started = time.perf_counter()
-                scores(heard)
-                rate = len(heard) / (time.perf_counter() - started)
+                scores(speeches)
+                rate = len(speeches) / (time.perf_counter() - started)
                 rates[kind][name] = max(rates[kind][name], rate)
         print(kind, {name: round(rate, 2) for name, rate in rates[kind].items()}, flush=True)
     return rates
 
 
-def agreement(compared: dict[str, Work], heard: list[np.ndarray]) -> dict[str, Any]:
-    """How far each side is from the card: the largest difference of a score, equal labels."""
-    expected = compared["card fp32"](heard)
-    found = {}
+def agreement(compared: dict[str, Work], speeches: list[np.ndarray]) -> dict[str, Any]:
+    """Compares the scores and labels of each implementation with the card's."""
+    expected = compared["card fp32"](speeches)
+    agreements = {}
     for name, scores in compared.items():
         if name != "card fp32":
-            got = scores(heard)
-            found[name] = {
-                "largest_score_difference": float(np.abs(got - expected).max()),
-                "equal_labels": float((got.argmax(axis=1) == expected.argmax(axis=1)).mean()),
+            actual = scores(speeches)
+            agreements[name] = {
+                "largest_score_difference": float(np.abs(actual - expected).max()),
+                "equal_labels": float((actual.argmax(axis=1) == expected.argmax(axis=1)).mean()),
             }
-    return found
+    return agreements
 
 
 def limits(compared: dict[str, Work], rates: dict[str, float], kind: str) -> dict[str, Any]:
-    """How near ours comes to what its matrix products alone would take on this device.
+    """Compares our speed with that of its matrix products alone on this device.
 
     Args:
-        compared: all sides.
-        rates: recordings/s of each on recordings of that kind.
-        kind: a key of `KINDS`.
+        compared: all implementations.
+        rates: recordings/s of each on recordings of this kind.
+        kind: one of `KINDS`.
     """
-    heard, found = waveforms(lengths_of(kind, 8)), {}
+    speeches, found = waveforms(lengths_of(kind, 8)), {}
     for name, scores in compared.items():
-        side, precision = name.split()
-        if side == "ours":
+        implementation, precision = name.split()
+        if implementation == "ours":
             with FlopCounterMode(display=False, custom_mapping=_UNKNOWN_TO_TORCH) as counter:
-                scores(heard)
-            operations = counter.get_total_flops() / len(heard)
+                scores(speeches)
+            operations = counter.get_total_flops() / len(speeches)
             peak = matrix_products(_DTYPES[precision])
             found[name] = {
                 "operations_per_recording": operations,
@@ -121,9 +124,9 @@ def limits(compared: dict[str, Work], rates: dict[str, float], kind: str) -> dic
 
 
 def matrix_products(dtype: torch.dtype) -> float:
-    """Operations/s of large matrix products: a multiplication and an addition.
+    """Operations/s of large matrix products, counting multiplications and additions.
 
-    The best of some, also of the two libraries that torch has for float32 on a CPU.
+    The best of several products; for float32 on a CPU, the better of torch's two libraries.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     size, rounds = (8192, 20) if device == "cuda" else (1024, 20)
@@ -149,7 +152,7 @@ def main() -> None:
     parser.add_argument("--one-by-one", type=int, default=128 if on_gpu else 4, help="for the card")
     parser.add_argument("--batch-size", type=int, default=128 if on_gpu else 4)
     parser.add_argument("--rounds", type=int, default=3)
-    # One, as the job's actors have: each side gets one core.
+    # One, as each of the job's actors has.
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     flags = parser.parse_args()
     torch.set_num_threads(flags.threads)
@@ -164,8 +167,8 @@ def main() -> None:
         limited = limits(compared, rates["casia"], "casia")
         agreed = agreement(compared, waveforms(lengths_of("casia", 8 * flags.one_by_one)))
     ratios = {
-        kind: {name: rate / of_one["card fp32"] for name, rate in of_one.items()}
-        for kind, of_one in rates.items()
+        kind: {name: rate / by_name["card fp32"] for name, rate in by_name.items()}
+        for kind, by_name in rates.items()
     }
     write_result(
         "classifier-gpu" if on_gpu else "classifier-cpu",

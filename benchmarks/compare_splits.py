@@ -1,6 +1,6 @@
-"""Measures what a split is worth: a small HuBERT trained from scratch on EMO-DB split three ways.
+"""Compares three ways to split EMO-DB: a small HuBERT trained from scratch on each.
 
-It shows how far the protocols lie apart, not how good the published model is.
+It measures how far the split methods differ, not how good the published model is.
 """
 
 import argparse
@@ -18,11 +18,13 @@ SETTINGS = {"epochs": 20, "batch_size": 16, "learning_rate": 5e-3, "seeds": 3, "
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=SHARED_DATA / "emodb")
-    parser.add_argument("--output", default="build/protocols", help="where finished runs are kept")
+    parser.add_argument(
+        "--output", default="build/compare-splits", help="where finished runs are kept"
+    )
     flags = parser.parse_args()
     host, started = machine(), time.monotonic()
-    asked = {"corpus": "emodb", "data": str(flags.data), "model": str(ROOT / MODEL)}
-    config = {**asked, **SETTINGS, "output": flags.output}
+    corpus = {"corpus": "emodb", "data": str(flags.data), "model": str(ROOT / MODEL)}
+    config = {**corpus, **SETTINGS, "output": flags.output}
     runs = compare_splits(CompareSplitsConfig.model_validate(config))
     result = {
         "machine": host,
@@ -33,7 +35,7 @@ def main() -> None:
         "protocols": summarize(runs).to_dict("records"),
         "runs": runs.to_dict("records"),
     }
-    write_result("protocols-emodb", result)
+    write_result("compare-splits-emodb", result)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import soundfile
 from benchmarks.measuring import machine, waveforms, write_result
 from ser_core.audio.constants import SEGMENT_SAMPLES
 from ser_core.audio.decode import decode
-from ser_core.storage.reading import open_recording
+from ser_core.storage.reading import open_file
 
 SECONDS = 600
 RATE = 48_000  # Hz; opus takes no 44.1 kHz
@@ -37,7 +37,7 @@ def write_stereo(path: Path, options: dict[str, str]) -> None:
 
 def ours(path: Path) -> np.ndarray:
     """What the job decodes."""
-    with open_recording(str(path), None) as handle:
+    with open_file(str(path), None) as handle:
         return decode(handle).waveform
 
 

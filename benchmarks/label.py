@@ -81,11 +81,11 @@ def classifier_scores(
     from ser_core.audio.decode import decode
     from ser_core.models.checkpoint import load_checkpoint
     from ser_core.models.classifier import Classifier
-    from ser_core.storage.reading import open_recording
+    from ser_core.storage.reading import open_file
 
     heard = []
     for path in paths:
-        with open_recording(path, None) as handle:
+        with open_file(path, None) as handle:
             heard.append(decode(handle).waveform)
     classifier = Classifier(load_checkpoint(checkpoint), precision, num_threads=1)
     classifier.scores(heard[:2])

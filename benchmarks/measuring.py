@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
-SHARED_DATA = ROOT.parent / "shared" / "data"
+SHARED_DATA = Path(os.environ.get("SER_TEST_DATA", ROOT.parent / "shared" / "data"))
 _RESULTS = ROOT / "benchmarks" / "results"
 _PACKAGES = ("torch", "transformers", "ray", "librosa", "soundfile", "soxr", "numpy", "pyarrow")
 # Between two looks at a process's memory; one takes 12 ms of a core. What it starts, a dozen

@@ -1,4 +1,4 @@
-"""Makes a checkpoint in the form of the model card's, with random weights."""
+"""Makes a checkpoint in the format of the model card's, with random weights."""
 
 import argparse
 from pathlib import Path
@@ -11,7 +11,7 @@ from transformers.utils.logging import disable_progress_bar
 from ser_core.emotions import CASIA_LABELS
 from ser_core.models.hubert import HubertForSpeechClassification
 
-# The published architecture, small: the same strides, so that 6 s are 299 frames.
+# A small version of the published architecture; the strides are the same, so 6 s are 299 frames.
 SMALL: dict[str, Any] = {
     "hidden_size": 32,
     "num_hidden_layers": 2,
@@ -27,8 +27,8 @@ def make_checkpoint(folder: Path, full: bool = False) -> None:
     """Writes config.json, model.safetensors and preprocessor_config.json.
 
     Args:
-        folder: where to; made if it is not there.
-        full: the published checkpoint's size, 95 million parameters, rather than a small one.
+        folder: where to write; created if it does not exist.
+        full: make it as large as the published checkpoint, 95 million parameters.
     """
     torch.manual_seed(34)
     classes: dict[str, Any] = {
@@ -43,11 +43,11 @@ def make_checkpoint(folder: Path, full: bool = False) -> None:
     disable_progress_bar()  # type: ignore[no-untyped-call]
     model.save_pretrained(folder)
     extractor = Wav2Vec2FeatureExtractor()  # type: ignore[no-untyped-call]
-    extractor.save_pretrained(folder)  # its defaults are the card's: no attention mask
+    extractor.save_pretrained(folder)  # the defaults are the card's: no attention mask
 
 
 def spread_scores(model: HubertForSpeechClassification) -> None:
-    """Draws the head's weights so large that recordings get visibly different scores."""
+    """Initializes the head with weights so large that the scores of recordings differ visibly."""
     head = model.classifier
     size = head.dense.in_features
     torch.nn.init.normal_(head.dense.weight, std=size**-0.5)
@@ -57,6 +57,6 @@ def spread_scores(model: HubertForSpeechClassification) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--full", action="store_true", help="of the published size, 380 MB")
+    parser.add_argument("--full", action="store_true", help="the published size, 380 MB")
     arguments = parser.parse_args()
     make_checkpoint(arguments.folder, arguments.full)

@@ -1,4 +1,4 @@
-"""Makes a small corpus of synthetic Mandarin speech, six emotions spoken by espeak-ng."""
+"""Makes a corpus of synthetic Mandarin speech: six emotions, spoken by espeak-ng."""
 
 import argparse
 import csv
@@ -23,9 +23,9 @@ SENTENCES = {
     "answer": "你怎么现在才告诉我",
     "door": "请把门打开让我进来",
 }
-# Rate in words a minute, volume, pitch, range, pause between words in 10 ms. They are made up so
-# that the classes can be told apart, by their rate above all: a small network learns to count
-# syllables long before it hears pitch. They say nothing about how people sound.
+# Rate in words per minute, volume, pitch, pitch range, pause between words in units of 10 ms. The
+# values are invented so that the classes differ, above all in rate, which a small network learns
+# long before pitch. They do not describe how people sound.
 PROSODY = {
     "angry": (230, 190, 62, 95, 0),
     "fear": (280, 80, 72, 25, 0),
@@ -35,7 +35,7 @@ PROSODY = {
     "surprise": (158, 150, 92, 99, 0),
 }
 SPEAKERS = ("m1", "f1", "m3", "f2", "m7", "f5")  # voice variants of espeak-ng
-# Those of a corpus to train on. The demo's own are its test: training hears none of them.
+# The speakers of a training corpus. Those of the demo are its test set, and not trained on.
 SPLITS = {
     "train": tuple(
         "m2 m4 m5 m6 f3 Alex Alicia Andrea Andy Annie Denis Diogo Gene Henrique Hugo Jacky Lee"
@@ -53,7 +53,7 @@ _BLOCK = 4_096  # frames; libsndfile crashes when a long Ogg is written in one c
 
 @dataclass(frozen=True)
 class Clip:
-    """One clip to synthesise."""
+    """A clip to synthesise."""
 
     emotion: str
     sentence: str
@@ -63,8 +63,8 @@ class Clip:
 
     @property
     def path(self) -> str:
-        """Its name below the corpus folder."""
-        # One name in Chinese characters: corpora have them.
+        """The path within the corpus folder."""
+        # One name is in Chinese characters, as in real corpora.
         chinese = (self.emotion, self.sentence, self.take) == ("happy", "weather", 1)
         name = SENTENCES[self.sentence] if chinese else self.sentence
         take = f"-{self.take}" if self.take > 1 else ""
@@ -72,7 +72,10 @@ class Clip:
 
 
 def clips(speakers: Sequence[str], formats: Sequence[str], takes: int) -> Iterator[Clip]:
-    """Every emotion with every sentence; of six speakers, each says each of both once in a take."""
+    """Yields every pair of emotion and sentence in every take.
+
+    With six speakers, each speaks every emotion once and every sentence once per take.
+    """
     for take in range(1, takes + 1):
         for row, emotion in enumerate(PROSODY):
             for column, sentence in enumerate(SENTENCES):
@@ -82,9 +85,9 @@ def clips(speakers: Sequence[str], formats: Sequence[str], takes: int) -> Iterat
 
 
 def make_corpus(folder: Path) -> None:
-    """Writes the demo's clips, one file that is no audio, and ``<folder>.csv`` with the truth."""
-    spoken = write_clips(folder, clips(SPEAKERS, FORMATS, takes=1), Voice())
-    rows = [row[:3] for row in spoken]
+    """Writes the demo clips, a file that is not audio, and ``<folder>.csv`` with the truth."""
+    written = write_clips(folder, clips(SPEAKERS, FORMATS, takes=1), Voice())
+    rows = [row[:3] for row in written]
     broken = folder / "broken" / "not-audio.wav"
     broken.parent.mkdir(exist_ok=True)
     broken.write_bytes(b"This is not audio.\n")
@@ -95,20 +98,20 @@ def make_corpus(folder: Path) -> None:
 def make_training_corpus(folder: Path) -> None:
     """Writes clips to train on, and ``<folder>.csv`` with their truth and split.
 
-    All are WAV: a codec must not tell a class.
+    All are WAV, so that no class can be recognised by its codec.
     """
     rows: list[Sequence[str]] = [("path", "truth", "speaker", "sentence", "split")]
-    voice = Voice()  # one: espeak-ng hangs when it is started twice
+    voice = Voice()  # a single one: espeak-ng hangs if it is initialised twice
     for split, speakers in SPLITS.items():
-        spoken = write_clips(folder, clips(speakers, ("wav",), TAKES[split]), voice)
-        rows += [(*row, split) for row in spoken]
+        written = write_clips(folder, clips(speakers, ("wav",), TAKES[split]), voice)
+        rows += [(*row, split) for row in written]
     write_table(folder, rows)
 
 
-def write_clips(folder: Path, wanted: Iterable[Clip], voice: "Voice") -> list[tuple[str, ...]]:
-    """Speaks and writes clips; path, truth, speaker and sentence of each."""
+def write_clips(folder: Path, clips: Iterable[Clip], voice: "Voice") -> list[tuple[str, ...]]:
+    """Synthesises and writes clips; returns path, truth, speaker and sentence of each."""
     rows: list[tuple[str, ...]] = []
-    for clip in wanted:
+    for clip in clips:
         path = folder / clip.path
         path.parent.mkdir(parents=True, exist_ok=True)
         write_audio(path, voice.speak(clip))
@@ -123,9 +126,9 @@ def write_table(folder: Path, rows: Iterable[Sequence[str]]) -> None:
 
 
 class Voice:
-    """espeak-ng, in this process; the wheel `espeakng-loader` brings it and its data."""
+    """espeak-ng in this process; the wheel `espeakng-loader` contains it and its data."""
 
-    _RETRIEVE, _UTF8 = 1, 1  # hand over samples rather than play them; the text's encoding
+    _RETRIEVE, _UTF8 = 1, 1  # return samples instead of playing them; text encoding
     _PARAMETERS = (1, 2, 3, 4, 7)  # rate, volume, pitch, range, gap
 
     def __init__(self) -> None:
@@ -133,17 +136,17 @@ class Voice:
         data = espeakng_loader.get_data_path().encode()
         rate = self._espeak.espeak_Initialize(self._RETRIEVE, 0, data, 0)
         if rate != NATIVE_RATE:
-            raise RuntimeError(f"espeak-ng does not start (it answers {rate})")
-        self._espeak.espeak_ng_SetRandSeed(1)  # of the breath in some voices
+            raise RuntimeError(f"espeak-ng failed to initialise (it returned {rate})")
+        self._espeak.espeak_ng_SetRandSeed(1)  # some voices contain noise
         self._samples: list[np.ndarray] = []
         kind = ctypes.CFUNCTYPE(
             ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p
         )
-        self._callback = kind(self._receive)  # kept: ctypes does not hold on to it
+        self._callback = kind(self._receive)  # ctypes does not keep a reference
         self._espeak.espeak_SetSynthCallback(self._callback)
 
     def speak(self, clip: Clip) -> np.ndarray:
-        """The clip's samples, float32 at 22,050 Hz, with up to 10 % of jitter in its prosody."""
+        """Returns float32 samples at 22,050 Hz, with up to 10 % of jitter in the prosody."""
         jitter = random.Random(f"{clip.emotion} {clip.sentence} {clip.speaker} {clip.take}")
         if self._espeak.espeak_SetVoiceByName(f"cmn+{clip.speaker}".encode()):
             raise RuntimeError(f"espeak-ng has no voice cmn+{clip.speaker}")
@@ -154,7 +157,7 @@ class Voice:
         text = SENTENCES[clip.sentence].encode()
         self._espeak.espeak_Synth(text, len(text) + 1, 0, 0, 0, self._UTF8, None, None)
         self._espeak.espeak_Synchronize()
-        # Headroom: codecs and resamplers overshoot.
+        # Leaves headroom, because codecs and resamplers overshoot.
         return np.concatenate(self._samples).astype(np.float32) / 36_000
 
     def _receive(self, samples: "ctypes._Pointer[ctypes.c_short]", count: int, _: object) -> int:
@@ -164,7 +167,7 @@ class Voice:
 
 
 def write_audio(path: Path, samples: np.ndarray) -> None:
-    """Writes samples of 22,050 Hz in the format that the name ends in."""
+    """Writes samples at 22,050 Hz in the format given by the extension of the path."""
     extension = path.suffix[1:]
     rate = RATES.get(extension, NATIVE_RATE)
     if rate != NATIVE_RATE:
@@ -182,7 +185,7 @@ def write_audio(path: Path, samples: np.ndarray) -> None:
 
 
 def _write_m4a(path: Path, samples: np.ndarray, rate: int) -> None:
-    # "bitexact" leaves out the time of writing.
+    # "bitexact" omits the creation time, so that the file is the same every time.
     with av.open(str(path), "w", format="ipod", options={"fflags": "+bitexact"}) as container:
         stream = container.add_stream("aac", rate=rate, layout="mono")
         frame = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
@@ -192,11 +195,11 @@ def _write_m4a(path: Path, samples: np.ndarray, rate: int) -> None:
 
 
 def _with_fixed_serial(data: bytes) -> bytes:
-    """An Ogg file with 1 for its random serial number, so that it is the same every time."""
+    """Replaces the random serial number of an Ogg file by 1, so that it is the same every time."""
     pages = []
     start = 0
     while start < len(data):
-        count = data[start + 26]  # of segments, whose lengths follow
+        count = data[start + 26]  # number of segments; their lengths follow
         end = start + 27 + count + sum(data[start + 27 : start + 27 + count])
         page = bytearray(data[start:end])
         page[14:18] = (1).to_bytes(4, "little")
@@ -208,7 +211,7 @@ def _with_fixed_serial(data: bytes) -> bytes:
 
 
 def _ogg_checksum(page: bytes | bytearray) -> int:
-    """CRC-32 of polynomial 0x04C11DB7, bits in order, no inversion, as RFC 3533 wants it."""
+    """CRC-32 with polynomial 0x04C11DB7, not reflected, no inversion (RFC 3533)."""
     crc = 0
     for byte in page:
         crc ^= byte << 24
@@ -222,7 +225,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     default = Path(__file__).parent / "corpus"
     parser.add_argument("folder", nargs="?", type=Path, default=default)
-    parser.add_argument("--training", action="store_true", help="other voices, many more clips")
+    parser.add_argument("--training", action="store_true", help="many more clips, other voices")
     arguments = parser.parse_args()
     make = make_training_corpus if arguments.training else make_corpus
     make(arguments.folder.resolve())

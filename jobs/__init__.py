@@ -1,1 +1,1 @@
-"""Entry points: each module turns flags into a config, makes one call, and exits with its code."""
+"""Entry points: each turns flags into a config, makes one call and exits with its code."""

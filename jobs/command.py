@@ -1,38 +1,49 @@
-"""Command line → config → exit code, for every job; it knows no job."""
+"""Command line → config → exit code, the same for every job; it knows no job."""
 
 import argparse
 import difflib
-import re
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_settings import (
     BaseSettings,
-    PydanticBaseSettingsSource,
+    CliSettingsSource,
     SettingsConfigDict,
     SettingsError,
+    YamlConfigSettingsSource,
 )
 
 from ser_core.errors import RunError, UsageError
+from ser_core.versions import installed_version
 
 Config = TypeVar("Config", bound=BaseModel)
 
 
 def run(
-    config_class: type[Config], job: Callable[[Config], object], argv: Sequence[str] | None = None
+    config_class: type[Config],
+    job: Callable[[Config], object],
+    argv: Sequence[str] | None = None,
+    prog: str | None = None,
 ) -> int:
-    """Runs a job and returns the command's exit code.
+    """Runs a job and returns the exit code of the command.
 
-    0: done. 1: the run did not finish, the same command continues it. 2: the command cannot run
-    as written. A bug is not caught: its traceback is what one needs, and Python exits with 1.
+    0: done. 1: not finished; the same command continues. 2: the command cannot run as written. A
+    bug is not caught, so that its traceback is seen; Python then exits with 1.
+
+    Args:
+        config_class: what the flags are made from.
+        job: called with the config, once the flags are known to be right.
+        argv: the flags; those of this process by default.
+        prog: the name of the command in ``--help``.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster that goes away says so
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # how a cluster asks a job to stop
     try:
-        job(parse(config_class, sys.argv[1:] if argv is None else argv))
+        job(parse(config_class, sys.argv[1:] if argv is None else argv, prog))
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -40,79 +51,116 @@ def run(
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
+        print("stopped; run the same command again to continue", file=sys.stderr)
         return 1
     return 0
 
 
-def parse(config_class: type[Config], argv: Sequence[str]) -> Config:
-    """The config that flags, and the YAML file named by ``--config``, ask for; flags win.
+def parse(config_class: type[Config], argv: Sequence[str], prog: str | None = None) -> Config:
+    """Builds the config from flags and from the YAML file that ``--config`` names; flags win.
 
     Raises:
-        UsageError: an unknown or missing flag, or a value that doesn't fit, in one line.
+        UsageError: a flag or setting is unknown, missing or invalid; the message is one line.
+        SystemExit: ``--help`` or ``--version`` was given and has been printed.
     """
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--config")
-    known, rest = first.parse_known_args(argv)
-    if {"-h", "--help"} & set(argv):
-        print("--config FILE: a YAML file with any of these settings; flags win over it\n")
+    settings = _settings_class(config_class)
+    parser = _Parser(prog=prog, description=config_class.__doc__, allow_abbrev=False)
+    parser.add_argument(
+        "--config", metavar="FILE", help="YAML file with any of these settings; flags win over it"
+    )
+    add_version(parser)
+    flags = CliSettingsSource[argparse.ArgumentParser](settings, root_parser=parser)
+    known, unknown = parser.parse_known_args(list(argv))
+    if unknown:
+        raise UsageError(_unknown_flag(unknown[0].split("=")[0], config_class))
+    path = vars(known).pop("config")
+    values = _read_yaml(settings, path) if path else {}
     try:
-        from_file = _read_yaml(known.config) if known.config else {}
-        return _flags_of(config_class)(_cli_parse_args=rest, **from_file)
-    except SettingsError as error:
-        raise UsageError(_flag_error(config_class, str(error))) from None
+        flags(parsed_args=known)
+        return config_class.model_validate(values | flags())
     except ValidationError as error:
-        first_error = error.errors()[0]
-        name = ".".join(map(str, first_error["loc"]))
-        words = f"{_flag(name)} {first_error['input']}: {first_error['msg']}"
-        raise UsageError(words if first_error["type"] != "missing" else _missing(name)) from None
+        raise UsageError(_invalid(error, config_class, path)) from None
+    except SettingsError as error:
+        raise UsageError(_one_line(error)) from None
 
 
-def _flags_of(config_class: type[Config]) -> type[Config]:
-    """The config as pydantic-settings reads it: from flags first, then from what it is given."""
+def add_version(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--version``."""
+    version = f"ser-batch {installed_version('ser-batch')}"
+    parser.add_argument("--version", action="version", version=version, help="print the version")
 
-    class Flags(config_class, BaseSettings):  # type: ignore[misc, valid-type]
-        __doc__ = config_class.__doc__
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; --help lists the flags")
+
+
+class _KebabCaseYaml(YamlConfigSettingsSource):
+    """The YAML source with keys spelled like flags, ``batch-size``, or like Python.
+
+    By hand, because pydantic-settings offers kebab case for flags and not for files.
+    """
+
+    def __call__(self) -> dict[str, Any]:
+        return {str(key).replace("-", "_"): value for key, value in super().__call__().items()}
+
+
+def _settings_class(config_class: type[Config]) -> type[BaseSettings]:
+    """The config class in the form that the sources of pydantic-settings take."""
+
+    class Settings(config_class, BaseSettings):  # type: ignore[misc, valid-type]
         model_config = SettingsConfigDict(
+            case_sensitive=True,
             cli_kebab_case=True,
             cli_implicit_flags=True,
             cli_hide_none_type=True,
-            cli_exit_on_error=False,
-            cli_enforce_required=False,  # the YAML file may give it
+            cli_enforce_required=False,  # the YAML file may have it
         )
 
-        @classmethod
-        def settings_customise_sources(  # type: ignore[override]
-            cls, _: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **__: Any
-        ) -> tuple[PydanticBaseSettingsSource, ...]:
-            return (init_settings,)  # and nothing from the environment
-
-    return Flags
+    return Settings
 
 
-def _read_yaml(path: str) -> dict[str, Any]:
+def _read_yaml(settings: type[BaseSettings], path: str) -> dict[str, Any]:
+    if not Path(path).is_file():  # the source would silently skip it
+        raise UsageError(f"--config {path}: there is no such file")
     try:
-        with open(path, encoding="utf-8") as file:
-            content = yaml.safe_load(file)
-    except (OSError, yaml.YAMLError) as error:
-        words = " ".join(str(error).split())
-        raise UsageError(f"--config {path}: cannot be read ({words})") from None
-    if not isinstance(content, dict):
-        raise UsageError(f"--config {path}: not a mapping of settings to values")
-    return {key.replace("-", "_"): value for key, value in content.items()}
+        return _KebabCaseYaml(settings, Path(path), yaml_file_encoding="utf-8")()
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"--config {path}: cannot be read ({_one_line(error)})") from None
+    except (TypeError, ValueError):  # what the source raises where the file holds a list or a text
+        raise UsageError(f"--config {path}: not a mapping of settings to values") from None
+
+
+def _invalid(errors: ValidationError, config_class: type[BaseModel], path: str | None) -> str:
+    """The first error in one line."""
+    error = errors.errors()[0]
+    reason = str(error.get("ctx", {}).get("error") or error["msg"])
+    if not error["loc"]:
+        return reason
+    name = str(error["loc"][0])
+    if error["type"] == "missing":
+        return f"{_flag(name)} is missing; --help lists the flags"
+    if error["type"] == "extra_forbidden":  # unknown flags have been refused: it is in the file
+        hint = _hint(name, config_class.model_fields, "--help lists the settings")
+        return f"--config {path}: there is no setting {name}; {hint}"
+    return _one_line(f"{_flag(name)} {error['input']}: {reason}")
+
+
+def _unknown_flag(flag: str, config_class: type[BaseModel]) -> str:
+    flags = [*map(_flag, config_class.model_fields), "--config", "--help", "--version"]
+    return f"unrecognized argument {flag}; {_hint(flag, flags, '--help lists the flags')}"
+
+
+def _hint(name: str, names: Iterable[str], otherwise: str) -> str:
+    close = difflib.get_close_matches(name, list(names), n=1)
+    return f"did you mean {close[0]}?" if close else otherwise
 
 
 def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def _missing(name: str) -> str:
-    return f"{_flag(name)} is missing; --help lists the flags"
-
-
-def _flag_error(config_class: type[BaseModel], words: str) -> str:
-    words = words.removeprefix("error parsing CLI: ")
-    unknown = re.match(r"unrecognized arguments: (--[\w-]+)", words)
-    flags = [_flag(name) for name in config_class.model_fields]
-    close = difflib.get_close_matches(unknown[1], flags, n=1) if unknown else []
-    return f"{words}; {f'did you mean {close[0]}?' if close else '--help lists the flags'}"
+def _one_line(message: object) -> str:
+    return " ".join(str(message).split())

@@ -1,9 +1,8 @@
-"""Train on a corpus split three ways: ``python -m jobs.protocols --corpus NAME --data DIR …``."""
+"""Compares ways to split a corpus: ``python -m jobs.compare_splits --corpus NAME --data DIR …``."""
 
 import sys
 
-from jobs.command import run
-from ser_core.training.compare_splits import CompareSplitsConfig, compare_splits
+from jobs.ser_batch import run_job
 
 if __name__ == "__main__":
-    sys.exit(run(CompareSplitsConfig, compare_splits))
+    sys.exit(run_job("compare-splits", sys.argv[1:], prog="python -m jobs.compare_splits"))

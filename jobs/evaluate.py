@@ -1,9 +1,8 @@
-"""Compare labels with truth: ``python -m jobs.evaluate --labels URI --truth URI --output DIR``."""
+"""Compares labels with truth: ``python -m jobs.evaluate --labels URI --truth URI --output DIR``."""
 
 import sys
 
-from jobs.command import run
-from ser_core.evaluation.job import EvaluateConfig, evaluate_labels
+from jobs.ser_batch import run_job
 
 if __name__ == "__main__":
-    sys.exit(run(EvaluateConfig, evaluate_labels))
+    sys.exit(run_job("evaluate", sys.argv[1:], prog="python -m jobs.evaluate"))

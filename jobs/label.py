@@ -1,9 +1,8 @@
-"""Label every recording of a corpus: ``python -m jobs.label --input URI --output URI``."""
+"""Labels every recording of a corpus: ``python -m jobs.label --input URI --output URI``."""
 
 import sys
 
-from jobs.command import run
-from ser_core.labeling.job import LabelConfig, label_corpus
+from jobs.ser_batch import run_job
 
 if __name__ == "__main__":
-    sys.exit(run(LabelConfig, label_corpus))
+    sys.exit(run_job("label", sys.argv[1:], prog="python -m jobs.label"))

@@ -1,9 +1,8 @@
-"""Fine-tune a checkpoint: ``python -m jobs.train --corpus NAME --data DIR --output DIR``."""
+"""Fine-tunes a checkpoint: ``python -m jobs.train --corpus NAME --data DIR --output DIR``."""
 
 import sys
 
-from jobs.command import run
-from ser_core.training.job import TrainConfig, train
+from jobs.ser_batch import run_job
 
 if __name__ == "__main__":
-    sys.exit(run(TrainConfig, train))
+    sys.exit(run_job("train", sys.argv[1:], prog="python -m jobs.train"))

@@ -1,13 +1,13 @@
-"""Label sets, their order, and the names of emotions; it knows nothing of models or files."""
+"""The names of emotions, and the label order of a checkpoint; it knows neither models nor files."""
 
 import re
 from collections.abc import Mapping
 
-# The order of the model card's `id2class`, which its config.json does not carry.
+# The order of the model card's `id2class`; the card's config.json does not contain it.
 CASIA_LABELS = ("angry", "fear", "happy", "neutral", "sad", "surprise")
 
-# Canonical name → what corpora and people write for it. 平静 is missing: some mean calm by it, some
-# neutral.
+# Canonical name → the spellings found in corpora. 平静 is left out: some corpora use it for calm,
+# others for neutral.
 _ALIASES = {
     "angry": "anger ang 生气 愤怒",
     "boredom": "bored 无聊",
@@ -24,11 +24,11 @@ _CANONICAL = {
     alias: name for name, aliases in _ALIASES.items() for alias in [name, *aliases.split()]
 }
 
-_PLACEHOLDER = re.compile(r"LABEL_\d+")  # what transformers writes where nobody named the classes
+_PLACEHOLDER = re.compile(r"LABEL_\d+")  # the default of transformers for classes without a name
 
 
 def canonical(name: str) -> str:
-    """The canonical name of an emotion; a name that nobody listed is its own.
+    """The canonical name of an emotion; an unknown name is returned stripped, otherwise unchanged.
 
     >>> canonical("Anger"), canonical("Pleasant surprise"), canonical("高兴"), canonical("Awe")
     ('angry', 'surprise', 'happy', 'Awe')
@@ -40,24 +40,24 @@ def canonical(name: str) -> str:
 def labels_of(id2label: Mapping[str, str] | None, num_classes: int) -> tuple[str, ...]:
     """The classes of a checkpoint in the order of its logits.
 
+    A checkpoint with six unnamed classes has those of CASIA, as the model card's has.
+
     Args:
         id2label: ``config.json``'s mapping from class index (as a string) to name, if any.
-        num_classes: how many logits the checkpoint has.
+        num_classes: the number of logits.
 
     Raises:
-        ValueError: the names do not cover the classes, one each.
+        ValueError: there are no names, or they are not one distinct name for each class.
 
     >>> labels_of({"0": "LABEL_0", "1": "LABEL_1"}, 6)[0]
     'angry'
     >>> labels_of({"0": "neu", "1": "hap"}, 2)
     ('neu', 'hap')
     """
-    named = id2label and not all(_PLACEHOLDER.fullmatch(name) for name in id2label.values())
-    if not named:
+    if not id2label or all(_PLACEHOLDER.fullmatch(name) for name in id2label.values()):
         if num_classes != len(CASIA_LABELS):
             raise ValueError(f"id2label names none of its {num_classes} classes")
         return CASIA_LABELS
-    assert id2label is not None
     try:
         labels = tuple(id2label[str(index)] for index in range(num_classes))
     except KeyError as missing:

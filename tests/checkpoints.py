@@ -1,4 +1,4 @@
-"""Small checkpoints in the form of the model card's."""
+"""Checkpoints with random weights in the format of the model card's."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from transformers import HubertConfig, Wav2Vec2FeatureExtractor
 
 from benchmarks.card import HubertForSpeechClassification
 
-NOTHING_DRAWN = {  # in training: no dropout, no layer left out, nothing masked
+NOTHING_DRAWN = {  # training without dropout, skipped layers and masked frames
     "hidden_dropout": 0.0,
     "attention_dropout": 0.0,
     "activation_dropout": 0.0,
@@ -20,14 +20,14 @@ NOTHING_DRAWN = {  # in training: no dropout, no layer left out, nothing masked
 
 
 def save_card_style(folder: Path, **sizes) -> Path:
-    """A checkpoint with the card's head and random weights whose scores spread over the classes."""
+    """Saves a checkpoint with the card's head, whose scores differ between recordings."""
     torch.manual_seed(0)
     model = HubertForSpeechClassification(
         HubertConfig(num_class=6, classifier_dropout=0.1, **sizes)
     ).eval()
     speech = torch.stack([torch.from_numpy(speech_like(2.0, seed=seed)) for seed in range(8)])
     with torch.no_grad():
-        # Random layers hardly tell recordings apart: centre and stretch what the head sees.
+        # Random layers hardly distinguish recordings: center and scale the inputs of the head.
         pooled = model.hubert(speech)[0].mean(dim=1)
         hidden = model.classifier.dense.weight @ (pooled / pooled.std(dim=0)).T
         model.classifier.dense.weight /= pooled.std(dim=0)

@@ -1,4 +1,4 @@
-"""Checkpoints and recordings that many tests share."""
+"""Fixtures shared by many tests: checkpoints and real recordings."""
 
 import os
 from pathlib import Path
@@ -14,7 +14,7 @@ from examples.make_checkpoint import SMALL
 
 @pytest.fixture(scope="session", autouse=True)
 def ffmpeg_for_librosa(tmp_path_factory):
-    """librosa.load reads m4a and webm through an `ffmpeg` on the path."""
+    """Puts `ffmpeg` on the PATH, through which librosa.load reads m4a and webm."""
     folder = tmp_path_factory.mktemp("bin")
     (folder / "ffmpeg").symlink_to(imageio_ffmpeg.get_ffmpeg_exe())
     os.environ["PATH"] = f"{folder}{os.pathsep}{os.environ['PATH']}"
@@ -37,6 +37,8 @@ def small_card(small_checkpoint) -> Card:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    if not SHARED_DATA.is_dir():
-        pytest.skip(f"the real recordings are not there: {SHARED_DATA}")
+    """The folder of real recordings; tests that use it are skipped where nobody has named one."""
+    if not os.environ.get("SER_TEST_DATA"):
+        pytest.skip("set SER_TEST_DATA to a folder with real recordings (see CONTRIBUTING.md)")
+    assert SHARED_DATA.is_dir(), f"SER_TEST_DATA={SHARED_DATA} is not a folder"
     return SHARED_DATA

@@ -1,5 +1,6 @@
-"""Recordings and manifests that tests make for themselves."""
+"""Recordings and manifests that tests synthesise, and the folder of real recordings."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import imageio_ffmpeg
 import numpy as np
 import soundfile
 
-SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+# Real recordings, too large for the repository: a folder with `emodb` and `mandarin_words` in it.
+SHARED_DATA = Path(os.environ.get("SER_TEST_DATA") or "SER_TEST_DATA-is-not-set")
 
 
 def speech_like(seconds: float, rate: int = 16000, channels: int = 1, seed: int = 0):
@@ -27,7 +29,7 @@ def speech_like(seconds: float, rate: int = 16000, channels: int = 1, seed: int 
 
 
 def write_audio(path: Path, samples, rate: int = 16000, **options) -> Path:
-    """Writes audio in blocks: libsndfile dies when it writes a long Ogg in one call."""
+    """Writes audio in blocks: libsndfile crashes when it writes a long Ogg in one call."""
     samples = np.asarray(samples)
     channels = 1 if samples.ndim == 1 else samples.shape[1]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,7 +40,7 @@ def write_audio(path: Path, samples, rate: int = 16000, **options) -> Path:
 
 
 def write_with_ffmpeg(path: Path, samples, rate: int, *options: str) -> Path:
-    """Writes what only FFmpeg writes: m4a, webm, …"""
+    """Writes a format that libsndfile cannot write: m4a, webm, …"""
     source = write_audio(path.with_suffix(".source.wav"), samples, rate)
     ffmpeg = imageio_ffmpeg.get_ffmpeg_exe()
     command = [ffmpeg, "-y", "-loglevel", "error", "-i", source, *options, path]
@@ -48,7 +50,7 @@ def write_with_ffmpeg(path: Path, samples, rate: int, *options: str) -> Path:
 
 
 def write_manifest(frame, path: Path) -> str:
-    """Writes a table in the format that the path's ending names."""
+    """Writes a table in the format given by the path's extension."""
     if path.suffix == ".csv":
         frame.to_csv(path, index=False)
     elif path.suffix == ".jsonl":

@@ -1,4 +1,4 @@
-"""cluster.yaml and deploy/: Ray reads them, the job takes their flags, their versions agree."""
+"""cluster.yaml and deploy/: Ray accepts them, their flags exist and their versions agree."""
 
 import copy
 import os
@@ -21,14 +21,14 @@ from ser_core.labeling.config import LabelConfig
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
 MANIFESTS = sorted(DEPLOY.glob("*.yaml"))
-GPU_POOL = "gpu_pool"  # how a cluster says how many GPUs its autoscaler may start
+GPU_POOL = "gpu_pool"  # the resource that says how many GPUs the autoscaler may start
 
 
 def documents(path: Path) -> list[dict]:
     return list(yaml.safe_load_all(path.read_text()))
 
 
-def of_kind(kind: str, name: str | None = None) -> dict:
+def resource(kind: str, name: str | None = None) -> dict:
     found = [
         document
         for path in MANIFESTS
@@ -50,7 +50,7 @@ def cluster(monkeypatch) -> dict:
 @pytest.fixture
 def kuberay() -> dict:
     """The RayJob's cluster as Ray's autoscaler reads it from Kubernetes."""
-    spec = copy.deepcopy(of_kind("RayJob")["spec"]["rayClusterSpec"])
+    spec = copy.deepcopy(resource("RayJob")["spec"]["rayClusterSpec"])
     return derive_from_ray_cluster(
         {"metadata": {"name": "ser-label-x", "namespace": "default"}, "spec": spec}
     )
@@ -61,13 +61,13 @@ def kuberay() -> dict:
 
 def test_ray_accepts_the_cluster(cluster):
     validate_config(cluster)
-    allowed = (cluster["available_node_types"][name]["max_workers"] for name in pools(cluster))
-    assert sum(allowed) <= cluster["max_workers"]
+    limits = (cluster["available_node_types"][name]["max_workers"] for name in pools(cluster))
+    assert sum(limits) <= cluster["max_workers"]
     assert cluster["idle_timeout_minutes"] > 0
 
 
 def pools(cluster: dict) -> dict[str, dict]:
-    """The worker node types, by the kind of worker they are."""
+    """The worker node types by name."""
     types = cluster["available_node_types"]
     workers = {name: node for name, node in types.items() if name != cluster["head_node_type"]}
     assert len(workers) == 2
@@ -78,7 +78,7 @@ def gpus(node_type: dict) -> int:
     return node_type["resources"].get("GPU", 0)
 
 
-def test_the_head_only_drives(cluster):
+def test_the_head_runs_no_tasks(cluster):
     head = cluster["available_node_types"][cluster["head_node_type"]]
     assert head["resources"]["CPU"] == 0
     assert "InstanceMarketOptions" not in head["node_config"]
@@ -92,19 +92,19 @@ def test_both_pools_start_empty_and_the_gpus_are_spot(cluster):
     assert "--gpus=all" in on_gpu[True]["docker"]["worker_run_options"]
 
 
-def test_workers_get_access_to_the_bucket(cluster):
+def test_workers_have_access_to_the_bucket(cluster):
     assert all("IamInstanceProfile" in pool["node_config"] for pool in pools(cluster).values())
 
 
-def test_the_head_tells_how_many_gpus_may_come(cluster, kuberay):
+def test_the_head_announces_how_many_gpus_may_start(cluster, kuberay):
     for config in (cluster, kuberay):
         head = config["available_node_types"][config["head_node_type"]]
-        most = sum(pool["max_workers"] * gpus(pool) for pool in pools(config).values())
-        assert head["resources"][GPU_POOL] == most > 0
+        total = sum(pool["max_workers"] * gpus(pool) for pool in pools(config).values())
+        assert head["resources"][GPU_POOL] == total > 0
 
 
 def test_setup_installs_what_is_mounted(cluster, tmp_path):
-    """The first command runs here, the second only as far as pip's arguments."""
+    """Runs the first command; of the second, only the arguments of pip are checked."""
     for mounted in cluster["file_mounts"].values():
         assert (ROOT / mounted).is_file()
     copies, install = cluster["setup_commands"]
@@ -116,16 +116,16 @@ def test_setup_installs_what_is_mounted(cluster, tmp_path):
     home.mkdir()
     copies = copies.replace(" /ser-batch", f" {tmp_path}/node/ser-batch")
     pip = "pip() { printf '%s\\n' \"$@\"; }; "
-    shown = subprocess.run(
+    printed = subprocess.run(
         ["bash", "-ec", f"{copies}; {pip}{install}; cat constraints.txt pyproject.toml README.md"],
         env={"PATH": os.environ["PATH"], "HOME": str(home)},
         capture_output=True,
         text=True,
         check=True,
     ).stdout.splitlines()
-    assert shown[shown.index("-c") + 1] == "constraints.txt"
-    assert ".[s3]" in shown
-    assert 'name = "ser-batch"' in shown
+    assert printed[printed.index("-c") + 1] == "constraints.txt"
+    assert ".[s3,train]" in printed  # for every job, on S3
+    assert 'name = "ser-batch"' in printed
 
 
 # ---- deploy/ -------------------------------------------------------------------------------------
@@ -138,8 +138,8 @@ def test_every_manifest_parses(path):
         assert {"name", "generateName"} & set(document["metadata"])
 
 
-def test_the_rayjob_grows_from_nothing_and_goes_when_done(kuberay):
-    spec = of_kind("RayJob")["spec"]
+def test_the_cluster_of_a_rayjob_starts_empty_and_is_deleted_afterwards(kuberay):
+    spec = resource("RayJob")["spec"]
     assert spec["shutdownAfterJobFinishes"] is True
     assert spec["rayClusterSpec"]["enableInTreeAutoscaling"] is True
     head = kuberay["available_node_types"][kuberay["head_node_type"]]
@@ -148,21 +148,21 @@ def test_the_rayjob_grows_from_nothing_and_goes_when_done(kuberay):
     assert all(pool["min_workers"] == 0 < pool["max_workers"] for pool in pools(kuberay).values())
 
 
-def test_the_job_takes_the_entrypoints_flags():
-    python, dash_m, module, *argv = shlex.split(of_kind("RayJob")["spec"]["entrypoint"])
+def test_the_job_accepts_the_flags_of_the_entrypoint():
+    python, dash_m, module, *argv = shlex.split(resource("RayJob")["spec"]["entrypoint"])
     assert (python, dash_m, module) == ("python", "-m", "jobs.label")
     config = parse(LabelConfig, argv)
     assert config.input != config.output
 
 
-def test_the_job_takes_the_flags_that_cluster_yaml_shows():
+def test_the_job_accepts_the_flags_that_cluster_yaml_shows():
     text = (ROOT / "cluster.yaml").read_text()
     (shown,) = re.findall(r"^#\s+python -m jobs\.label (.*)$", text, re.M)
     parse(LabelConfig, shlex.split(shown))
 
 
 def pod_specs() -> list[dict]:
-    spec = of_kind("RayJob")["spec"]["rayClusterSpec"]
+    spec = resource("RayJob")["spec"]["rayClusterSpec"]
     groups = [spec["headGroupSpec"], *spec["workerGroupSpecs"]]
     return [group["template"]["spec"] for group in groups]
 
@@ -171,7 +171,7 @@ def test_every_pod_has_the_same_image_and_a_service_account():
     images = {container["image"] for pod in pod_specs() for container in pod["containers"]}
     assert len(images) == 1
     for pod in pod_specs():
-        of_kind("ServiceAccount", pod["serviceAccountName"])
+        resource("ServiceAccount", pod["serviceAccountName"])
 
 
 def test_no_credentials_in_any_file():
@@ -187,12 +187,12 @@ def test_no_credentials_in_any_file():
 
 
 def nightly_pod() -> dict:
-    return of_kind("CronJob")["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    return resource("CronJob")["spec"]["jobTemplate"]["spec"]["template"]["spec"]
 
 
 @pytest.fixture
 def night(tmp_path):
-    """Runs the CronJob's script with a `kubectl` that lists given RayJobs; gives what it called."""
+    """Runs the script of the CronJob with a fake `kubectl`; returns its exit code and calls."""
     kubectl = tmp_path / "kubectl"
     kubectl.write_text(
         f'#!/bin/sh\necho "$@" | head -1 >> {tmp_path}/calls\n'
@@ -214,26 +214,26 @@ def night(tmp_path):
 
 
 @pytest.mark.parametrize("runs", ["", "a=Complete\n", "a=Failed\nb=ValidationFailed\n"])
-def test_a_night_starts_a_run_when_none_is_going(night, runs):
+def test_a_night_starts_a_run_when_none_is_active(night, runs):
     code, calls = night(runs)
     assert code == 0
     assert [call[0] for call in calls] == ["get", "delete", "create"]
 
 
 @pytest.mark.parametrize("runs", ["a=Running\n", "a=Complete\nb=Retrying\n", "a=\n"])
-def test_a_night_leaves_a_run_alone_that_is_going(night, runs):
+def test_a_night_leaves_an_active_run_alone(night, runs):
     code, calls = night(runs)
     assert code == 0
     assert [call[0] for call in calls] == ["get"]
 
 
-def test_a_night_that_cannot_look_starts_nothing(night):
+def test_a_night_that_cannot_list_the_runs_starts_none(night):
     code, calls = night("", rc=1)
     assert code != 0
     assert [call[0] for call in calls] == ["get"]
 
 
-def test_the_night_creates_the_rayjob_and_may_do_so(night):
+def test_the_night_creates_the_rayjob_and_has_permission(night):
     _, calls = night("")
     *_, file = calls[-1]
     (mount,) = nightly_pod()["containers"][0]["volumeMounts"]
@@ -245,15 +245,15 @@ def test_the_night_creates_the_rayjob_and_may_do_so(night):
     assert f"create configmap {volume['configMap']['name']} {source}" in readme
 
     labels = {argument for call in calls for argument in call if "=ser" in argument}
-    ((key, value),) = of_kind("RayJob")["metadata"]["labels"].items()
+    ((key, value),) = resource("RayJob")["metadata"]["labels"].items()
     assert labels == {f"{key}={value}"}
-    assert "generateName" in of_kind("RayJob")["metadata"]
+    assert "generateName" in resource("RayJob")["metadata"]
 
-    binding = of_kind("RoleBinding")
+    binding = resource("RoleBinding")
     account = nightly_pod()["serviceAccountName"]
     assert [subject["name"] for subject in binding["subjects"]] == [account]
-    of_kind("ServiceAccount", account)
-    (rule,) = of_kind("Role", binding["roleRef"]["name"])["rules"]
+    resource("ServiceAccount", account)
+    (rule,) = resource("Role", binding["roleRef"]["name"])["rules"]
     assert (rule["apiGroups"], rule["resources"]) == (["ray.io"], ["rayjobs"])
     needed = {"list" if call[0] == "get" else call[0] for call in calls}
     assert needed <= set(rule["verbs"])
@@ -264,13 +264,13 @@ def test_the_night_creates_the_rayjob_and_may_do_so(night):
 
 def test_versions_agree():
     pins = dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.M))
-    seen = {"rayjob.yaml": of_kind("RayJob")["spec"]["rayClusterSpec"]["rayVersion"]}
+    versions = {"rayjob.yaml": resource("RayJob")["spec"]["rayClusterSpec"]["rayVersion"]}
     pythons = set()
     for path in (ROOT / "cluster.yaml", DEPLOY / "Containerfile"):
         ((ray, python),) = re.findall(r"rayproject/ray:([\d.]+)-py(\d+)", path.read_text())
-        seen[path.name] = ray
+        versions[path.name] = ray
         pythons.add(python)
-    assert seen == dict.fromkeys(seen, pins["ray"])
+    assert versions == dict.fromkeys(versions, pins["ray"])
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert pythons == {project["requires-python"].removeprefix(">=").replace(".", "")}

@@ -1,6 +1,6 @@
-"""Recordings → train, validation and test, by protocol; it reads bytes only to compare them.
+"""Recordings → train, validation and test; it reads files only to find identical ones.
 
-What a split is worth depends on what its parts share: see ``overlaps``.
+A test score is only as meaningful as the split is strict: ``overlaps`` counts what its parts share.
 """
 
 import hashlib
@@ -17,48 +17,49 @@ from ser_core.storage.filesystem import resolve
 
 SPLITS = ("train", "validation", "test")
 _SHARES = (0.6, 0.2, 0.2)  # the model card's
-_TEST_SENTENCES = 0.4  # of the sentences: test keeps only where its speakers say them
-_DRAWS = 20  # of which the one that keeps the classes in balance is taken
-_READERS = 16  # files read at once
+_TEST_SENTENCES = 0.4  # share of the sentences that are reserved for test
+_CANDIDATES = 20  # group draws; the one with the best class balance is used
+_CONCURRENT_READS = 16
 
 
 def split_corpus(
-    recordings: pd.DataFrame, protocol: SplitMethod, seed: int = SEED, held_out: str | None = None
+    recordings: pd.DataFrame, method: SplitMethod, seed: int = SEED, held_out: str | None = None
 ) -> pd.DataFrame:
-    """Recordings with a column ``split``: ``train``, ``validation`` or ``test``.
+    """Adds a column ``split``: ``train``, ``validation`` or ``test``.
 
-    Its ``to_csv(index=False)`` is a manifest that every job reads.
+    ``to_csv(index=False)`` makes the result a manifest that every job reads. The methods:
 
-    - ``random`` is the model card's: one permutation of the sorted paths, cut at 0.6 and 0.8. The
-      same speakers and sentences stand in every split.
-    - ``speaker``: each speaker in one split only, by the same shares.
-    - ``speaker-sentence``: test shares neither speaker nor sentence with the others, which share
-      sentences with each other. Recordings that fall between are left out.
-    - ``leave-one-speaker-out``: one speaker is test, another one validation.
+    - ``random``: the model card's, a permutation of the sorted paths, cut at 0.6 and 0.8. Speakers
+      and sentences occur in all splits.
+    - ``speaker``: no speaker occurs in two splits; the same shares, of the speakers.
+    - ``speaker-sentence``: in addition, no sentence of test occurs in the other splits. Recordings
+      of a test speaker with another sentence, or the reverse, are dropped.
+    - ``leave-one-speaker-out``: one speaker is test, another is validation.
 
     Args:
         recordings: columns ``path``, ``truth``, ``speaker``, ``sentence``.
-        protocol: how to split.
-        seed: of whatever is drawn.
-        held_out: the test speaker of ``leave-one-speaker-out``; without, one is drawn.
+        method: how to split.
+        seed: of the random draws; the same seed gives the same split.
+        held_out: the test speaker of ``leave-one-speaker-out``; by default drawn at random.
 
     Raises:
-        CorpusError: the recordings have not the speakers or sentences that the protocol needs.
+        CorpusError: the speakers or sentences that the method needs are unknown or too few.
     """
     recordings = recordings.sort_values("path", ignore_index=True)
     random = np.random.RandomState(seed)
-    if protocol == "random":
-        split = _random(len(recordings), random)
-    elif protocol == "leave-one-speaker-out":
-        split = _leave_one_out(recordings, random, held_out)
+    if method == "random":
+        split = _split_at_random(len(recordings), random)
+    elif method == "leave-one-speaker-out":
+        split = _leave_one_speaker_out(recordings, random, held_out)
     else:
-        draws = (_draw(recordings, protocol, random) for _ in range(_DRAWS))
-        split = min(draws, key=lambda drawn: _imbalance(recordings["truth"], drawn))
-    placed = recordings.assign(split=split)
-    return placed[placed["split"] != ""].reset_index(drop=True)
+        draws = (_draw_groups(recordings, method, random) for _ in range(_CANDIDATES))
+        split = min(draws, key=lambda draw: _class_imbalance(recordings["truth"], draw))
+    assigned = recordings.assign(split=split)
+    return assigned[assigned["split"] != ""].reset_index(drop=True)
 
 
-def _random(count: int, random: np.random.RandomState) -> np.ndarray:
+def _split_at_random(count: int, random: np.random.RandomState) -> np.ndarray:
+    """The card's split, without scikit-learn, whose ShuffleSplit takes test from the front."""
     split = np.empty(count, object)
     ends = [round(share * count) for share in np.cumsum(_SHARES)[:-1]]
     for name, rows in zip(SPLITS, np.split(random.permutation(count), ends), strict=True):
@@ -66,9 +67,10 @@ def _random(count: int, random: np.random.RandomState) -> np.ndarray:
     return split
 
 
-def _leave_one_out(
+def _leave_one_speaker_out(
     recordings: pd.DataFrame, random: np.random.RandomState, held_out: str | None
 ) -> np.ndarray:
+    """One fold; scikit-learn's LeaveOneGroupOut makes all of them, and no validation split."""
     speakers = [str(name) for name in random.permutation(_groups(recordings, "speaker", 3))]
     if held_out is not None and held_out not in speakers:
         known = ", ".join(sorted(speakers))
@@ -79,58 +81,75 @@ def _leave_one_out(
     return np.select([column == test, column == validation], ["test", "validation"], "train")
 
 
-def _draw(
-    recordings: pd.DataFrame, protocol: SplitMethod, random: np.random.RandomState
+def _draw_groups(
+    recordings: pd.DataFrame, method: SplitMethod, random: np.random.RandomState
 ) -> np.ndarray:
-    """The split of each recording, empty where it falls between."""
-    speakers = random.permutation(_groups(recordings, "speaker", 3))
-    held = max(1, round(_SHARES[-1] * len(speakers)))
-    place = dict.fromkeys(speakers, "train")
-    place |= dict.fromkeys(speakers[: 2 * held], "validation") | dict.fromkeys(
-        speakers[:held], "test"
-    )
-    split = recordings["speaker"].map(place).to_numpy(object)
-    if protocol == "speaker-sentence":
-        sentences = random.permutation(_groups(recordings, "sentence", 2))
-        test = sentences[: max(1, round(_TEST_SENTENCES * len(sentences)))]
-        split[(split == "test") != recordings["sentence"].isin(test).to_numpy()] = ""
+    """The split of each recording under one random draw; empty for a dropped one."""
+    count = max(1, round(_SHARES[-1] * len(_groups(recordings, "speaker", 3))))
+    validation, test = _draw(recordings["speaker"], count, count, random)
+    split = np.full(len(recordings), "train", object)
+    split[validation], split[test] = "validation", "test"
+    if method == "speaker-sentence":
+        total = len(_groups(recordings, "sentence", 2))
+        count = max(1, round(_TEST_SENTENCES * total))
+        _, reserved = _draw(recordings["sentence"], total - count, count, random)
+        split[(split == "test") != np.isin(np.arange(len(split)), reserved)] = ""
     return split
 
 
-def _groups(recordings: pd.DataFrame, name: str, needed: int) -> np.ndarray:
+def _draw(
+    groups: pd.Series, first: int, second: int, random: np.random.RandomState
+) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of so many random groups, and of so many others."""
+    from sklearn.model_selection import GroupShuffleSplit
+
+    splitter = GroupShuffleSplit(1, train_size=first, test_size=second, random_state=random)
+    return next(splitter.split(groups, groups=groups))  # type: ignore[no-any-return]
+
+
+def _groups(recordings: pd.DataFrame, name: str, minimum: int) -> np.ndarray:
     """The corpus's speakers or sentences, sorted."""
     unknown = int(recordings[name].isna().sum())
     if unknown:
-        words = f"the {name} of {unknown:,} of {len(recordings):,} recordings is not known"
-        raise CorpusError(f"--split: {words}; choose random, or give a manifest that says it")
+        raise CorpusError(
+            f"--split: the {name} of {unknown:,} of {len(recordings):,} recordings is unknown; use"
+            f" random, or a manifest with a column `{name}`"
+        )
     groups = np.array(sorted(recordings[name].unique()), object)
-    if len(groups) < needed:
-        words = f"this protocol needs {needed} {name}s at least and the corpus has {len(groups)}"
-        raise CorpusError(f"--split: {words}; choose random")
+    if len(groups) < minimum:
+        raise CorpusError(
+            f"--split: this method needs at least {minimum} {name}s, the corpus has {len(groups)};"
+            " use random"
+        )
     return groups
 
 
-def _imbalance(truth: pd.Series, split: np.ndarray) -> float:
-    """How far the classes' shares of each split are from their shares of the corpus; 0 is best."""
+def _class_imbalance(truth: pd.Series, split: np.ndarray) -> float:
+    """Sum over splits and classes of the difference between class shares in split and corpus."""
     overall = truth.value_counts(normalize=True)
-    return sum(
-        float(
-            truth[split == name].value_counts(normalize=True).sub(overall, fill_value=0).abs().sum()
-        )
-        if (split == name).any()
-        else len(overall)
-        for name in SPLITS
-    )
+    total = 0.0
+    for name in SPLITS:
+        part = truth[split == name]
+        if part.empty:
+            total += len(overall)  # worse than any split that is not empty
+        else:
+            shares = part.value_counts(normalize=True)
+            total += float(shares.sub(overall, fill_value=0).abs().sum())
+    return total
+
+
+# ---- what splits share ---------------------------------------------------------------------------
 
 
 def overlaps(split: pd.DataFrame) -> pd.DataFrame:
-    """How many speakers, sentences and identical recordings two splits share.
+    """The number of speakers, sentences and identical files that each two splits share.
 
-    Identical is what has the same bytes, whatever its name. Unknown speakers and sentences, and
-    files that cannot be read, are shared with nobody.
+    Files are identical if their bytes are, whatever their names. Unknown speakers and sentences,
+    and files that cannot be read, are not counted.
 
     Args:
-        split: as of ``split_corpus``; a column ``audio`` saves reading the files again.
+        split: the result of ``split_corpus``; with a column ``audio``, as ``audio_digests`` gives
+            it, no file is read.
 
     Returns:
         Columns ``speaker``, ``sentence``, ``audio``; index ``train/validation``, ``train/test``,
@@ -138,24 +157,21 @@ def overlaps(split: pd.DataFrame) -> pd.DataFrame:
     """
     if "audio" not in split:
         split = split.assign(audio=audio_digests(split["path"]))
-    parts = {name: split[split["split"] == name] for name in SPLITS}
-    names = ["speaker", "sentence", "audio"]
-    return pd.DataFrame.from_dict(
-        {
-            f"{one}/{other}": [
-                len(set(parts[one][name].dropna()) & set(parts[other][name].dropna()))
-                for name in names
-            ]
-            for one, other in combinations(SPLITS, 2)
-        },
-        orient="index",
-        columns=names,
-    )
+    columns = ["speaker", "sentence", "audio"]
+    values = {
+        name: {column: set(part[column].dropna()) for column in columns}
+        for name, part in ((name, split[split["split"] == name]) for name in SPLITS)
+    }
+    counts = {
+        f"{left}/{right}": [len(values[left][c] & values[right][c]) for c in columns]
+        for left, right in combinations(SPLITS, 2)
+    }
+    return pd.DataFrame.from_dict(counts, orient="index", columns=columns)
 
 
 def audio_digests(paths: Iterable[str]) -> np.ndarray:
-    """A digest of each file's bytes, None where it cannot be read."""
-    with ThreadPoolExecutor(_READERS) as pool:
+    """A digest of each file's bytes; None for a file that cannot be read."""
+    with ThreadPoolExecutor(_CONCURRENT_READS) as pool:
         return np.array(list(pool.map(_digest, paths)), object)
 
 
@@ -163,35 +179,35 @@ def _digest(path: str) -> str | None:
     fs, name = resolve(path)
     try:
         data = fs.cat_file(name)
-    except Exception:  # each file system raises its own; whoever decodes the file will say why
+    except Exception:  # file systems share no base class for errors; decoding will report the file
         return None
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
-def describe_split(split: pd.DataFrame, shared: pd.DataFrame, left_out: int = 0) -> str:
-    """A split for reading: its sizes, and what its parts share.
+def describe_split(split: pd.DataFrame, shared: pd.DataFrame, dropped: int = 0) -> str:
+    """A split in words, several lines: its sizes, and what its parts share.
 
     Args:
-        split: as of ``split_corpus``.
-        shared: as of ``overlaps``.
-        left_out: recordings that the protocol placed nowhere.
+        split: the result of ``split_corpus``.
+        shared: the result of ``overlaps``.
+        dropped: the number of recordings that the method put in no split.
     """
-    return "\n".join(_description(split, shared, left_out))
+    return "\n".join(_description(split, shared, dropped))
 
 
-def _description(split: pd.DataFrame, shared: pd.DataFrame, left_out: int) -> Iterator[str]:
+def _description(split: pd.DataFrame, shared: pd.DataFrame, dropped: int) -> Iterator[str]:
     for name in SPLITS:
         part = split[split["split"] == name]
         counts = part["truth"].value_counts().sort_index()
         classes = ", ".join(f"{label} {count:,}" for label, count in counts.items())
         speakers = part["speaker"].nunique() or "unknown"
         yield f"{name}: {len(part):,} recordings; {classes}; speakers: {speakers}"
-    if left_out:
-        yield f"left out, as they fall between: {left_out:,} recordings"
+    if dropped:
+        yield f"in no split: {dropped:,} recordings"
     nouns = {"speaker": "speakers", "sentence": "sentences", "audio": "identical files"}
     for pair, row in shared.iterrows():
-        words = ", ".join(
+        counts_ = ", ".join(
             f"{noun} {row[name]:,}" if name == "audio" or split[name].notna().any() else f"{noun} ?"
             for name, noun in nouns.items()
         )
-        yield f"shared by {str(pair).replace('/', ' and ')}: {words}"
+        yield f"shared by {str(pair).replace('/', ' and ')}: {counts_}"

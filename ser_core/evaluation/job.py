@@ -1,4 +1,4 @@
-"""The evaluation job: labels and truth → metrics, tables, pictures, one page; it runs no model."""
+"""The evaluation job: labels and truth → metrics, tables, figures and a page; it runs no model."""
 
 import json
 from typing import Any
@@ -9,37 +9,39 @@ from rich.table import Table
 
 from ser_core.errors import OutputError
 from ser_core.evaluation.config import EvaluateConfig
-from ser_core.evaluation.predictions import judge
-from ser_core.evaluation.report import Scorecard, fit_on_validation, score
-from ser_core.reporting.html import confusion_picture, page, reliability_picture, require_libraries
+from ser_core.evaluation.predictions import read_predictions
+from ser_core.evaluation.report import Report, fit_on_validation, make_report
+from ser_core.reporting.html import page
+from ser_core.reporting.libraries import require_libraries
+from ser_core.reporting.plots import plot_confusion, plot_reliability
 from ser_core.storage.folder import Folder
 
 
-def evaluate_labels(config: EvaluateConfig) -> Scorecard:
-    """Evaluates a folder of labels and writes what came out.
+def evaluate_labels(config: EvaluateConfig) -> Report:
+    """Evaluates a folder of labels, and writes and prints the report.
 
     Raises:
         UsageError: the command cannot run as written; nothing was written.
         RunError: the output could not be written.
     """
     output = open_report(config.output)
-    judged = judge(config.labels, config.truth)
+    predictions = read_predictions(config.labels, config.truth)
     temperature = None
-    if config.split not in (None, "validation"):
-        temperature = fit_on_validation(judged)
+    if config.split not in (None, "validation"):  # never evaluated on what it was fitted on
+        temperature = fit_on_validation(predictions)
     if config.split is not None:
-        judged = judged.of_split(config.split)
-    card = score(judged, temperature)
-    write_scorecard(card, output, f"{config.labels}, {config.split or 'all recordings'}")
-    print_scorecard(card, output.uri)
-    return card
+        predictions = predictions.of_split(config.split)
+    report = make_report(predictions, temperature)
+    write_report(report, output, f"{config.labels}, {config.split or 'all recordings'}")
+    print_report(report, output.uri)
+    return report
 
 
 def open_report(uri: str) -> Folder:
-    """The folder that a report goes to.
+    """The folder for a report.
 
     Raises:
-        UsageError: it cannot be written to, or what draws and lays out pages is not installed.
+        UsageError: it cannot be written to, or an optional library is not installed.
     """
     require_libraries("report")
     folder = Folder(uri)
@@ -48,20 +50,20 @@ def open_report(uri: str) -> Folder:
     return folder
 
 
-def write_scorecard(card: Scorecard, output: Folder, title: str) -> None:
-    """Writes ``metrics.json``, a CSV a table, the pictures and ``index.html``.
+def write_report(report: Report, output: Folder, title: str) -> None:
+    """Writes ``metrics.json``, a CSV file per table, the figures and ``index.html``.
 
     Raises:
-        RunError: something could not be written.
+        RunError: a file could not be written.
     """
     pictures = {
-        "confusion": confusion_picture(card.tables["confusion"]),
-        "reliability": reliability_picture(card.tables["reliability"]),
+        "confusion": plot_confusion(report.tables["confusion"]),
+        "reliability": plot_reliability(report.tables["reliability"]),
     }
-    html = page("evaluation.html", pictures, title=title, card=card)
+    html = page("evaluation.html", pictures, title=title, report=report)
     files = {
-        "metrics.json": as_json(card.summary),
-        **{f"{name}.csv": _csv(table) for name, table in card.tables.items()},
+        "metrics.json": as_json(report.summary),
+        **{f"{name}.csv": _as_csv(table) for name, table in report.tables.items()},
         **{f"{name}.png": picture for name, picture in pictures.items()},
         "index.html": html.encode(),
     }
@@ -70,37 +72,37 @@ def write_scorecard(card: Scorecard, output: Folder, title: str) -> None:
 
 
 def as_json(content: object) -> bytes:
-    """JSON for reading, in UTF-8."""
+    """Indented JSON in UTF-8."""
     return json.dumps(content, indent=2, ensure_ascii=False).encode()
 
 
-def _csv(table: pd.DataFrame) -> bytes:
+def _as_csv(table: pd.DataFrame) -> bytes:
     return table.to_csv(index=table.index.name is not None).encode()
 
 
-def print_scorecard(card: Scorecard, output: str) -> None:
-    """The classes and the headline, on standard output."""
+def print_report(report: Report, output: str) -> None:
+    """Prints the classes, the headline and the notes on standard output."""
     table = Table("class", "recordings", "recall", "precision")
-    for row in card.tables["classes"].to_dict("records"):
-        shares = (_share(row[name]) for name in ("recall", "precision"))
+    for row in report.tables["classes"].to_dict("records"):
+        shares = (_format_share(row[name]) for name in ("recall", "precision"))
         table.add_row(row["class"], f"{row['recordings']:,}", *shares)
     console = Console(soft_wrap=True, highlight=False, markup=False)
     console.print(table)
-    console.print(headline(card.summary))
-    for note in card.notes:
+    console.print(headline(report.summary))
+    for note in report.notes:
         console.print(f"- {note}")
     console.print(f"page: {output}/index.html")
 
 
 def headline(summary: dict[str, Any]) -> str:
-    """The three figures with their intervals, in one line."""
-    words = {"uar": "UAR", "accuracy": "accuracy", "macro_f1": "macro F1"}
+    """UAR, accuracy and macro F1 with their intervals, in one line."""
+    names = {"uar": "UAR", "accuracy": "accuracy", "macro_f1": "macro F1"}
     parts = []
-    for name, word in words.items():
-        low, high = summary["interval"][name]
-        parts.append(f"{word} {summary[name]:.3f} ({low:.3f} to {high:.3f})")
+    for key, name in names.items():
+        low, high = summary["interval"][key]
+        parts.append(f"{name} {summary[key]:.3f} ({low:.3f} to {high:.3f})")
     return ", ".join(parts)
 
 
-def _share(value: float) -> str:
+def _format_share(value: float) -> str:
     return "–" if pd.isna(value) else f"{value:.3f}"

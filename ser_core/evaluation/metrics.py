@@ -1,65 +1,118 @@
-"""Truth and predictions → numbers; it knows no file, and no class by its name.
+"""Truth and predictions → numbers; it knows neither files nor the names of classes.
 
-Classes are integers from 0, and -1 is a recording without a prediction: an error of its class.
+Classes are integers from 0. A prediction of -1 means that there is none: an error of the true
+class. scikit-learn and scipy belong to the extra ``report``, hence the imports within functions.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-BINS = 15  # of the confidence, equally wide: Guo et al. 2017, "On Calibration of Modern …"
+from ser_core.settings import SEED
+
+BINS = 15  # of equal width; Guo et al. 2017, "On Calibration of Modern Neural Networks"
 _RESAMPLES = 2_000
-_INTERVAL = (2.5, 97.5)  # percentiles of the resamples
-_TEMPERATURES = (0.05, 20.0)
+_INTERVAL = (2.5, 97.5)  # percentiles
+_TEMPERATURES = (0.05, 20.0)  # bounds of the fit
 
 
-def confusion_matrix(truth: np.ndarray, prediction: np.ndarray, num_classes: int) -> np.ndarray:
-    """How often a class was taken for which.
+def accuracy(truth: np.ndarray, prediction: np.ndarray) -> float:
+    """The share of recordings whose prediction is correct.
 
     Args:
         truth: classes, shape ``(num_recordings,)``.
-        prediction: classes or -1, of the same shape.
-        num_classes: how many classes there are, in truth or among the predictions.
+        prediction: classes or -1, same shape.
+    """
+    return float(np.mean(truth == prediction))
+
+
+def uar(truth: np.ndarray, prediction: np.ndarray) -> float:
+    """Unweighted average recall: the mean recall of the classes in truth.
+
+    Args:
+        truth: classes, shape ``(num_recordings,)``.
+        prediction: classes or -1, same shape.
+
+    >>> uar(np.array([0, 0, 0, 1]), np.array([0, 0, 0, 0]))
+    0.5
+    """
+    from sklearn.metrics import recall_score
+
+    # Not balanced_accuracy_score, which warns of predictions that are not in truth.
+    labels = np.unique(truth)
+    return float(recall_score(truth, prediction, labels=labels, average="macro", zero_division=0))
+
+
+def macro_f1(truth: np.ndarray, prediction: np.ndarray) -> float:
+    """The mean F1 of the classes in truth.
+
+    Args:
+        truth: classes, shape ``(num_recordings,)``.
+        prediction: classes or -1, same shape.
+    """
+    from sklearn.metrics import f1_score
+
+    labels = np.unique(truth)
+    return float(f1_score(truth, prediction, labels=labels, average="macro", zero_division=0))
+
+
+class ClassScores(NamedTuple):
+    """Scores of each class, float64 arrays of shape ``(num_classes,)``.
+
+    Attributes:
+        recall: NaN for a class that is not in truth.
+        precision: NaN for a class that is never predicted.
+        f1: NaN for a class that is not in truth.
+    """
+
+    recall: np.ndarray
+    precision: np.ndarray
+    f1: np.ndarray
+
+
+def class_scores(truth: np.ndarray, prediction: np.ndarray, num_classes: int) -> ClassScores:
+    """Recall, precision and F1 of each class.
+
+    Args:
+        truth: classes, shape ``(num_recordings,)``.
+        prediction: classes or -1, same shape.
+        num_classes: the number of classes.
+    """
+    from sklearn.metrics import precision_recall_fscore_support
+
+    precision, recall, f1, support = precision_recall_fscore_support(
+        truth, prediction, labels=range(num_classes), zero_division=np.nan
+    )
+    return ClassScores(recall, precision, np.where(support > 0, f1, np.nan))
+
+
+def confusion_matrix(truth: np.ndarray, prediction: np.ndarray, num_classes: int) -> np.ndarray:
+    """Counts of each pair of true and predicted class.
+
+    Args:
+        truth: classes, shape ``(num_recordings,)``.
+        prediction: classes or -1, same shape.
+        num_classes: the number of classes.
 
     Returns:
-        int64, shape ``(num_classes, num_classes + 1)``: rows are the truth, and the last column
-        counts what has no prediction.
+        int64, shape ``(num_classes, num_classes + 1)``: rows are the truth, columns the
+        predictions; the last column counts recordings without a prediction.
 
     >>> confusion_matrix(np.array([0, 0, 1]), np.array([0, 1, -1]), 2)
     array([[1, 1, 0],
            [0, 0, 1]])
     """
-    columns = np.where(prediction < 0, num_classes, prediction)
-    cells = truth * (num_classes + 1) + columns
-    counts = np.bincount(cells, minlength=num_classes * (num_classes + 1))
-    return counts.reshape(num_classes, num_classes + 1)
+    from sklearn.metrics import confusion_matrix as square_matrix
+
+    counts: np.ndarray = square_matrix(truth, prediction, labels=[*range(num_classes), -1])
+    return counts[:-1]
 
 
-def recalls(confusion: np.ndarray) -> np.ndarray:
-    """Of each class's recordings, the share that was recognised; NaN for a class without any.
-
-    Args:
-        confusion: shape ``(…, num_classes, num_classes + 1)``, as of ``confusion_matrix``.
-
-    Returns:
-        Shape ``(…, num_classes)``.
-    """
-    return _ratio(_hits(confusion), confusion.sum(axis=-1))
-
-
-def precisions(confusion: np.ndarray) -> np.ndarray:
-    """Of each class's predictions, the share that is right; NaN for a class never predicted."""
-    return _ratio(_hits(confusion), confusion.sum(axis=-2)[..., :-1])
-
-
-def f1_scores(confusion: np.ndarray) -> np.ndarray:
-    """The harmonic mean of each class's precision and recall; NaN for a class not in truth."""
-    total, predicted = confusion.sum(axis=-1), confusion.sum(axis=-2)[..., :-1]
-    return np.where(total > 0, _ratio(2 * _hits(confusion), total + predicted), np.nan)
+# ---- many confusion matrices at once -------------------------------------------------------------
 
 
 class Summary(NamedTuple):
-    """What a confusion matrix comes down to; arrays where there were several."""
+    """Metrics of confusion matrices, an array of the leading shape each."""
 
     accuracy: np.ndarray
     uar: np.ndarray
@@ -67,65 +120,41 @@ class Summary(NamedTuple):
 
 
 def summarize(confusion: np.ndarray) -> Summary:
-    """Accuracy, unweighted average recall and macro F1, over the classes that occur in truth.
+    """Accuracy, UAR and macro F1 from confusion matrices.
+
+    By hand, as scikit-learn computes them from one pair of label vectors per call, and a bootstrap
+    needs those of thousands of matrices.
 
     Args:
-        confusion: shape ``(…, num_classes, num_classes + 1)``, each with a recording at least.
+        confusion: shape ``(…, num_classes, num_classes + 1)``, as ``confusion_matrix`` returns it;
+            each matrix counts at least one recording.
     """
-    accuracy = _hits(confusion).sum(axis=-1) / confusion.sum(axis=(-2, -1))
+    correct = np.diagonal(confusion, axis1=-2, axis2=-1)
+    actual, predicted = confusion.sum(axis=-1), confusion.sum(axis=-2)[..., :-1]
+    absent = np.where(actual > 0, 1.0, np.nan)  # leaves a class that is not in truth out of means
+    recall = correct / np.maximum(actual, 1) * absent
+    f1 = 2 * correct / np.maximum(actual + predicted, 1) * absent
     return Summary(
-        accuracy,
-        np.nanmean(recalls(confusion), axis=-1),
-        np.nanmean(f1_scores(confusion), axis=-1),
+        correct.sum(axis=-1) / actual.sum(axis=-1),
+        np.nanmean(recall, axis=-1),
+        np.nanmean(f1, axis=-1),
     )
 
 
-def accuracy(truth: np.ndarray, prediction: np.ndarray) -> float:
-    """The share of recordings that were recognised."""
-    return float(np.mean(truth == prediction))
+def interval_over_groups(
+    confusions: np.ndarray, seed: int = SEED
+) -> dict[str, tuple[float, float]]:
+    """95 % percentile bootstrap intervals, with groups (such as speakers) resampled.
 
-
-def uar(truth: np.ndarray, prediction: np.ndarray) -> float:
-    """Unweighted average recall: the mean over the classes in truth, large and small alike.
-
-    >>> uar(np.array([0, 0, 0, 1]), np.array([0, 0, 0, 0]))
-    0.5
-    """
-    return float(_summary(truth, prediction).uar)
-
-
-def macro_f1(truth: np.ndarray, prediction: np.ndarray) -> float:
-    """The mean F1 over the classes in truth."""
-    return float(_summary(truth, prediction).macro_f1)
-
-
-def _summary(truth: np.ndarray, prediction: np.ndarray) -> Summary:
-    num_classes = int(max(truth.max(), prediction.max())) + 1
-    return summarize(confusion_matrix(truth, prediction, num_classes))
-
-
-def _hits(confusion: np.ndarray) -> np.ndarray:
-    hits: np.ndarray = np.diagonal(confusion, axis1=-2, axis2=-1)
-    return hits
-
-
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    ratio: np.ndarray = np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
-    return ratio
-
-
-# ---- intervals -----------------------------------------------------------------------------------
-
-
-def interval_over_groups(confusions: np.ndarray, seed: int = 34) -> dict[str, tuple[float, float]]:
-    """95 % intervals from drawing the groups, as speakers are, anew with replacement.
+    By hand, like `interval_over_recordings`: resampling is one multinomial draw of counts, where
+    ``scipy.stats.bootstrap`` would index every recording in every resample.
 
     Args:
-        confusions: one matrix a group, shape ``(num_groups, num_classes, num_classes + 1)``.
-        seed: of the draws.
+        confusions: a matrix per group, shape ``(num_groups, num_classes, num_classes + 1)``.
+        seed: of the resampling.
 
     Returns:
-        Lower and upper end by field of ``Summary`` (the percentile bootstrap).
+        Lower and upper end by field of ``Summary``.
     """
     groups = len(confusions)
     draws = np.random.default_rng(seed).multinomial(groups, np.full(groups, 1 / groups), _RESAMPLES)
@@ -133,9 +162,19 @@ def interval_over_groups(confusions: np.ndarray, seed: int = 34) -> dict[str, tu
 
 
 def interval_over_recordings(
-    confusion: np.ndarray, seed: int = 34
+    confusion: np.ndarray, seed: int = SEED
 ) -> dict[str, tuple[float, float]]:
-    """The same from drawing recordings: a recording is its cell, so cells are drawn."""
+    """95 % percentile bootstrap intervals, with recordings resampled.
+
+    A recording counts only through its cell of the matrix, so cells are drawn.
+
+    Args:
+        confusion: shape ``(num_classes, num_classes + 1)``.
+        seed: of the resampling.
+
+    Returns:
+        Lower and upper end by field of ``Summary``.
+    """
     count = int(confusion.sum())
     shares = confusion.ravel() / count
     draws = np.random.default_rng(seed).multinomial(count, shares, _RESAMPLES)
@@ -144,30 +183,32 @@ def interval_over_recordings(
 
 def _interval(confusions: np.ndarray) -> dict[str, tuple[float, float]]:
     summary = summarize(confusions)._asdict()
-    return {name: tuple(np.percentile(of, _INTERVAL).tolist()) for name, of in summary.items()}
+    return {name: tuple(np.percentile(v, _INTERVAL).tolist()) for name, v in summary.items()}
 
 
 # ---- calibration ---------------------------------------------------------------------------------
 
 
 def cross_entropy(scores: np.ndarray, truth: np.ndarray) -> float:
-    """The mean of −log of the probability given to the truth, in nats.
+    """The mean negative log-likelihood of the truth, in nats.
+
+    By hand, as scikit-learn's ``log_loss`` refuses a checkpoint with a single class.
 
     Args:
         scores: probabilities, shape ``(num_recordings, num_classes)``.
         truth: classes, shape ``(num_recordings,)``.
     """
-    given = scores[np.arange(len(truth)), truth]
-    return float(-np.log(np.maximum(given, np.finfo(scores.dtype).eps)).mean())
+    likelihood = scores[np.arange(len(truth)), truth]
+    return float(-np.log(np.maximum(likelihood, np.finfo(scores.dtype).eps)).mean())
 
 
 class Reliability(NamedTuple):
-    """The recordings by the confidence of their prediction, an array of ``BINS`` each.
+    """Recordings by the confidence of their prediction, arrays of shape ``(BINS,)``.
 
     Attributes:
-        recordings: how many are in the bin.
-        confidence: their mean confidence; NaN where there are none.
-        accuracy: the share of them that is right; NaN where there are none.
+        recordings: number of recordings in the bin.
+        confidence: their mean confidence; NaN for an empty bin.
+        accuracy: the share of correct predictions; NaN for an empty bin.
     """
 
     recordings: np.ndarray
@@ -176,24 +217,32 @@ class Reliability(NamedTuple):
 
 
 def reliability(confidence: np.ndarray, correct: np.ndarray) -> Reliability:
-    """How right predictions of each confidence are.
+    """Accuracy by confidence, in ``BINS`` bins of equal width.
+
+    From histograms, as scikit-learn's ``calibration_curve`` does not return the counts, which the
+    calibration error needs, and drops empty bins.
 
     Args:
         confidence: the highest score of each recording, shape ``(num_recordings,)``.
-        correct: whether it was right, of the same shape.
+        correct: whether the prediction is correct, same shape.
     """
-    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    count = np.bincount(bins, minlength=BINS)
-    sums = (np.bincount(bins, weights, BINS) for weights in (confidence, correct))
-    return Reliability(count, *(_ratio(of, count) for of in sums))
+    confidence = np.clip(confidence.astype(np.float64), 0, 1)
+    count, sum_confidence, sum_correct = (
+        np.histogram(confidence, BINS, (0, 1), weights=weights)[0]
+        for weights in (None, confidence, correct.astype(np.float64))
+    )
+    occupied = np.where(count > 0, count, np.nan)
+    return Reliability(count, sum_confidence / occupied, sum_correct / occupied)
 
 
 def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:
-    """The mean distance of confidence and accuracy over ``BINS`` bins, weighted by their counts.
+    """ECE: the mean distance of confidence and accuracy over bins, weighted by their counts.
+
+    Guo et al. 2017, equation 3; scikit-learn has no function for it.
 
     Args:
         confidence: the highest score of each recording, shape ``(num_recordings,)``.
-        correct: whether it was right, of the same shape.
+        correct: whether the prediction is correct, same shape.
     """
     bins = reliability(confidence, correct)
     gaps = np.abs(bins.accuracy - bins.confidence)
@@ -201,29 +250,34 @@ def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray) -> f
 
 
 def fit_temperature(logits: np.ndarray, truth: np.ndarray) -> float:
-    """The temperature that gives the truth the highest likelihood, between 0.05 and 20.
+    """The temperature between 0.05 and 20 with the lowest cross-entropy.
 
-    The cross-entropy is convex in 1/T, and its slope there is the mean of the expected logit less
-    the truth's: halve the bracket until that is 0. Logarithms of scores will do as logits, as they
-    differ by a constant a recording.
+    The cross-entropy is convex in 1 / T, so it has one minimum in log T, where it is searched.
 
     Args:
-        logits: shape ``(num_recordings, num_classes)``.
+        logits: shape ``(num_recordings, num_classes)``; log-probabilities have the same result, as
+            they differ from logits by a constant per recording.
         truth: classes, shape ``(num_recordings,)``.
     """
+    from scipy.optimize import minimize_scalar
+    from scipy.special import log_softmax
+
     logits = logits.astype(np.float64)
-    hit = logits[np.arange(len(truth)), truth]
-    cold, hot = np.log(_TEMPERATURES)
-    for _ in range(50):
-        middle = (cold + hot) / 2
-        expected = (at_temperature(logits, float(np.exp(middle))) * logits).sum(axis=1)
-        cold, hot = (middle, hot) if (expected - hit).mean() > 0 else (cold, middle)
-    return float(np.exp(middle))
+    rows = np.arange(len(truth))
+
+    def loss(log_temperature: float) -> float:  # cross_entropy clips, and is flat where it does
+        scaled = logits / np.exp(log_temperature)
+        return float(-log_softmax(scaled, axis=1)[rows, truth].mean())
+
+    found = minimize_scalar(
+        loss, bounds=np.log(_TEMPERATURES), method="bounded", options={"xatol": 1e-6}
+    )
+    return float(np.exp(found.x))
 
 
 def at_temperature(logits: np.ndarray, temperature: float) -> np.ndarray:
-    """The probabilities of logits divided by a temperature, of the same shape."""
-    scaled = logits / temperature
-    powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    probabilities: np.ndarray = powers / powers.sum(axis=1, keepdims=True)
+    """The probabilities of logits divided by a temperature, same shape and type as the logits."""
+    from scipy.special import softmax
+
+    probabilities: np.ndarray = softmax(logits / temperature, axis=1)
     return probabilities

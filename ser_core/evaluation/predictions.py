@@ -1,9 +1,10 @@
-"""Labels + truth → recordings that can be judged; it computes no metric.
+"""Labels joined with truth; it computes no metric.
 
-A recording of the truth that has no label stays, without a prediction: leaving it out would make a
-model look better for what it could not read.
+A recording with truth but without a label is kept, without a prediction: dropping it would improve
+the figures of a model that fails on difficult recordings.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,144 +12,209 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset
 
-from ser_core.corpora.layouts import read_truth
+from ser_core.corpora.truth import first_few, read_truth
 from ser_core.emotions import canonical
-from ser_core.errors import CorpusError
-from ser_core.storage.filesystem import absolute, join, resolve
+from ser_core.errors import CorpusError, Status
+from ser_core.schema import classes_of, score_columns
+from ser_core.sources.manifest import recording_uris
+from ser_core.storage.filesystem import resolve
+from ser_core.storage.folder import Folder
+from ser_core.storage.listing import is_file, is_hidden
 
-# What is read of the labels, beside their scores.
-_READ = {"path", "label", "status", "model", "labeled_at", "truth", "speaker", "split"}
-NO_ROW = "no row"  # the status of a recording that nobody labelled
+NO_ROW = "no row"  # the status of a recording that the labels do not contain
+_REQUIRED = ("path", "label", "status")
+_TEXTS = (*_REQUIRED, "uri", "model", "truth", "speaker", "split")
+_READERS = 8  # footers read at once
 
 
 @dataclass(frozen=True)
-class Judged:
-    """Recordings with truth, and what a model said of them.
+class Predictions:
+    """Recordings with truth, and what a model predicted for them.
 
     Attributes:
-        recordings: ``path``, ``truth``, ``speaker``, ``split``, ``status``, ``prediction`` (None
-            where there is no label).
-        scores: float32, shape ``(num_recordings, num_labels)``; NaN where there is no label.
-        labels: the model's classes.
+        recordings: columns ``path``, ``truth``, ``speaker``, ``split``, ``status`` and
+            ``prediction`` (None without a label); emotions have their canonical names.
+        scores: float32, shape ``(num_recordings, num_classes)``; NaN without a label.
+        classes: the model's classes, in the order of the scores.
         models: the names of the models that made the labels.
-        unjudged: how many labels have no truth.
+        labels_without_truth: number of labelled recordings that have no truth.
     """
 
     recordings: pd.DataFrame
     scores: np.ndarray
-    labels: tuple[str, ...]
+    classes: tuple[str, ...]
     models: tuple[str, ...] = ()
-    unjudged: int = 0
+    labels_without_truth: int = 0
 
-    def only(self, rows: np.ndarray) -> "Judged":
-        """The same for some of the rows, by a boolean mask."""
-        recordings = self.recordings[rows].reset_index(drop=True)
-        return replace(self, recordings=recordings, scores=self.scores[rows])
+    def select(self, mask: np.ndarray) -> "Predictions":
+        """The recordings where a boolean mask is true."""
+        recordings = self.recordings[mask].reset_index(drop=True)
+        return replace(self, recordings=recordings, scores=self.scores[mask])
 
-    def of_split(self, split: str) -> "Judged":
-        """The same for one split.
+    def of_split(self, split: str) -> "Predictions":
+        """The recordings of one split.
 
         Raises:
-            CorpusError: no recording is of it.
+            CorpusError: the split has no recording.
         """
         column = self.recordings["split"]
         if not (column == split).any():
             known = ", ".join(sorted(column.dropna().unique())) or "no column `split`"
-            raise CorpusError(f"--split {split}: no recording is of it; the truth has {known}")
-        return self.only((column == split).to_numpy())
+            raise CorpusError(f"--split {split}: it has no recordings; the truth has {known}")
+        return self.select((column == split).to_numpy())
 
 
-def judge(labels_uri: str, truth_uri: str | None) -> Judged:
-    """Brings labels and truth together.
+def read_predictions(labels_uri: str, truth_uri: str | None) -> Predictions:
+    """Reads labels and joins them with truth.
 
     Args:
-        labels_uri: ``--labels``: the folder that jobs.label left.
-        truth_uri: ``--truth``: a manifest; without, the labels' own column ``truth``.
+        labels_uri: ``--labels``: the output folder of jobs.label, or a single Parquet file.
+        truth_uri: ``--truth``: a manifest; None uses the column ``truth`` of the labels.
 
     Raises:
         CorpusError: either cannot be read, or they have no recording in common.
     """
-    labels = _read_labels(labels_uri)
+    labels, classes = _read_labels(labels_uri)
     if truth_uri is not None:
         truth = read_truth(truth_uri, "--truth")
-        rows = _rows_of(truth["path"], labels["path"], truth_uri)
+        rows = _find_rows(truth["path"].tolist(), labels, truth_uri)
         if (rows < 0).all():
-            words = f"none of its paths, like {truth['path'].iloc[0]}, is among the labels', like"
-            raise CorpusError(f"--truth {truth_uri}: {words} {labels['path'].iloc[0]}")
+            raise CorpusError(
+                f"--truth {truth_uri}: none of its paths, like {truth['path'].iloc[0]}, is in the"
+                f" labels, which have paths like {labels['path'].iloc[0]}"
+            )
     elif "truth" in labels:
-        rows = np.flatnonzero(labels["truth"].fillna("") != "")
+        rows = np.flatnonzero(labels["truth"].notna())
         truth = labels.iloc[rows].reset_index(drop=True)
         if not len(rows):
-            raise CorpusError(f"--labels {labels_uri}: its column `truth` is empty")
+            raise CorpusError(f"--labels {labels_uri}: the column `truth` is empty")
     else:
-        words = f"the labels in {labels_uri} have no column `truth`; name a manifest that has it"
-        raise CorpusError(f"--truth is missing: {words}")
-    return _judged(truth, labels, rows)
+        raise CorpusError(
+            f"--truth is missing: the labels in {labels_uri} have no column `truth`; name a"
+            " manifest that has it"
+        )
+    return _join(truth, labels, rows, classes)
 
 
-def _read_labels(uri: str) -> pd.DataFrame:
-    """The newest row of every path, as ``pandas.read_parquet`` would read the folder."""
-    fs, path = resolve(uri)
+# ---- labels --------------------------------------------------------------------------------------
+
+
+def _read_labels(uri: str) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """The newest row of each recording, and the classes.
+
+    Columns are the needed ones of the labels, with None where there is no text, and ``identity``:
+    what tells recordings apart, ``uri`` or, in parts of release 0.1, ``path``.
+    """
     try:
-        dataset = pa.dataset.dataset(path, format="parquet", filesystem=fs)
-        read = [n for n in dataset.schema.names if n in _READ or n.startswith("score_")]
-        table = dataset.to_table(columns=read)
+        table, classes = _read_parts(uri)
     except FileNotFoundError:
         raise CorpusError(f"--labels {uri}: there is no such folder") from None
     except (OSError, pa.ArrowException) as error:
-        words = str(error).splitlines()[0]
-        raise CorpusError(f"--labels {uri}: not labels that can be read ({words})") from None
-    missing = {"path", "label", "status"} - set(table.column_names)
-    if not any(name.startswith("score_") for name in table.column_names):
-        missing.add("score_<label>")
-    if missing or not table.num_rows:
-        words = f"columns {', '.join(sorted(missing))}" if missing else "rows"
-        raise CorpusError(f"--labels {uri}: not what jobs.label writes (it has no {words})")
-    labels: pd.DataFrame = table.unify_dictionaries().to_pandas()
+        reason = str(error).splitlines()[0]
+        raise CorpusError(f"--labels {uri}: the labels cannot be read ({reason})") from None
+    if not table.num_rows:
+        raise CorpusError(f"--labels {uri}: not an output of jobs.label (it has no rows)")
+    labels: pd.DataFrame = table.to_pandas()
+    for name in set(_TEXTS) & set(labels):
+        labels[name] = _as_text(labels[name])
+    identity = labels["uri"].fillna(labels["path"]) if "uri" in labels else labels["path"]
+    labels = labels.assign(identity=identity)
     if "labeled_at" in labels:
         labels = labels.sort_values("labeled_at", kind="stable")
-    return labels.drop_duplicates("path", keep="last", ignore_index=True)
+    return labels.drop_duplicates("identity", keep="last", ignore_index=True), classes
 
 
-def _rows_of(paths: pd.Series, labelled: pd.Series, manifest: str) -> np.ndarray:
-    """Each path's row among the labels, or -1: as the manifest gives it, or made absolute."""
-    index = pd.Index(labelled)
-    base = absolute(manifest).rsplit("/", 1)[0]
-    given = index.get_indexer(pd.Index(paths))
-    resolved = index.get_indexer(pd.Index([join(base, path) for path in paths]))
-    rows: np.ndarray = np.where(given < 0, resolved, given)
-    return rows
+def _read_parts(uri: str) -> tuple[pa.Table, tuple[str, ...]]:
+    """The needed columns of all parts; a column that a part lacks is null there."""
+    fs, _ = resolve(uri)
+    parts = pa.dataset.dataset(_part_paths(uri), format="parquet", filesystem=fs)
+    fragments = list(parts.get_fragments())
+    with ThreadPoolExecutor(_READERS) as pool:
+        schemas = list(pool.map(lambda fragment: fragment.physical_schema, fragments))
+    classes = tuple(dict.fromkeys(name for schema in schemas for name in classes_of(schema)))
+    available = {name for schema in schemas for name in schema.names}
+    missing = [name for name in _REQUIRED if name not in available]
+    missing += [] if classes else ["score_<label>"]
+    if missing:
+        columns = ", ".join(missing)
+        raise CorpusError(f"--labels {uri}: not an output of jobs.label (no columns {columns})")
+    # One type per column, as parts may have been rewritten with text in place of dictionaries.
+    types = {
+        **dict.fromkeys(_TEXTS, pa.string()),
+        "labeled_at": pa.timestamp("us", tz="UTC"),
+        **dict.fromkeys(score_columns(classes), pa.float32()),
+    }
+    schema = pa.schema([field for field in types.items() if field[0] in available])
+    dataset = pa.dataset.FileSystemDataset(fragments, schema, parts.format, parts.filesystem)
+    return dataset.to_table(), classes
 
 
-def _judged(truth: pd.DataFrame, labels: pd.DataFrame, rows: np.ndarray) -> Judged:
-    columns = [name for name in map(str, labels) if name.startswith("score_")]
-    written = [name.removeprefix("score_") for name in columns]
-    names = [canonical(name) for name in written]
-    if len(set(names)) < len(names):  # a model that tells apart what we call one
-        names = written
-    there = rows >= 0
-    ok = there & (labels["status"].astype(str).to_numpy()[rows] == "ok")
-    label = labels["label"].astype(object).map(dict(zip(written, names, strict=True)))
+def _part_paths(uri: str) -> list[str]:
+    """The Parquet files directly in a folder; reports of runs lie in a subfolder."""
+    fs, path = resolve(uri)
+    if is_file(uri):
+        return [path]
+    names = [n for n in Folder(uri).names() if n.endswith(".parquet") and not is_hidden(n)]
+    if not names and not fs.exists(path):
+        raise FileNotFoundError(uri)
+    if not names:
+        raise CorpusError(f"--labels {uri}: not an output of jobs.label (it has no Parquet files)")
+    return [f"{path}/{name}" for name in names]
+
+
+def _as_text(column: pd.Series) -> pd.Series:
+    """A column of Python strings, with None for what is null or empty."""
+    column = column.astype(object)
+    return column.where(column.notna() & (column != ""), None)
+
+
+# ---- labels and truth ----------------------------------------------------------------------------
+
+
+def _find_rows(paths: list[str], labels: pd.DataFrame, manifest: str) -> np.ndarray:
+    """The row of each of a manifest's paths in the labels, or -1.
+
+    The recording at the path itself comes first, as several manifests may have the same relative
+    path. A manifest that was moved since names the same paths as the one that was labelled.
+    """
+    rows = pd.Index(labels["identity"]).get_indexer(pd.Index(recording_uris(manifest, paths)))
+    ambiguous = labels["path"].duplicated(keep=False)
+    unfound = [path for path, row in zip(paths, rows, strict=True) if row < 0]
+    if repeated := sorted(set(unfound) & set(labels["path"][ambiguous])):
+        raise CorpusError(
+            f"--truth {manifest}: the labels have several recordings with the same path"
+            f" ({first_few(repeated)}); move the truth beside the manifest that was labelled, or"
+            " give absolute paths"
+        )
+    by_path = pd.Series(labels.index[~ambiguous], labels["path"][~ambiguous])
+    given = by_path.reindex(paths).fillna(-1).to_numpy(np.int64)
+    found: np.ndarray = np.where(rows < 0, given, rows)
+    return found
+
+
+def _join(
+    truth: pd.DataFrame, labels: pd.DataFrame, rows: np.ndarray, classes: tuple[str, ...]
+) -> Predictions:
+    names = tuple(map(canonical, classes))
+    if len(set(names)) < len(names):  # the model separates what has one canonical name
+        names = classes
+    found = rows >= 0
+    ok = found & (labels["status"].to_numpy(object)[rows] == Status.OK)
+    label = labels["label"].map(dict(zip(classes, names, strict=True))).to_numpy(object)[rows]
+    unknown = pd.Series([None] * len(truth), dtype=object)
     recordings = pd.DataFrame(
         {
             "path": truth["path"],
             "truth": truth["truth"].map(canonical),
-            "speaker": _known(truth, "speaker"),
-            "split": _known(truth, "split"),
-            "status": np.where(there, labels["status"].astype(object).to_numpy()[rows], NO_ROW),
-            "prediction": np.where(ok, label.to_numpy(object)[rows], None),
-        }
+            "speaker": truth.get("speaker", unknown),
+            "split": truth.get("split", unknown),
+            "status": np.where(found, labels["status"].to_numpy(object)[rows], NO_ROW),
+            "prediction": np.where(ok, label, None),
+        },
+        dtype=object,  # pandas 3 would turn None into NaN
     )
-    scores = labels[columns].to_numpy(np.float32)[rows]
-    scores[~ok] = np.nan
-    models = tuple(sorted(labels["model"].astype(str).unique())) if "model" in labels else ()
-    unjudged = len(labels) - int(there.sum())
-    return Judged(recordings, scores, tuple(names), models, unjudged)
-
-
-def _known(truth: pd.DataFrame, name: str) -> pd.Series | None:
-    """A column of the truth with None for the empty text, which is a CSV's way of saying so."""
-    if name not in truth:
-        return None
-    column = truth[name].astype(object)
-    return column.where(column.notna() & (column != ""), None)
+    scores = labels[score_columns(classes)].to_numpy(np.float32)[rows]
+    # A null score of a labelled recording is that of a class which its model does not have.
+    scores = np.where(ok[:, np.newaxis], np.nan_to_num(scores, nan=0.0), np.float32(np.nan))
+    models = tuple(sorted(labels["model"].dropna().unique())) if "model" in labels else ()
+    return Predictions(recordings, scores, names, models, len(labels) - len(set(rows[found])))

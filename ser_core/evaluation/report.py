@@ -1,4 +1,4 @@
-"""Judged recordings → metrics, intervals, tables, and what a reader must know; it does no I/O."""
+"""Predictions → metrics, intervals, tables, and notes on how to read them; it does no I/O."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -8,20 +8,20 @@ import numpy as np
 import pandas as pd
 
 from ser_core.evaluation import metrics
-from ser_core.evaluation.predictions import Judged
+from ser_core.evaluation.predictions import Predictions
 
-_FEW_SPEAKERS = 10  # with fewer, intervals drawn over them come out too narrow
+_FEW_SPEAKERS = 10  # with fewer, a bootstrap over them gives intervals that are too narrow
 _TINY = np.finfo(np.float32).tiny
 
 
 @dataclass(frozen=True)
-class Scorecard:
-    """What came out.
+class Report:
+    """The result of an evaluation.
 
     Attributes:
-        summary: every number, ready for JSON.
-        notes: what a reader must know about them, a sentence each.
-        tables: by name ``classes``, ``speakers``, ``confusion``, ``reliability``.
+        summary: all figures, ready for JSON.
+        notes: what a reader needs to know about them, a sentence or two each.
+        tables: by name: ``classes``, ``speakers``, ``confusion``, ``reliability``.
     """
 
     summary: dict[str, Any]
@@ -29,81 +29,96 @@ class Scorecard:
     tables: dict[str, pd.DataFrame]
 
 
-def score(judged: Judged, temperature: float | None = None) -> Scorecard:
-    """Every number of the evaluation.
+def make_report(predictions: Predictions, temperature: float | None = None) -> Report:
+    """Computes all figures of an evaluation.
 
     Args:
-        judged: recordings with truth and prediction.
-        temperature: fitted on other recordings; what it would change is told.
+        predictions: at least one recording.
+        temperature: fitted on other recordings; the report states what it would change.
     """
-    recordings = judged.recordings
-    classes = [*judged.labels, *sorted(set(recordings["truth"]) - set(judged.labels))]
+    recordings = predictions.recordings
+    known_classes = predictions.classes
+    in_truth = set(recordings["truth"])
+    classes = [*known_classes, *sorted(in_truth - set(known_classes))]
     truth = pd.Index(classes).get_indexer(pd.Index(recordings["truth"]))
     prediction = pd.Index(classes).get_indexer(pd.Index(recordings["prediction"]))
     confusion = metrics.confusion_matrix(truth, prediction, len(classes))
-    total = metrics.summarize(confusion)
-    unlabelled = recordings["status"][prediction < 0]
-    known = truth < len(judged.labels)
+    by_speaker = _confusion_by_speaker(recordings["speaker"], truth, prediction, len(classes))
+    known = truth < len(known_classes)
     summary: dict[str, Any] = {
         "recordings": len(recordings),
-        "without_label": dict(Counter(unlabelled)),
-        "labels_without_truth": judged.unjudged,
-        "models": list(judged.models),
+        "without_label": dict(Counter(recordings["status"][prediction < 0])),
+        "labels_without_truth": predictions.labels_without_truth,
+        "models": list(predictions.models),
         "classes": classes,
-        "unknown_to_model": classes[len(judged.labels) :],
-        "never_in_truth": [name for name in judged.labels if name not in set(recordings["truth"])],
-        **{name: value.item() for name, value in total._asdict().items()},
-        "interval": _interval(recordings["speaker"], truth, prediction, confusion),
-        **_calibration(judged.scores, truth, prediction, known, temperature),
+        "unknown_to_model": classes[len(known_classes) :],
+        "never_in_truth": [name for name in known_classes if name not in in_truth],
+        **_totals(truth, prediction),
+        "interval": _interval(by_speaker, confusion),
+        **_calibration(predictions.scores, truth, prediction, known, temperature),
     }
     if not known.all() and known.any():
-        among = metrics.confusion_matrix(truth[known], prediction[known], len(classes))
-        of_known = {
-            name: value.item() for name, value in metrics.summarize(among)._asdict().items()
-        }
-        summary["classes_that_the_model_knows"] = {"recordings": int(known.sum()), **of_known}
+        totals = _totals(truth[known], prediction[known])
+        summary["classes_that_the_model_knows"] = {"recordings": int(known.sum()), **totals}
+    columns = [*classes, "no label"]
     tables = {
-        "classes": _class_table(confusion, classes),
-        "confusion": pd.DataFrame(
-            confusion, pd.Index(classes, name="truth"), [*classes, "no label"]
-        ),
-        "speakers": _speaker_table(recordings, truth, prediction),
-        "reliability": _reliability_table(judged.scores, truth, prediction),
+        "classes": _class_table(truth, prediction, classes),
+        "confusion": pd.DataFrame(confusion, pd.Index(classes, name="truth"), columns),
+        "speakers": _speaker_table(by_speaker),
+        "reliability": _reliability_table(predictions.scores, truth, prediction),
     }
-    return Scorecard(summary, _notes(summary), tables)
+    return Report(summary, _notes(summary), tables)
 
 
-def fit_on_validation(judged: Judged) -> float | None:
-    """The best temperature of the split ``validation``, or None where there is none."""
-    recordings = judged.recordings
-    known = recordings["truth"].isin(judged.labels) & recordings["prediction"].notna()
-    held = judged.only((known & (recordings["split"] == "validation")).to_numpy())
-    if held.recordings.empty:
+def fit_on_validation(predictions: Predictions) -> float | None:
+    """The best temperature for the split ``validation``; None if it has no labelled recording."""
+    recordings = predictions.recordings
+    usable = recordings["truth"].isin(predictions.classes) & recordings["prediction"].notna()
+    validation = predictions.select((usable & (recordings["split"] == "validation")).to_numpy())
+    if validation.recordings.empty:
         return None
-    truth = pd.Index(judged.labels).get_indexer(pd.Index(held.recordings["truth"]))
-    return metrics.fit_temperature(_log(held.scores), truth)
+    truth = pd.Index(predictions.classes).get_indexer(pd.Index(validation.recordings["truth"]))
+    return metrics.fit_temperature(_log(validation.scores), truth)
 
 
 def _log(scores: np.ndarray) -> np.ndarray:
+    """Finite logarithms, also of a score that is 0 in float32."""
     logarithms: np.ndarray = np.log(np.maximum(scores, _TINY))
     return logarithms
 
 
-def _interval(
-    speaker: pd.Series, truth: np.ndarray, prediction: np.ndarray, confusion: np.ndarray
-) -> dict[str, Any]:
-    """95 % intervals over speakers, or over recordings where fewer than two are known.
+# ---- figures -------------------------------------------------------------------------------------
 
-    Recordings of unknown speakers are drawn as those of one more.
+
+def _totals(truth: np.ndarray, prediction: np.ndarray) -> dict[str, float]:
+    return {
+        "accuracy": metrics.accuracy(truth, prediction),
+        "uar": metrics.uar(truth, prediction),
+        "macro_f1": metrics.macro_f1(truth, prediction),
+    }
+
+
+def _confusion_by_speaker(
+    speaker: pd.Series, truth: np.ndarray, prediction: np.ndarray, num_classes: int
+) -> dict[str | None, np.ndarray]:
+    """The confusion matrix of each speaker, and under None that of unknown speakers, if any."""
+    matrices = {}
+    for name, rows in speaker.groupby(speaker, dropna=False).indices.items():
+        key = name if isinstance(name, str) else None
+        matrices[key] = metrics.confusion_matrix(truth[rows], prediction[rows], num_classes)
+    return matrices
+
+
+def _interval(by_speaker: dict[str | None, np.ndarray], confusion: np.ndarray) -> dict[str, Any]:
+    """95 % intervals over speakers, or over recordings if fewer than two speakers are known.
+
+    The recordings of unknown speakers are resampled together, as if they had one speaker.
     """
-    if speaker.nunique() < 2:
+    speakers = len(by_speaker.keys() - {None})
+    if speakers < 2:
         return {"over": "recordings", **metrics.interval_over_recordings(confusion)}
-    of_each = [
-        metrics.confusion_matrix(truth[rows], prediction[rows], len(confusion))
-        for rows in speaker.groupby(speaker, dropna=False).indices.values()
-    ]
-    ends = metrics.interval_over_groups(np.stack(of_each))
-    return {"over": "speakers", "speakers": speaker.nunique(), **ends}
+    ends = metrics.interval_over_groups(np.stack(list(by_speaker.values())))
+    return {"over": "speakers", "speakers": speakers, **ends}
 
 
 def _calibration(
@@ -113,56 +128,55 @@ def _calibration(
     known: np.ndarray,
     temperature: float | None,
 ) -> dict[str, Any]:
-    """Loss and calibration error of what has a label; the loss, where the model knows the truth."""
+    """Calibration error of labelled recordings, and loss of those whose class the model knows."""
     labelled = prediction >= 0
     if not (labelled & known).any():
         return {"loss": None, "ece": None, "with_temperature": None}
 
-    def measured(scores: np.ndarray) -> dict[str, float]:
+    def measure(scores: np.ndarray) -> dict[str, float]:
         correct = (prediction == truth)[labelled]
         return {
             "loss": metrics.cross_entropy(scores[known[labelled]], truth[labelled & known]),
             "ece": metrics.expected_calibration_error(scores.max(axis=1), correct),
         }
 
-    given = scores[labelled]
     with_temperature = None
     if temperature is not None:
-        after = metrics.at_temperature(_log(given), temperature)
-        with_temperature = {"temperature": temperature, **measured(after)}
-    return {**measured(given), "with_temperature": with_temperature}
+        scaled = metrics.at_temperature(_log(scores[labelled]), temperature)
+        with_temperature = {"temperature": temperature, **measure(scaled)}
+    return {**measure(scores[labelled]), "with_temperature": with_temperature}
 
 
 # ---- tables --------------------------------------------------------------------------------------
 
 
-def _class_table(confusion: np.ndarray, classes: list[str]) -> pd.DataFrame:
+def _class_table(truth: np.ndarray, prediction: np.ndarray, classes: list[str]) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "class": classes,
-            "recordings": confusion.sum(axis=1),
-            "predicted": confusion.sum(axis=0)[:-1],
-            "recall": metrics.recalls(confusion),
-            "precision": metrics.precisions(confusion),
-            "f1": metrics.f1_scores(confusion),
+            "recordings": np.bincount(truth, minlength=len(classes)),
+            "predicted": np.bincount(prediction[prediction >= 0], minlength=len(classes)),
+            **metrics.class_scores(truth, prediction, len(classes))._asdict(),
         }
     )
 
 
-def _speaker_table(
-    recordings: pd.DataFrame, truth: np.ndarray, prediction: np.ndarray
-) -> pd.DataFrame:
-    """One row a speaker, from the one who is understood worst; empty where none is known."""
-    rows = [
-        {
-            "speaker": name,
-            "recordings": len(at),
-            "without_label": int((prediction[at] < 0).sum()),
-            "accuracy": metrics.accuracy(truth[at], prediction[at]),
-            "uar": metrics.uar(truth[at], prediction[at]),
-        }
-        for name, at in recordings.groupby("speaker").indices.items()
-    ]
+def _speaker_table(by_speaker: dict[str | None, np.ndarray]) -> pd.DataFrame:
+    """A row per known speaker, sorted by UAR from the lowest."""
+    rows = []
+    for name, confusion in by_speaker.items():
+        if name is None:
+            continue
+        summary = metrics.summarize(confusion)
+        rows.append(
+            {
+                "speaker": name,
+                "recordings": int(confusion.sum()),
+                "without_label": int(confusion[:, -1].sum()),
+                "accuracy": float(summary.accuracy),
+                "uar": float(summary.uar),
+            }
+        )
     columns = ["speaker", "recordings", "without_label", "accuracy", "uar"]
     return pd.DataFrame(rows, columns=columns).sort_values("uar", ignore_index=True)
 
@@ -176,58 +190,56 @@ def _reliability_table(
     return pd.DataFrame({"from": edges[:-1], "to": edges[1:], **bins._asdict()})
 
 
-# ---- words ---------------------------------------------------------------------------------------
+# ---- notes ---------------------------------------------------------------------------------------
 
 
 def _notes(summary: dict[str, Any]) -> list[str]:
-    interval = summary["interval"]
-    over_speakers = interval["over"] == "speakers"
-    if over_speakers:
-        notes = [
-            f"The intervals (95 %) come from drawing the {interval['speakers']} speakers anew."
-        ]
-        if interval["speakers"] < _FEW_SPEAKERS:
-            notes[0] += (
-                " So few say little about people who are not among them: take the intervals for"
-                " too narrow."
-            )
-    else:
-        notes = [
-            "The intervals (95 %) come from drawing the recordings anew, as fewer than two speakers"
-            " are known. They say nothing about other speakers."
-        ]
-    missing = summary["without_label"]
-    if missing:
+    notes = [_note_on_intervals(summary["interval"])]
+    if missing := summary["without_label"]:
         kinds = ", ".join(f"{kind} {count:,}" for kind, count in missing.items())
-        count = f"{sum(missing.values()):,} of {summary['recordings']:,}"
-        notes.append(f"{count} recordings have no label ({kinds}); they count as errors.")
+        notes.append(
+            f"{sum(missing.values()):,} of {summary['recordings']:,} recordings have no label"
+            f" ({kinds}); they count as errors."
+        )
     return notes + _notes_on_classes(summary) + _notes_on_labels(summary)
+
+
+def _note_on_intervals(interval: dict[str, Any]) -> str:
+    if interval["over"] == "recordings":
+        return (
+            "The 95 % intervals come from resampling the recordings, because fewer than two"
+            " speakers are known. They say nothing about other speakers."
+        )
+    note = f"The 95 % intervals come from resampling the {interval['speakers']} speakers."
+    if interval["speakers"] < _FEW_SPEAKERS:
+        note += " With so few speakers, the intervals are too narrow for conclusions about others."
+    return note
 
 
 def _notes_on_classes(summary: dict[str, Any]) -> list[str]:
     notes = []
     if unknown := summary["unknown_to_model"]:
-        words = f"The model does not know {', '.join(unknown)}: such recordings count as errors."
-        if among := summary.get("classes_that_the_model_knows"):
-            words += (
-                f" Among the {among['recordings']:,} others, UAR is {among['uar']:.3f} and accuracy"
-                f" {among['accuracy']:.3f}."
+        note = f"The model does not know {', '.join(unknown)}; such recordings count as errors."
+        if rest := summary.get("classes_that_the_model_knows"):
+            note += (
+                f" For the other {rest['recordings']:,} recordings, UAR is {rest['uar']:.3f} and"
+                f" accuracy {rest['accuracy']:.3f}."
             )
-        notes.append(words)
+        notes.append(note)
     if never := summary["never_in_truth"]:
-        notes.append(f"The model also knows {', '.join(never)}, of which the truth has none.")
+        notes.append(f"The model also knows {', '.join(never)}, which the truth does not contain.")
     return notes
 
 
 def _notes_on_labels(summary: dict[str, Any]) -> list[str]:
     notes = []
     if summary["labels_without_truth"]:
-        notes.append(f"{summary['labels_without_truth']:,} labels have no truth and are left out.")
+        notes.append(f"{summary['labels_without_truth']:,} labels have no truth; they are ignored.")
     if len(summary["models"]) > 1:
-        notes.append(f"The labels are of several models: {', '.join(summary['models'])}.")
-    if after := summary["with_temperature"]:
+        notes.append(f"Several models made the labels: {', '.join(summary['models'])}.")
+    if scaled := summary["with_temperature"]:
         notes.append(
-            f"With the temperature {after['temperature']:.2f}, fitted on validation, the loss would"
-            f" be {after['loss']:.3f} and the calibration error {after['ece']:.3f}."
+            f"With temperature {scaled['temperature']:.2f}, fitted on validation, the loss would be"
+            f" {scaled['loss']:.3f} and the calibration error {scaled['ece']:.3f}."
         )
     return notes

@@ -1,1 +1,1 @@
-"""Checkpoints to networks, waveforms to scores; it knows neither files of audio nor Ray."""
+"""Checkpoints → networks, waveforms → scores; it knows neither audio files nor Ray."""

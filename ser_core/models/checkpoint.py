@@ -1,67 +1,36 @@
 """A checkpoint's files → its weights, config and identity; it builds no network.
 
-The driver loads it once; Ray's object store then brings it to each node once and shares it there.
+The driver loads a checkpoint once; Ray's object store then shares it with the processes of a node.
 """
 
-import fnmatch
 import hashlib
 import json
 import math
-import os
 import pickle
-import re
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import huggingface_hub
 import numpy as np
 import safetensors
 import safetensors.torch
 import torch
-from huggingface_hub.errors import (
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
 
 from ser_core.audio.constants import SAMPLING_RATE
 from ser_core.emotions import labels_of
 from ser_core.errors import CheckpointError
+from ser_core.models.hub import CONFIG_FILES, WEIGHT_FILES, commit_of, fetch
+from ser_core.models.preprocessing import Preprocessing, preprocessing_of
 from ser_core.settings import Segments
-from ser_core.storage.filesystem import resolve
 
-_CONFIGS = ("config.json", "preprocessor_config.json")
-_WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")  # the first that exists is read
-_VOLATILE = ("_name_or_path", "transformers_version", "torch_dtype", "dtype")  # not identity
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-# The weight-norm keys of transformers before 4.36 → those of torch's parametrizations.
-_RENAMED = {
+# Keys that transformers rewrites when it saves the same checkpoint; they do not affect the digest.
+_IGNORED_BY_DIGEST = ("_name_or_path", "transformers_version", "torch_dtype", "dtype")
+# Weight-norm keys before transformers 4.36 → the keys of torch's parametrizations.
+_RENAMED_KEYS = {
     "conv.weight_g": "conv.parametrizations.weight.original0",
     "conv.weight_v": "conv.parametrizations.weight.original1",
 }
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """From a waveform to ``input_values``, as ``preprocessor_config.json`` says.
-
-    Attributes:
-        do_normalize: zero mean and unit variance over the segment.
-        return_attention_mask: whether padding is left out of the mean and variance.
-        padding_value: what stands where there are no samples.
-        segments: what is heard of a recording, its first 6 s or all of it.
-    """
-
-    do_normalize: bool
-    return_attention_mask: bool
-    padding_value: float
-    segments: Segments
 
 
 @dataclass(frozen=True)
@@ -69,13 +38,14 @@ class Checkpoint:
     """A checkpoint in memory, ready to be shared between processes.
 
     Attributes:
-        name: as the user gave it.
+        name: the value of ``--model``.
         revision: the commit on the hub, or None.
-        config: ``config.json``.
-        weights: float32 arrays by name, weight-norm keys in their new form.
+        config: the content of ``config.json``.
+        preprocessing: how waveforms become ``input_values``.
+        weights: float32 arrays by name, with the weight-norm keys of current transformers.
         labels: the classes in the order of the logits.
-        temperature: what logits are divided by before the softmax; 1 but for calibrated ones.
-        digest: identity of the weights, the config and the preprocessing.
+        temperature: divides the logits before the softmax; 1 unless the checkpoint is calibrated.
+        digest: identifies the weights, the config and the preprocessing.
     """
 
     name: str
@@ -89,18 +59,18 @@ class Checkpoint:
 
 
 class Files(NamedTuple):
-    """A checkpoint's files as they are, whether or not they make a classifier."""
+    """The content of a checkpoint's files, whether or not they make a classifier."""
 
     config: dict[str, Any]
     preprocessor: dict[str, Any]
-    weights: dict[str, np.ndarray]  # float32, weight-norm keys in their new form
+    weights: dict[str, np.ndarray]  # float32, with the weight-norm keys of current transformers
     commit: str | None  # on the hub
 
 
 def load_checkpoint(
     source: str, revision: str | None = None, segments: Segments = "first"
 ) -> Checkpoint:
-    """Loads a checkpoint from the hub, a local folder or any fsspec URI.
+    """Loads a checkpoint from the hub, a local folder or an fsspec URI.
 
     Raises:
         CheckpointError: it cannot be fetched, a file is missing or unreadable, or its classes
@@ -111,42 +81,31 @@ def load_checkpoint(
     try:
         labels = labels_of(config.get("id2label"), _num_classes(config, weights))
     except ValueError as error:
-        raise CheckpointError(f"--model {source}: {error}; name them in config.json") from None
+        problem = f"{error}; name the classes under id2label in config.json"
+        raise CheckpointError(f"--model {source}: {problem}") from None
     digest = _digest(config, preprocessing, weights)
     temperature = config.get("temperature", 1.0)
     if not isinstance(temperature, int | float) or not 0 < temperature < math.inf:
-        words = f"config.json: temperature {temperature!r} is not a positive number"
-        raise CheckpointError(f"--model {source}: {words}")
+        problem = f"config.json: temperature {temperature!r} is not a positive number"
+        raise CheckpointError(f"--model {source}: {problem}")
     return Checkpoint(source, commit, config, preprocessing, weights, labels, temperature, digest)
 
 
 def read_files(source: str, revision: str | None = None) -> Files:
-    """Reads a checkpoint's files from the hub, a local folder or any fsspec URI.
+    """Reads a checkpoint's files from the hub, a local folder or an fsspec URI.
 
     Raises:
-        CheckpointError: it cannot be fetched, a file is missing or unreadable, or it is not for
-            16 kHz.
+        CheckpointError: it cannot be fetched, a file is missing or unreadable, or it expects
+            audio at a sampling rate other than 16 kHz.
     """
-    with _fetched(source, revision) as folder:
-        config, preprocessor = (_read_json(source, folder / name) for name in _CONFIGS)
+    with fetch(source, revision) as folder:
+        config, preprocessor = (_read_json(source, folder / name) for name in CONFIG_FILES)
         weights = _read_weights(source, folder)
-        commit = folder.name if folder.parent.name == "snapshots" else None
+        commit = commit_of(folder)
     rate = preprocessor.get("sampling_rate", SAMPLING_RATE)
     if rate != SAMPLING_RATE:
-        raise CheckpointError(f"--model {source}: it wants {rate} Hz; only 16 kHz is supported")
+        raise CheckpointError(f"--model {source}: expects {rate} Hz; only 16 kHz is supported")
     return Files(config, preprocessor, weights, commit)
-
-
-def preprocessing_of(
-    preprocessor: Mapping[str, Any], segments: Segments = "first"
-) -> Preprocessing:
-    """What ``preprocessor_config.json`` says; where it is silent, what the card's says."""
-    return Preprocessing(
-        do_normalize=preprocessor.get("do_normalize", True),
-        return_attention_mask=preprocessor.get("return_attention_mask", False),
-        padding_value=preprocessor.get("padding_value", 0.0),
-        segments=segments,
-    )
 
 
 def _num_classes(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> int:
@@ -159,8 +118,8 @@ def _num_classes(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -
 def _digest(
     config: Mapping[str, Any], preprocessing: Preprocessing, weights: Mapping[str, np.ndarray]
 ) -> str:
-    lasting = {key: value for key, value in config.items() if key not in _VOLATILE}
-    digest = hashlib.sha256(json.dumps([lasting, asdict(preprocessing)], sort_keys=True).encode())
+    relevant = {key: value for key, value in config.items() if key not in _IGNORED_BY_DIGEST}
+    digest = hashlib.sha256(json.dumps([relevant, asdict(preprocessing)], sort_keys=True).encode())
     for name in sorted(weights):
         digest.update(f"{name}{weights[name].shape}".encode())
         digest.update(np.ascontiguousarray(weights[name]).data)
@@ -171,7 +130,7 @@ def _read_json(source: str, path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise CheckpointError(f"--model {source}: it has no {path.name}") from None
+        raise CheckpointError(f"--model {source}: {path.name} is missing") from None
     except ValueError as error:
         raise CheckpointError(f"--model {source}: {path.name} is not JSON ({error})") from None
     if not isinstance(content, dict):
@@ -180,12 +139,12 @@ def _read_json(source: str, path: Path) -> dict[str, Any]:
 
 
 def _read_weights(source: str, folder: Path) -> dict[str, np.ndarray]:
-    files = next(filter(None, (sorted(folder.glob(kind)) for kind in _WEIGHTS)), None)
-    if not files:
-        words = "neither model.safetensors nor pytorch_model.bin"
-        raise CheckpointError(f"--model {source}: it has {words}")
+    paths = next(filter(None, (sorted(folder.glob(pattern)) for pattern in WEIGHT_FILES)), None)
+    if not paths:
+        problem = "neither model.safetensors nor pytorch_model.bin was found"
+        raise CheckpointError(f"--model {source}: {problem}")
     weights: dict[str, np.ndarray] = {}
-    for path in files:
+    for path in paths:
         for name, tensor in _read_tensors(source, path).items():
             array = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
             weights[_current_name(name)] = array
@@ -193,7 +152,7 @@ def _read_weights(source: str, folder: Path) -> dict[str, np.ndarray]:
 
 
 def _current_name(name: str) -> str:
-    for old, new in _RENAMED.items():
+    for old, new in _RENAMED_KEYS.items():
         if name.endswith(old):
             return name.removesuffix(old) + new
     return name
@@ -206,64 +165,8 @@ def _read_tensors(source: str, path: Path) -> dict[str, torch.Tensor]:
         tensors: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
         return tensors
     except pickle.UnpicklingError:
-        words = "holds more than weights, and code from a pickle is never run"
-        raise CheckpointError(f"--model {source}: {path.name} {words}") from None
+        problem = "contains more than weights; code in a pickle is never executed"
+        raise CheckpointError(f"--model {source}: {path.name} {problem}") from None
     except (OSError, RuntimeError, EOFError, safetensors.SafetensorError) as error:
-        words = str(error).splitlines()[0] if str(error) else "it ends too early"
-        raise CheckpointError(f"--model {source}: {path.name} is damaged ({words})") from None
-
-
-# ---- fetching ------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _fetched(source: str, revision: str | None) -> Iterator[Path]:
-    """The local folder that holds the checkpoint's files."""
-    local = Path(source.removeprefix("file://")).expanduser()
-    if local.is_dir():
-        yield local
-    elif "://" in source and not source.startswith("file://"):
-        with tempfile.TemporaryDirectory() as folder:
-            _download(source, folder)
-            yield Path(folder)
-    elif local.is_absolute() or source.startswith((".", "~")) or not _HUB_ID.fullmatch(source):
-        raise CheckpointError(f"--model {source}: there is no such folder")
-    else:
-        yield _download_from_hub(source, revision)
-
-
-def _download(source: str, folder: str) -> None:
-    fs, root = resolve(source)
-    try:
-        names = [path.rsplit("/", 1)[-1] for path in fs.ls(root, detail=False)]
-        weights = next((kind for kind in _WEIGHTS if fnmatch.filter(names, kind)), "")
-        for name in [*set(_CONFIGS) & set(names), *fnmatch.filter(names, weights)]:
-            fs.get_file(f"{root}/{name}", os.path.join(folder, name))
-    except FileNotFoundError:
-        raise CheckpointError(f"--model {source}: there is no such folder") from None
-    except Exception as error:  # remote file systems share no base for what they raise
-        raise CheckpointError(f"--model {source}: cannot be fetched ({error!r})") from None
-
-
-def _download_from_hub(repo: str, revision: str | None) -> Path:
-    """The snapshot in the hub's cache, fetched or brought up to date where the hub answers."""
-    try:
-        for weights in _WEIGHTS:
-            wanted = [*_CONFIGS, weights]
-            folder = Path(
-                huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=wanted)
-            )
-            if list(folder.glob(weights)):
-                break
-        return folder
-    except RevisionNotFoundError:
-        raise CheckpointError(f"--revision {revision}: {repo} has no such revision") from None
-    except (RepositoryNotFoundError, HFValidationError):
-        words = "no such folder here and no such model on the hub (or it needs a token: HF_TOKEN)"
-        raise CheckpointError(f"--model {repo}: {words}") from None
-    except LocalEntryNotFoundError:
-        words = "the hub cannot be reached and the model is not in its cache; give a folder or URI"
-        raise CheckpointError(f"--model {repo}: {words}") from None
-    except (HfHubHTTPError, OSError) as error:
-        words = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"--model {repo}: cannot be fetched from the hub ({words})") from None
+        problem = str(error).splitlines()[0] if str(error) else "unexpected end of file"
+        raise CheckpointError(f"--model {source}: {path.name} is damaged ({problem})") from None

@@ -1,8 +1,8 @@
-"""Faster forms, on CPUs, of some of the network's operations; it knows neither audio nor scores.
+"""Faster CPU implementations of operations of the network; it knows neither audio nor scores.
 
-Matrix products run near a core's peak, in float32 if the library suits the core. What does not is
-replaced: the convolutions, and attention in less than float32 on cores without matrix instructions
-(AMX).
+Matrix products run near a core's peak, in float32 if the library suits the core. The slower
+operations are replaced: the convolutions and, below float32 on cores without matrix instructions
+(AMX), the attention.
 """
 
 import math
@@ -12,27 +12,27 @@ import torch
 from torch import nn
 from transformers import AttentionInterface
 
-from ser_core.models.hubert import SpeechClassifier
+from ser_core.models.build import SpeechClassifier
 
-_ATTENTION = "ser_matrix_products"  # its name among transformers' attention functions
-_QUICKLY_TRANSFORMED = 128  # lengths that are multiples of it have no large prime factors
-_ROWS_AT_ONCE = 512  # of a long product by oneDNN: what is copied for it stays in the cache
+_ATTENTION = "ser_matrix_products"  # its name among the attention functions of transformers
+_FFT_MULTIPLE = 128  # a multiple of it has no large prime factors, so its transform is fast
+_ONEDNN_ROWS = 512  # rows per oneDNN product: the copies made for it stay in the cache
 
 
-def use_cpu_kernels(model: SpeechClassifier, most_frames: int) -> None:
-    """Puts the faster forms in the place of a network's own; results differ by rounding alone.
+def use_cpu_kernels(model: SpeechClassifier, max_frames: int) -> None:
+    """Replaces operations of a network by faster ones; results differ only by rounding.
 
     Args:
-        model: with its weights in place and in the precision it computes in.
-        most_frames: how many the transformer gets at most.
+        model: with its weights loaded and in the precision in which it computes.
+        max_frames: the largest number of frames that the transformer gets.
     """
     embedding = model.backbone.encoder.pos_conv_embed
     dtype = embedding.conv.weight.dtype
-    by_onednn = dtype == torch.float32 and onednn_is_faster_in_float32()
-    embedding.conv = FourierConv1d(embedding.conv, most_frames)
+    use_onednn = dtype == torch.float32 and onednn_is_faster_in_float32()
+    embedding.conv = FourierConv1d(embedding.conv, max_frames)
     for layer in model.backbone.feature_extractor.conv_layers[1:]:  # the first has one channel
-        layer.conv = MatrixConv1d(layer.conv, by_onednn)
-    if by_onednn:
+        layer.conv = MatrixConv1d(layer.conv, use_onednn)
+    if use_onednn:
         for name, layer in list(model.backbone.named_modules()):
             if type(layer) is nn.Linear:
                 model.backbone.set_submodule(name, OneDnnLinear(layer))
@@ -42,22 +42,22 @@ def use_cpu_kernels(model: SpeechClassifier, most_frames: int) -> None:
 
 
 def has_matrix_instructions() -> bool:
-    """Whether this CPU multiplies matrices of bfloat16 by instructions of their own (AMX)."""
+    """Whether this CPU has instructions for products of bfloat16 matrices (AMX)."""
     return bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
 
 def onednn_is_faster_in_float32() -> bool:
-    """Whether this CPU multiplies float32 faster by oneDNN than by MKL, which torch calls.
+    """Whether oneDNN multiplies float32 matrices faster than MKL, which torch uses by default.
 
-    MKL uses the 512-bit instructions of Intel's CPUs and only the 256-bit ones of others.
+    MKL uses 512-bit instructions on Intel's CPUs and only 256-bit instructions on others.
     """
-    has = torch.cpu.get_capabilities()
-    wide = torch.backends.mkldnn.is_available() and bool(has.get("avx512_f"))
-    return wide and "Intel" not in str(has.get("cpu_name"))
+    capabilities = torch.cpu.get_capabilities()
+    has_avx512 = torch.backends.mkldnn.is_available() and bool(capabilities.get("avx512_f"))
+    return has_avx512 and "Intel" not in str(capabilities.get("cpu_name"))
 
 
 class OneDnnLinear(nn.Module):
-    """A linear layer in float32 by oneDNN, which gets and gives tensors of a layout of its own."""
+    """A float32 linear layer computed by oneDNN, whose tensors have a layout of their own."""
 
     def __init__(self, linear: nn.Linear) -> None:
         """Shares the weights of a linear layer."""
@@ -65,42 +65,45 @@ class OneDnnLinear(nn.Module):
         self.weight, self.bias = linear.weight, linear.bias
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """The linear layer's outputs; shape ``(…, out_features)``."""
+        """Returns the linear layer's outputs, shape ``(…, out_features)``."""
         return _onednn_product(inputs, self.weight, self.bias)
 
 
 class MatrixConv1d(nn.Module):
     """A convolution over time as matrix products, without copying its inputs into windows.
 
-    With the channels of a frame side by side in memory, the first ``stride`` frames of a window
-    are one row of a matrix, and the rows of all windows do not overlap; each tap beyond them is
-    one more product, on every ``stride``-th frame.
+    If the channels of a frame are contiguous in memory, the first ``stride`` frames of a window
+    are one row of a matrix, and the rows of all windows do not overlap. Each further tap is one
+    more product, on every ``stride``-th frame.
     """
 
-    def __init__(self, conv: nn.Conv1d, by_onednn: bool = False) -> None:
-        """Reorders the weights of a convolution, once.
+    def __init__(self, conv: nn.Conv1d, use_onednn: bool = False) -> None:
+        """Reorders the weights of a convolution once.
 
         Args:
             conv: without padding, groups and dilation; its kernel is at least as long as its
                 stride.
-            by_onednn: whether its products, of float32 then, are oneDNN's.
+            use_onednn: compute the products with oneDNN; they must be in float32 then.
         """
         super().__init__()
         (self._kernel_size,), (self._stride,) = conv.kernel_size, conv.stride
         by_tap = conv.weight.detach().permute(2, 1, 0)  # (taps, channels in, channels out)
-        self._first = by_tap[: self._stride].flatten(0, 1).contiguous()
-        self._beyond = by_tap[self._stride :].contiguous()
+        self._first_taps = by_tap[: self._stride].flatten(0, 1).contiguous()
+        self._further_taps = by_tap[self._stride :].contiguous()
         self._bias = conv.bias
-        self._add_product = _add_onednn_product if by_onednn else _add_product
+        self._add_product = _add_onednn_product if use_onednn else _add_product
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """The convolution's outputs; shape ``(batch, channels, frames)``, each frame contiguous."""
+        """Returns the convolution's outputs, shape ``(batch, channels, frames)``.
+
+        The channels of each frame are contiguous in memory.
+        """
         count = (inputs.shape[-1] - self._kernel_size) // self._stride + 1
-        outputs = inputs.new_zeros(len(inputs), count, self._first.shape[1])
+        outputs = inputs.new_zeros(len(inputs), count, self._first_taps.shape[1])
         for frames, sums in zip(inputs.mT, outputs, strict=True):
-            heads = frames[: count * self._stride].reshape(count, -1)
-            self._add_product(sums, heads, self._first)
-            for tap, weight in enumerate(self._beyond, start=self._stride):
+            rows = frames[: count * self._stride].reshape(count, -1)
+            self._add_product(sums, rows, self._first_taps)
+            for tap, weight in enumerate(self._further_taps, start=self._stride):
                 self._add_product(sums, frames[tap :: self._stride][:count], weight)
         if self._bias is not None:
             outputs += self._bias
@@ -108,47 +111,49 @@ class MatrixConv1d(nn.Module):
 
 
 class FourierConv1d(nn.Module):
-    """A convolution over time as products of discrete Fourier transforms, one a frequency.
+    """A convolution over time as products of discrete Fourier transforms, one per frequency.
 
-    By the convolution theorem: correlating with a kernel multiplies the input's transform by the
-    conjugate of the kernel's. Both are as long as input and padding on one side together, so that
-    what wraps around falls on zeros. For HuBERT's 128 taps that is a twentieth of the arithmetic.
+    By the convolution theorem, correlating with a kernel multiplies the input's transform by the
+    conjugate of the kernel's. The transforms are as long as the input and the padding of one side
+    together, so that what wraps around falls on zeros. For HuBERT's 128 taps this is a twentieth
+    of the arithmetic.
     """
 
-    def __init__(self, conv: nn.Conv1d, most_frames: int) -> None:
-        """Transforms the kernels of a convolution, once.
+    def __init__(self, conv: nn.Conv1d, max_frames: int) -> None:
+        """Transforms the kernels of a convolution once.
 
         Args:
-            conv: of stride and dilation 1, padded with zeros on both sides.
-            most_frames: of its inputs.
+            conv: with stride and dilation 1, padded with zeros on both sides.
+            max_frames: the largest number of frames of its inputs.
         """
         super().__init__()
         self._bias = conv.bias
         self._groups = conv.groups
         self._padding = int(conv.padding[0])
-        # From an input's frames to its output's.
-        self._change = 2 * self._padding - conv.kernel_size[0] + 1
-        length = most_frames + self._padding
-        self._length = math.ceil(length / _QUICKLY_TRANSFORMED) * _QUICKLY_TRANSFORMED
-        kernels = torch.fft.rfft(_precise(conv.weight), self._length).conj()
+        # The difference between the number of output and input frames.
+        self._extra_frames = 2 * self._padding - conv.kernel_size[0] + 1
+        length = max_frames + self._padding
+        self._length = math.ceil(length / _FFT_MULTIPLE) * _FFT_MULTIPLE
+        kernels = torch.fft.rfft(_at_least_float32(conv.weight), self._length).conj()
         by_group = kernels.unflatten(0, (self._groups, -1))  # (groups, out, in, frequencies)
         self._kernels = by_group.permute(3, 0, 2, 1).flatten(0, 1).resolve_conj().contiguous()
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """The convolution's outputs; shape ``(batch, channels, frames)``, precision as given."""
+        """Returns the convolution's outputs, shape ``(batch, channels, frames)``, same dtype."""
         num_frames = inputs.shape[-1]
-        spectra = torch.fft.rfft(_precise(inputs), self._length).unflatten(1, (self._groups, -1))
-        # (batch, groups, channels, frequencies) → a matrix product for each frequency and group
-        products = spectra.permute(3, 1, 0, 2).flatten(0, 1) @ self._kernels
+        spectra = torch.fft.rfft(_at_least_float32(inputs), self._length)
+        by_group = spectra.unflatten(1, (self._groups, -1))
+        # (batch, groups, channels, frequencies) → one matrix product per frequency and group
+        products = by_group.permute(3, 1, 0, 2).flatten(0, 1) @ self._kernels
         by_group = products.unflatten(0, (-1, self._groups)).permute(2, 1, 3, 0)
         outputs: torch.Tensor = torch.fft.irfft(by_group.flatten(1, 2), self._length)
-        outputs = outputs.roll(self._padding, -1)[..., : num_frames + self._change]
+        outputs = outputs.roll(self._padding, -1)[..., : num_frames + self._extra_frames]
         if self._bias is not None:
             outputs = outputs + self._bias[:, None]
         return outputs.to(inputs.dtype)
 
 
-def attention(  # noqa: PLR0913, PLR0917 (transformers' interface)
+def attention(  # noqa: PLR0913, PLR0917 (the interface of transformers)
     module: nn.Module,  # noqa: ARG001
     query: torch.Tensor,
     key: torch.Tensor,
@@ -157,15 +162,17 @@ def attention(  # noqa: PLR0913, PLR0917 (transformers' interface)
     scaling: float,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention as transformers calls it; the softmax, which torch is slow at below, in float32.
+    """Attention with the interface of transformers.
+
+    The softmax is in float32: torch's is slow in lower precision.
 
     Args:
         module: the layer.
-        query: shape ``(batch, heads, frames, channels)``, and so are key and value.
-        key: what it is compared with.
-        value: what is added up.
+        query: shape ``(batch, heads, frames, channels)``, like key and value.
+        key: the keys.
+        value: the values.
         attention_mask: added to the logits, shape ``(1, 1, 1, frames)``.
-        scaling: of the logits.
+        scaling: multiplies the logits.
 
     Returns:
         Shape ``(batch, frames, heads, channels)``, and no weights.
@@ -181,9 +188,10 @@ def _add_product(sums: torch.Tensor, rows: torch.Tensor, weight: torch.Tensor) -
 
 
 def _add_onednn_product(sums: torch.Tensor, rows: torch.Tensor, weight: torch.Tensor) -> None:
-    pieces = zip(sums.split(_ROWS_AT_ONCE), rows.split(_ROWS_AT_ONCE), strict=True)
-    for some_sums, some_rows in pieces:
-        some_sums.add_(_onednn_product(some_rows, weight.mT, None))
+    for sums_part, rows_part in zip(
+        sums.split(_ONEDNN_ROWS), rows.split(_ONEDNN_ROWS), strict=True
+    ):
+        sums_part.add_(_onednn_product(rows_part, weight.mT, None))
 
 
 def _onednn_product(
@@ -193,5 +201,5 @@ def _onednn_product(
     return products.to_dense()
 
 
-def _precise(tensor: torch.Tensor) -> torch.Tensor:
+def _at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

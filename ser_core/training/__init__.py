@@ -1,1 +1,1 @@
-"""The jobs that fine-tune a checkpoint and compare splits; they write no labels."""
+"""Fine-tuning a checkpoint on a corpus with truth; it does not know how recordings are labelled."""

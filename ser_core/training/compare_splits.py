@@ -1,7 +1,7 @@
-"""The protocols side by side: a corpus split each way, with several seeds, and trained on each.
+"""Compares the ways to split a corpus: trains on each split, with several seeds.
 
-The three differ in what test shares with training alone, so that their distance is what a random
-split promises and other people's speech does not keep.
+The splits differ only in what test shares with training, so the difference between their figures
+is how much a random split overstates the accuracy on other people's speech.
 """
 
 import json
@@ -16,12 +16,14 @@ from rich.table import Table
 from ser_core.console import say
 from ser_core.corpora.layouts import read_corpus
 from ser_core.corpora.splits import SPLITS, audio_digests, overlaps, split_corpus
-from ser_core.evaluation.job import as_json, open_report
+from ser_core.errors import OutputError
 from ser_core.reporting.html import page
+from ser_core.reporting.libraries import require_libraries
 from ser_core.settings import SplitMethod
 from ser_core.storage.folder import Folder
 from ser_core.training.config import CompareSplitsConfig, TrainConfig
 from ser_core.training.job import train
+from ser_core.training.run_folder import to_json
 
 PROTOCOLS: tuple[SplitMethod, ...] = ("random", "speaker", "speaker-sentence")
 _MEASURES = ("uar", "accuracy")
@@ -29,17 +31,20 @@ _SHARED = ("speaker", "sentence", "audio")
 
 
 def compare_splits(config: CompareSplitsConfig) -> pd.DataFrame:
-    """Runs every protocol with every seed, and writes and prints what came out.
+    """Trains with every split method and every seed, and writes and prints the comparison.
 
     Returns:
-        A row a run: protocol, seed, UAR and accuracy on test, sizes, and what test shares with
+        A row per run: protocol, seed, UAR and accuracy on test, sizes, and what test shares with
         train.
 
     Raises:
-        UsageError: the command cannot run as written, or a protocol cannot split the corpus.
-        RunError: a run did not finish; the same command goes on with it.
+        UsageError: the command cannot run as written, or the corpus cannot be split so.
+        RunError: a run did not finish; the same command continues it.
     """
-    output = open_report(config.output)
+    require_libraries("train")
+    output = Folder(config.output)
+    if why := output.why_unusable():
+        raise OutputError(f"--output {output.uri}: cannot be used ({why})")
     recordings = read_corpus(config.corpus, config.data)
     recordings = recordings.assign(audio=audio_digests(recordings["path"]))
     seeds = range(config.seed, config.seed + config.seeds)
@@ -47,7 +52,7 @@ def compare_splits(config: CompareSplitsConfig) -> pd.DataFrame:
         (protocol, seed): split_corpus(recordings, protocol, seed)
         for protocol in PROTOCOLS
         for seed in seeds
-    }  # all of them before the first is trained on: a corpus that lacks speakers is told at once
+    }  # all of them before the first run, so that too few speakers are an error at once
     rows = [
         _run(config, output, protocol, seed, split) for (protocol, seed), split in splits.items()
     ]
@@ -64,7 +69,7 @@ def _run(
     seed: int,
     split: pd.DataFrame,
 ) -> dict[str, Any]:
-    """One run's row: as it was written when the run ended, or by training now."""
+    """The row of one run, which is trained unless it has finished before."""
     name = f"{protocol}-{seed}"
     kept = config.model_dump(exclude={"output", "seeds", "seed", "split", "held_out"})
     asked = TrainConfig(**kept, seed=seed, split=protocol, output=f"{output.uri}/{name}")
@@ -72,27 +77,27 @@ def _run(
     if "result.json" in output.names(name):
         before = json.loads(output.read(f"{name}/result.json"))
         if before["asked"] == asked.model_dump() and before["paths"] == paths:
-            say(f"{protocol}, seed {seed}: done before")
+            say(f"{protocol}, seed {seed}: finished earlier")
             return dict(before["row"])
     say(f"{protocol}, seed {seed}:")
-    tested = train(asked, split.drop(columns="audio")).metrics["best"]["test"]
+    metrics = train(asked, split.drop(columns="audio")).metrics["best"]["test"]
     row = {
         "protocol": protocol,
         "seed": seed,
-        **{measure: tested[measure] for measure in _MEASURES},
+        **{measure: metrics[measure] for measure in _MEASURES},
         **{part: int((split["split"] == part).sum()) for part in SPLITS},
         **{f"shared_{kind}": n for kind, n in overlaps(split).loc["train/test"].items()},
     }
     result = {"asked": asked.model_dump(), "row": row, "paths": paths}
-    output.write(f"{name}/result.json", as_json(result))
+    output.write(f"{name}/result.json", to_json(result))
     return row
 
 
 def summarize(runs: pd.DataFrame) -> pd.DataFrame:
-    """Mean and standard deviation over the seeds, a row a protocol.
+    """Mean and standard deviation over the seeds, a row per protocol.
 
     Args:
-        runs: as of ``compare_splits``.
+        runs: what ``compare_splits`` returns.
     """
     by_protocol = runs.groupby("protocol", sort=False)
     measures = by_protocol[list(_MEASURES)].agg(["mean", "std"])
@@ -114,9 +119,9 @@ def _write(output: Folder, config: CompareSplitsConfig, runs: pd.DataFrame) -> N
     }
     lines = [_line(row) for row in table.to_dict("records")]
     title = f"{config.corpus}, {config.model}"
-    html = page("protocols.html", {}, title=title, columns=_COLUMNS, lines=lines)
+    html = page("compare_splits.html", {}, title=title, columns=_COLUMNS, lines=lines)
     files = {
-        "protocols.json": as_json(content),
+        "splits.json": to_json(content),
         "runs.csv": runs.to_csv(index=False).encode(),
         "index.html": html.encode(),
     }
@@ -128,18 +133,18 @@ _COLUMNS = (
     *("protocol", "UAR", "accuracy", "train", "test"),
     *("speakers shared", "sentences shared", "files shared"),
 )
-_WIDTH = 120  # characters that the table may take where there is no terminal
+_WIDTH = 120  # characters of the table where there is no terminal
 
 
 def _line(row: Mapping[Any, Any]) -> list[str]:
-    """A protocol's cells for reading, in the order of ``_COLUMNS``."""
+    """A protocol's cells as text, in the order of ``_COLUMNS``."""
     measures = (_with_deviation(row[f"{m}_mean"], row[f"{m}_std"]) for m in _MEASURES)
     counts = [row["train"], row["test"], *(row[f"shared_{kind}"] for kind in _SHARED)]
     return [row["protocol"], *measures, *(f"{count:,.0f}" for count in counts)]
 
 
 def _with_deviation(mean: float, deviation: float) -> str:
-    """A mean over seeds; of one seed there is no deviation.
+    """A mean over seeds with its deviation, which a single seed does not have.
 
     >>> _with_deviation(0.5, 0.01), _with_deviation(0.5, float("nan"))
     ('0.500 ± 0.010', '0.500')

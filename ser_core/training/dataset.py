@@ -1,6 +1,6 @@
-"""A split's recordings → waveforms and classes in memory; it learns nothing from them.
+"""A split corpus → waveforms and class indices in memory; it trains nothing.
 
-All of a corpus is held, 64 kB for each second that is heard: decoding once makes thirty epochs
+The whole corpus is held in memory, 64 kB per second of audio: decoding once makes thirty epochs
 cheap, and corpora with truth are small.
 """
 
@@ -17,17 +17,17 @@ import pandas as pd
 from ser_core.audio.decode import decode
 from ser_core.corpora.splits import SPLITS
 from ser_core.errors import CorpusError, RecordingError
-from ser_core.storage.reading import open_recording
+from ser_core.storage.reading import open_file
 
-_READERS_PER_CORE = 4  # they wait for object stores more than they decode
-_TOLERATED_LOSS = 0.1  # of the corpus; beyond, its truth and its audio hardly belong together
-_NAMED = 5
+_READERS_PER_CORE = 4  # readers of an object store wait more than they decode
+_MAX_UNREADABLE = 0.1  # of the corpus; beyond that, truth and audio hardly belong together
+_MAX_NAMED = 5
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Utterances:
+class Dataset:
     """Recordings with their truth.
 
     Attributes:
@@ -39,51 +39,55 @@ class Utterances:
     truth: np.ndarray
 
 
-def readable(recordings: pd.DataFrame) -> pd.DataFrame:
-    """The recordings that can be decoded, with a column ``waveform``.
+def load_waveforms(recordings: pd.DataFrame) -> pd.DataFrame:
+    """Decodes the recordings into a column ``waveform``.
 
-    What cannot is named in a warning and left out.
+    Recordings that cannot be decoded are named in a warning and left out.
 
     Raises:
-        CorpusError: that is more than a tenth of them.
+        CorpusError: more than a tenth of them cannot be decoded.
     """
     with ThreadPoolExecutor(_READERS_PER_CORE * (os.cpu_count() or 1)) as pool:
-        waveforms: list[Any] = list(pool.map(_waveform, recordings["path"].tolist()))
-    heard = recordings.assign(waveform=waveforms)
-    failed = heard[[isinstance(waveform, str) for waveform in heard["waveform"]]]
+        waveforms: list[Any] = list(pool.map(_load, recordings["path"].tolist()))
+    loaded = recordings.assign(waveform=waveforms)
+    failed = loaded[[isinstance(waveform, str) for waveform in waveforms]]
     if len(failed):
-        named = [f"{row.path}: {row.waveform}" for row in failed.head(_NAMED).itertuples()]
-        words = f"cannot be read: {len(failed):,} of {len(heard):,} ({'; '.join(named)})"
-        if len(failed) > max(_NAMED, _TOLERATED_LOSS * len(heard)):
-            raise CorpusError(f"--data: too many recordings {words}")
-        logger.warning("left out, as recordings that %s", words)
-    return heard.drop(failed.index).reset_index(drop=True)
+        named = [f"{row.path}: {row.waveform}" for row in failed.head(_MAX_NAMED).itertuples()]
+        counts = f"{len(failed):,} of {len(loaded):,} recordings ({'; '.join(named)})"
+        if len(failed) > max(_MAX_NAMED, _MAX_UNREADABLE * len(loaded)):
+            raise CorpusError(f"--data: cannot read {counts}")
+        logger.warning("skipped what cannot be read: %s", counts)
+    return loaded.drop(failed.index).reset_index(drop=True)
 
 
-def _waveform(path: str) -> np.ndarray | str:
-    """The waveform, or why there is none."""
+def _load(path: str) -> np.ndarray | str:
+    """The waveform, or the reason why there is none."""
     try:
-        with open_recording(path, size=None) as handle:
+        with open_file(path, size=None) as handle:
             return decode(handle).waveform
     except RecordingError as error:
         return str(error)
 
 
-def utterances_of(heard: pd.DataFrame, labels: Sequence[str]) -> dict[str, Utterances]:
-    """The recordings of each split, as of ``readable``.
+def split_datasets(loaded: pd.DataFrame, labels: Sequence[str]) -> dict[str, Dataset]:
+    """One dataset per split.
+
+    Args:
+        loaded: columns ``waveform``, ``truth`` and ``split``.
+        labels: the classes, in the order of their indices.
 
     Raises:
-        CorpusError: nothing to train on or to validate with, or a class that is not trained on.
+        CorpusError: train or validation is empty, or a class does not occur in train.
     """
-    parts = {}
+    datasets = {}
     for name in SPLITS:
-        part = heard[heard["split"] == name]
-        if part.empty and name != "test":
+        rows = loaded[loaded["split"] == name]
+        if rows.empty and name != "test":
             raise CorpusError(f"--data: no readable recording has the split `{name}`")
-        unknown = sorted(set(part["truth"]) - set(labels))
+        unknown = sorted(set(rows["truth"]) - set(labels))
         if unknown:
-            words = f"{', '.join(unknown)} is in `{name}` and not in `train`"
-            raise CorpusError(f"--data: {words}; choose another --split or --seed")
-        truth = part["truth"].map(labels.index).to_numpy(np.int64)
-        parts[name] = Utterances(part["waveform"].tolist(), truth)
-    return parts
+            problem = f"{', '.join(unknown)} is in `{name}` but not in `train`"
+            raise CorpusError(f"--data: {problem}; choose another --split or --seed")
+        truth = rows["truth"].map(labels.index).to_numpy(np.int64)
+        datasets[name] = Dataset(rows["waveform"].tolist(), truth)
+    return datasets

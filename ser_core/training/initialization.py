@@ -1,6 +1,6 @@
-"""What training starts from: a hub id, a folder or a config.json → config and weights, complete.
+"""A hub id, a folder or a config.json → config and weights before the first step.
 
-It draws what is not there and says so; it knows no corpus and trains nothing.
+It knows no corpus and trains nothing.
 """
 
 import json
@@ -15,8 +15,10 @@ from transformers import HubertConfig
 
 from ser_core.emotions import labels_of
 from ser_core.errors import CheckpointError
-from ser_core.models.checkpoint import Files, Preprocessing, preprocessing_of, read_files
+from ser_core.models.checkpoint import Files, read_files
 from ser_core.models.hubert import HubertForSpeechClassification
+from ser_core.models.preprocessing import Preprocessing, preprocessing_of
+from ser_core.training.run_folder import to_json
 
 _BODY, _HEAD = "hubert.", "classifier."
 _CLASSIFIER_DROPOUT = 0.1  # the card's
@@ -30,31 +32,37 @@ _PREPROCESSOR: dict[str, Any] = {
     "do_normalize": True,
     "return_attention_mask": False,
 }
+_MAX_NAMED = 4
 
 
 @dataclass(frozen=True)
-class Start:
-    """A network before its first step, in a form that goes from process to process.
+class InitialModel:
+    """A network before its first step; it can be pickled.
 
     Attributes:
-        config: ``config.json`` of what is trained, its classes named.
-        preprocessor: ``preprocessor_config.json``, as the start has it.
-        weights: float32, every tensor of the network.
-        words: what was taken over and what was drawn, in a sentence.
+        config: ``config.json`` of the checkpoint to be, with the names of its classes.
+        preprocessor: ``preprocessor_config.json``.
+        weights: every tensor of the network, float32.
+        description: which weights were loaded and which are new, in one line.
     """
 
     config: Mapping[str, Any]
     preprocessor: Mapping[str, Any]
     weights: Mapping[str, np.ndarray]
-    words: str
+    description: str
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """From a waveform to ``input_values``."""
+        """How a waveform becomes ``input_values``."""
         return preprocessing_of(self.preprocessor)
 
-    def network(self) -> HubertForSpeechClassification:
-        """The network on the CPU, in training mode, with a copy of the weights."""
+    def files(self) -> dict[str, bytes]:
+        """``config.json`` and ``preprocessor_config.json``."""
+        contents = {"config.json": self.config, "preprocessor_config.json": self.preprocessor}
+        return {name: to_json(content) for name, content in contents.items()}
+
+    def build(self) -> HubertForSpeechClassification:
+        """The network on the CPU, in training mode, with its own copy of the weights."""
         model: HubertForSpeechClassification = HubertForSpeechClassification(
             HubertConfig(**self.config)
         )
@@ -63,38 +71,42 @@ class Start:
         return model
 
 
-def start_from(source: str, revision: str | None, labels: Sequence[str], seed: int) -> Start:
-    """Reads a start and draws what it lacks.
+def initialize_model(
+    source: str, revision: str | None, labels: Sequence[str], seed: int
+) -> InitialModel:
+    """Loads a HuBERT and initializes the weights that it lacks.
 
     Args:
         source: hub id, folder or URI of a HuBERT, with or without an emotion classifier; or the
-            path of a ``config.json``, to start from scratch.
+            path of a ``config.json``, to train from scratch.
         revision: branch, tag or commit of a hub id.
         labels: the classes to learn, in the order of the logits.
-        seed: of what is drawn.
+        seed: seed of the new weights.
 
     Raises:
-        CheckpointError: it cannot be read, is no HuBERT, or its weights do not fill the body.
+        CheckpointError: it cannot be read, is not a HuBERT, or its weights do not fill the body.
     """
     scratch = source.endswith(".json")
-    files = _config_alone(source) if scratch else read_files(source, revision)
-    given, preprocessor, weights, _ = files
+    given, preprocessor, weights, _ = (
+        _config_only(source) if scratch else read_files(source, revision)
+    )
     config = _with_classes(source, given, labels)
     torch.manual_seed(seed)
-    drawn = HubertForSpeechClassification(config).state_dict()
+    new = HubertForSpeechClassification(config).state_dict()
     if scratch:
-        words = f"{source}: from scratch, every weight drawn"
-        return Start(_as_dict(config), preprocessor, _as_arrays(drawn), words)
+        description = f"{source}: all weights are new"
+        return InitialModel(_as_dict(config), preprocessor, _as_arrays(new), description)
     body = {name: array for name, array in _prefixed(weights).items() if name.startswith(_BODY)}
-    _refuse_another_body(source, body, drawn)
+    _refuse_misfits(source, body, new)
     head = {name: array for name, array in weights.items() if name.startswith(_HEAD)}
-    kept = _same_head(given, head, labels, drawn)
-    filled = _as_arrays(drawn) | body | (head if kept else {})
-    left = "its classifier kept" if kept else f"a classifier for {len(labels)} classes drawn"
-    return Start(_as_dict(config), preprocessor, filled, f"{source}: its body kept, {left}")
+    keep = _is_same_head(given, head, labels, new)
+    merged = _as_arrays(new) | body | (head if keep else {})
+    classifier = "classifier kept" if keep else f"new classifier for {len(labels)} classes"
+    description = f"{source}: body kept, {classifier}"
+    return InitialModel(_as_dict(config), preprocessor, merged, description)
 
 
-def _config_alone(path: str) -> Files:
+def _config_only(path: str) -> Files:
     try:
         content = json.loads(Path(path).expanduser().read_bytes())
     except (OSError, ValueError) as error:
@@ -106,8 +118,8 @@ def _config_alone(path: str) -> Files:
 
 def _with_classes(source: str, given: Mapping[str, Any], labels: Sequence[str]) -> HubertConfig:
     if given.get("model_type", "hubert") != "hubert":
-        words = f"model_type {given['model_type']!r} cannot be trained here (hubert can)"
-        raise CheckpointError(f"--model {source}: {words}")
+        problem = f"model_type {given['model_type']!r} cannot be trained (only hubert can)"
+        raise CheckpointError(f"--model {source}: {problem}")
     ours = {
         "architectures": [HubertForSpeechClassification.__name__],
         "num_class": len(labels),
@@ -115,48 +127,52 @@ def _with_classes(source: str, given: Mapping[str, Any], labels: Sequence[str]) 
         "label2id": {label: index for index, label in enumerate(labels)},
     }
     dropout = {"classifier_dropout": given.get("classifier_dropout", _CLASSIFIER_DROPOUT)}
-    lasting = {name: value for name, value in given.items() if name != "temperature"}
+    kept = {name: value for name, value in given.items() if name != "temperature"}
     try:
-        return HubertConfig(**lasting | dropout | ours)
+        return HubertConfig(**kept | dropout | ours)
     except (TypeError, ValueError) as error:
-        words = str(error).splitlines()[0]
-        raise CheckpointError(f"--model {source}: config.json: {words}") from None
+        problem = str(error).splitlines()[0]
+        raise CheckpointError(f"--model {source}: config.json: {problem}") from None
 
 
 def _prefixed(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """A ``HubertModel`` by itself names its tensors without the prefix."""
+    """Adds the prefix that the tensors of a bare ``HubertModel`` lack."""
     bare = not any(name.startswith(_BODY) for name in weights)
     return {_BODY + name: array for name, array in weights.items()} if bare else dict(weights)
 
 
-def _refuse_another_body(
-    source: str, body: Mapping[str, np.ndarray], drawn: Mapping[str, torch.Tensor]
+def _refuse_misfits(
+    source: str, body: Mapping[str, np.ndarray], new: Mapping[str, torch.Tensor]
 ) -> None:
-    wanted = {n: tuple(tensor.shape) for n, tensor in drawn.items() if n.startswith(_BODY)}
+    shapes = _shapes(new, _BODY)
     misfits = sorted(
         name
-        for name in wanted.keys() | body.keys()
-        if name not in body or wanted.get(name) != body[name].shape
+        for name in shapes.keys() | body.keys()
+        if name not in body or shapes.get(name) != body[name].shape
     )
     if misfits:
-        words = f"missing, unexpected or of another shape: {', '.join(misfits[:4])}"
-        more = f" and {len(misfits) - 4} more" if len(misfits) > 4 else ""
-        raise CheckpointError(f"--model {source}: its weights do not fill HuBERT ({words}{more})")
+        more = len(misfits) - _MAX_NAMED
+        names = ", ".join(misfits[:_MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
+        problem = f"missing, unexpected or of another shape: {names}"
+        raise CheckpointError(f"--model {source}: its weights do not fill HuBERT ({problem})")
 
 
-def _same_head(
+def _is_same_head(
     given: Mapping[str, Any],
     head: Mapping[str, np.ndarray],
     labels: Sequence[str],
-    drawn: Mapping[str, torch.Tensor],
+    new: Mapping[str, torch.Tensor],
 ) -> bool:
-    shapes = {n: tuple(tensor.shape) for n, tensor in drawn.items() if n.startswith(_HEAD)}
-    if {name: array.shape for name, array in head.items()} != shapes:
+    if {name: array.shape for name, array in head.items()} != _shapes(new, _HEAD):
         return False
     try:
         return labels_of(given.get("id2label"), len(labels)) == tuple(labels)
     except ValueError:
         return False
+
+
+def _shapes(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, tuple[int, ...]]:
+    return {n: tuple(tensor.shape) for n, tensor in tensors.items() if n.startswith(prefix)}
 
 
 def _as_dict(config: HubertConfig) -> dict[str, Any]:

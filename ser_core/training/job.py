@@ -1,4 +1,4 @@
-"""The training job: read a corpus, split it, train, say what the checkpoints are worth."""
+"""The training job: read a corpus, split it, train, and report on the checkpoints."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -12,28 +12,28 @@ from ser_core.console import say
 from ser_core.corpora.layouts import read_corpus
 from ser_core.corpora.splits import describe_split, overlaps, split_corpus
 from ser_core.evaluation.metrics import fit_temperature
-from ser_core.reporting.html import require_libraries
+from ser_core.reporting.libraries import require_libraries
+from ser_core.storage.folder import Folder
 from ser_core.training.config import TrainConfig
-from ser_core.training.dataset import readable, utterances_of
-from ser_core.training.initialization import start_from
+from ser_core.training.dataset import load_waveforms, split_datasets
+from ser_core.training.initialization import initialize_model
 from ser_core.training.model_card import curves, measure, render_card
-from ser_core.training.run_folder import CHECKPOINTS, TrainingOutput
+from ser_core.training.run_folder import BEST, LAST, TrainingOutput, to_json
 from ser_core.training.trainer import BETAS, BODY_RATE, GAMMA, STEP_EPOCHS, WEIGHT_DECAY, Recipe
-from ser_core.training.worker import Job, Learned, best_of, run
+from ser_core.training.worker import Job, Outcome, best_epoch, run
 from ser_core.versions import installed_versions
 
 _PACKAGES = ("ser-batch", "ray", "torch", "transformers", "numpy", "soundfile", "soxr")
 
-
-# What decides the numbers: a run is continued with the same only.
+# The settings that decide the numbers: a run is continued with the same ones only.
 _DECISIVE = {"model", "revision", "seed", "batch_size", "learning_rate", "precision"}
 
 
-class Trained(NamedTuple):
+class TrainResult(NamedTuple):
     """What a run leaves.
 
     Attributes:
-        best: folder of the checkpoint that did best on validation, as ``jobs.label --model`` takes.
+        best: folder of the checkpoint that did best on validation, for ``jobs.label --model``.
         last: folder of the checkpoint after the last epoch.
         history: a row per epoch, as in ``history.csv``.
         metrics: by checkpoint, then split, as in ``metrics.json``.
@@ -46,15 +46,15 @@ class Trained(NamedTuple):
 
     @property
     def summary(self) -> str:
-        """What they are worth, a line each."""
+        """Each checkpoint's folder and UAR, a line each."""
         return "\n".join(
             f"{name}: {folder}: "
-            + ", ".join(f"{part} UAR {of['uar']:.3f}" for part, of in self.metrics[name].items())
-            for name, folder in (("best", self.best), ("last", self.last))
+            + ", ".join(f"{split} UAR {m['uar']:.3f}" for split, m in self.metrics[name].items())
+            for name, folder in ((BEST, self.best), (LAST, self.last))
         )
 
 
-def train(config: TrainConfig, split: pd.DataFrame | None = None) -> Trained:
+def train(config: TrainConfig, split: pd.DataFrame | None = None) -> TrainResult:
     """Trains on a corpus and leaves its best and its last checkpoint in the output folder.
 
     Args:
@@ -63,79 +63,79 @@ def train(config: TrainConfig, split: pd.DataFrame | None = None) -> Trained:
 
     Raises:
         UsageError: the command cannot run as written; nothing was trained.
-        RunError: the run did not finish; the same command goes on after its last epoch.
+        RunError: the run did not finish; the same command continues after its last epoch.
     """
     require_libraries("train")
-    protocol: str = config.split
+    method: str = config.split
     if split is None:
-        split, protocol = _read_split(config)
-    heard = readable(split)
-    split = heard.drop(columns="waveform")
-    described = describe_split(split, overlaps(split))
-    say(described)
+        split, method = _read_split(config)
+    loaded = load_waveforms(split)
+    split = loaded.drop(columns="waveform")
+    description = describe_split(split, overlaps(split))
+    say(description)
     labels = sorted(set(split["truth"][split["split"] == "train"]))
-    utterances = utterances_of(heard, labels)
-    start = start_from(config.model, config.revision, labels, config.seed)
-    say(start.words)
+    datasets = split_datasets(loaded, labels)
+    initial = initialize_model(config.model, config.revision, labels, config.seed)
+    say(initial.description)
     output = TrainingOutput(config.output)
     output.begin(config.model_dump(include=_DECISIVE), split)
     join(config.verbose)
     recipe = Recipe(**config.model_dump(include={field.name for field in fields(Recipe)}))
-    job = Job(output.folder.uri, config.epochs, recipe, start, utterances)
-    learned = run(job, config.workers)
-    facts = {"protocol": protocol, "split": described}
-    metrics = {name: _conclude(name, config, job, learned, facts) for name in CHECKPOINTS}
-    output.write_json("metrics.json", metrics)
-    best, last = (f"{output.folder.uri}/{name}" for name in CHECKPOINTS)
-    trained = Trained(best, last, pd.DataFrame(learned.history), metrics)
-    say(trained.summary)
-    return trained
+    job = Job(output.folder.uri, config.epochs, recipe, initial, datasets)
+    outcome = run(job, config.workers)
+    facts = {"protocol": method, "split": description}
+    metrics = {name: _write_report(name, config, job, outcome, facts) for name in (BEST, LAST)}
+    output.folder.write("metrics.json", to_json(metrics))
+    best, last = (f"{output.folder.uri}/{name}" for name in (BEST, LAST))
+    result = TrainResult(best, last, pd.DataFrame(outcome.history), metrics)
+    say(result.summary)
+    return result
 
 
 def _read_split(config: TrainConfig) -> tuple[pd.DataFrame, str]:
-    """The recordings with their split, and a word for who made it."""
+    """The recordings with their split, and how they were split."""
     recordings = read_corpus(config.corpus, config.data)
     if "split" in recordings:
         return recordings, "the manifest's own"
     split = split_corpus(recordings, config.split, config.seed, config.held_out)
     if len(split) < len(recordings):
-        say(f"left out, as they fall between: {len(recordings) - len(split):,} recordings")
+        unused = len(recordings) - len(split)
+        say(f"unused: {unused:,} recordings, which share something with two splits")
     return split, config.split
 
 
-def _conclude(
-    name: str, config: TrainConfig, job: Job, learned: Learned, facts: Mapping[str, str]
+def _write_report(
+    name: str, config: TrainConfig, job: Job, outcome: Outcome, facts: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Writes what stands beside a checkpoint's weights; its metrics by split."""
-    start, logits = job.start, learned.logits[name]
+    """Writes the files beside a checkpoint's weights; returns its metrics by split."""
+    initial, logits = job.initial, outcome.logits[name]
     temperature = None
     if config.calibrate:
-        temperature = fit_temperature(logits["validation"], job.utterances["validation"].truth)
+        temperature = fit_temperature(logits["validation"], job.datasets["validation"].truth)
     metrics = {
-        part: measure(of, job.utterances[part].truth, temperature or 1.0)
-        for part, of in logits.items()
-        if len(of)
+        split: measure(predicted, job.datasets[split].truth, temperature or 1.0)
+        for split, predicted in logits.items()
+        if len(predicted)
     }
-    history = pd.DataFrame(learned.history)
-    chosen = history.iloc[-1] if name == "last" else best_of(learned.history)
+    epoch = outcome.history[-1] if name == LAST else best_epoch(outcome.history)
     card = render_card(
         title=f"{job.output.rsplit('/', 1)[-1]}/{name}",
-        labels=list(start.config["id2label"].values()),
+        labels=list(initial.config["id2label"].values()),
         date=f"{datetime.now(UTC):%Y-%m-%d}",
         config=config,
-        start=start.words,
+        start=initial.description,
         **facts,
         metrics=metrics,
         temperature=temperature,
-        epoch=int(chosen["epoch"]),
-        settings=_settings(config, start.config, learned.device),
+        epoch=int(epoch["epoch"]),
+        settings=_settings(config, initial.config, outcome.device),
     )
-    calibration = {"temperature": temperature} if temperature else {}
-    output = TrainingOutput(job.output)
-    output.write_json(f"{name}/config.json", {**start.config, **calibration})
-    output.write_json(f"{name}/preprocessor_config.json", start.preprocessor)
-    for file, data in {"README.md": card, **curves(history)}.items():
-        output.folder.write(f"{name}/{file}", data)
+    files = initial.files() | {"README.md": card} | curves(pd.DataFrame(outcome.history))
+    if temperature:
+        files["config.json"] = to_json({**initial.config, "temperature": temperature})
+    output = Folder(job.output)
+    for file, content in files.items():
+        output.write(f"{name}/{file}", content)
     return metrics
 
 
@@ -144,7 +144,7 @@ def _settings(config: TrainConfig, network: Mapping[str, Any], device: str) -> d
     return {
         "seed": config.seed,
         "batch size": config.batch_size,
-        "learning rate": f"{config.learning_rate:g}, of the body {BODY_RATE:g} of it",
+        "learning rate": f"{config.learning_rate:g}; body {BODY_RATE:g} times that",
         "optimizer": f"AdamW(betas={BETAS}, weight_decay={WEIGHT_DECAY})",
         "scheduler": f"StepLR(step_size={STEP_EPOCHS}, gamma={GAMMA}), per epoch",
         "classifier dropout": network["classifier_dropout"],

@@ -1,7 +1,6 @@
-"""A training run → the card of a checkpoint and its curves; it writes no file.
+"""A training run → a checkpoint's model card and learning curves; it writes no file.
 
-Figures in it are the run's own; what they are worth depends on what the splits share, so the card
-says that too.
+What the figures mean depends on what the splits share, so the card says that too.
 """
 
 import io
@@ -28,9 +27,9 @@ tags: [speech-emotion-recognition, hubert]
 ---
 # {{ title }}
 
-Tells {{ labels | join(", ") }} apart in the first 6 s of a recording. Written by `jobs.train` on
-{{ date }}, from `{{ config.model }}`{% if config.revision %} ({{ config.revision }}){% endif %}.
-Start: {{ start }}.
+Classifies the first 6 s of a recording as {{ labels | join(", ") }}. Trained by `jobs.train` on
+{{ date }} from `{{ config.model }}`{% if config.revision %} ({{ config.revision }}){% endif %}.
+Initial weights: {{ start }}.
 {% if config.note %}
 {{ config.note }}
 {% endif %}
@@ -48,19 +47,19 @@ python -m jobs.label --input FOLDER --output LABELS --model {{ title }}
 
 ## Metrics
 
-Weights after epoch {{ epoch }} of {{ config.epochs }}.{% if temperature %} Logits are divided by
-{{ "%.3f" | format(temperature) }}, a temperature fitted on validation.{% endif %}
+Weights after epoch {{ epoch }} of {{ config.epochs }}.{% if temperature %} Temperature
+{{ "%.3f" | format(temperature) }}, fitted on validation.{% endif %}
 
 | | recordings | accuracy | UAR | 95 % interval of UAR | macro F1 | loss | ECE |
 |---|---|---|---|---|---|---|---|
-{% for name, of in metrics.items() -%}
-| {{ name }} | {{ of.recordings }} | {{ "%.3f" | format(of.accuracy) }} \
-| {{ "%.3f" | format(of.uar) }} | {{ "%.3f–%.3f" | format(*of.uar_interval) }} \
-| {{ "%.3f" | format(of.macro_f1) }} | {{ "%.3f" | format(of.loss) }} \
-| {{ "%.3f" | format(of.ece) }} |
+{% for name, m in metrics.items() -%}
+| {{ name }} | {{ m.recordings }} | {{ "%.3f" | format(m.accuracy) }} \
+| {{ "%.3f" | format(m.uar) }} | {{ "%.3f–%.3f" | format(*m.uar_interval) }} \
+| {{ "%.3f" | format(m.macro_f1) }} | {{ "%.3f" | format(m.loss) }} \
+| {{ "%.3f" | format(m.ece) }} |
 {% endfor %}
-Chance is a UAR of {{ "%.3f" | format(1 / labels | length) }}. The interval is a bootstrap over
-recordings, which overstates what is known where there are few speakers.
+Chance level is a UAR of {{ "%.3f" | format(1 / labels | length) }}. The interval is a bootstrap
+over recordings; with few speakers it is too narrow.
 
 ![accuracy](accuracy.png)
 ![loss](loss.png)
@@ -76,7 +75,7 @@ recordings, which overstates what is known where there are few speakers.
 
 
 def render_card(**facts: Any) -> bytes:
-    """The card's Markdown, UTF-8, from what its template names."""
+    """The card as Markdown, UTF-8; ``facts`` are the variables of its template."""
     import jinja2
 
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
@@ -90,7 +89,7 @@ def curves(history: pd.DataFrame) -> dict[str, bytes]:
         history: columns ``epoch``, ``loss``, ``accuracy``, ``validation_loss`` and
             ``validation_accuracy``, a row per epoch.
     """
-    from matplotlib.figure import Figure  # and not pyplot, which keeps a state and wants a screen
+    from matplotlib.figure import Figure  # not pyplot, which keeps global state
 
     pictures = {}
     for name in ("accuracy", "loss"):
@@ -107,12 +106,12 @@ def curves(history: pd.DataFrame) -> dict[str, bytes]:
 
 
 def measure(logits: np.ndarray, truth: np.ndarray, temperature: float) -> dict[str, Any]:
-    """What predictions are worth.
+    """Metrics of predictions, as in ``metrics.json``.
 
     Args:
-        logits: shape ``(num_recordings, num_class)``, of one recording at least.
-        truth: classes, shape ``(num_recordings,)``.
-        temperature: what the logits are divided by.
+        logits: shape ``(num_recordings, num_class)``, with at least one recording.
+        truth: class indices, shape ``(num_recordings,)``.
+        temperature: the logits are divided by it.
     """
     scores = at_temperature(logits.astype(np.float64), temperature)
     prediction = scores.argmax(axis=1)

@@ -1,11 +1,11 @@
-"""The folder of a training run: state, history, checkpoints and their cards; it trains nothing.
+"""The output folder of a training run: what lies where, and how it is written; it trains nothing.
 
 ::
 
-    OUTPUT/run.json                 what decides the numbers; another run is refused
+    OUTPUT/run.json                 the settings that decide the numbers; another run is refused
     OUTPUT/split.csv                the recordings, as jobs.label and jobs.evaluate read them
-    OUTPUT/history.csv              a line per epoch
-    OUTPUT/state.pt                 all that the epochs so far have made
+    OUTPUT/history.csv              a row per epoch
+    OUTPUT/checkpoints/             Ray Train's: the best and the latest epoch, with optimizer state
     OUTPUT/metrics.json             best and last, on validation and test
     OUTPUT/best/, OUTPUT/last/      what jobs.label --model takes
 """
@@ -13,28 +13,36 @@
 import hashlib
 import io
 import json
+import os
 from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
-import safetensors.torch
-import torch
+import pyarrow
+import pyarrow.fs
 
 from ser_core.errors import OutputError
+from ser_core.storage.filesystem import is_local
 from ser_core.storage.folder import Folder
 
-CHECKPOINTS = ("best", "last")
+BEST, LAST = "best", "last"
+CHECKPOINTS = "checkpoints"
 History = list[dict[str, float]]
 
 
+def to_json(content: Any) -> bytes:
+    """JSON with sorted keys, indented, UTF-8."""
+    return f"{json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)}\n".encode()
+
+
 class TrainingOutput:
-    """The files of one run, each written whole or not at all."""
+    """The files of one run, each of which appears whole or not at all."""
 
     def __init__(self, uri: str) -> None:
         self.folder = Folder(uri)
 
     def begin(self, decisive: Mapping[str, Any], split: pd.DataFrame) -> None:
-        """Claims the folder for a run, or finds that the run there is the same.
+        """Claims the folder for a run, or checks that the run in it is the same.
 
         Args:
             decisive: the settings that decide the numbers.
@@ -52,38 +60,52 @@ class TrainingOutput:
             before = json.loads(self.folder.read("run.json"))
             changed = [name for name in run if before.get(name) != run[name]]
             if changed:
-                words = f"holds a run with another {', '.join(changed)}; choose another folder"
-                raise OutputError(f"--output {self.folder.uri}: {words}")
+                problem = f"holds a run with another {', '.join(changed)}"
+                raise OutputError(f"--output {self.folder.uri}: {problem}; choose another folder")
             return
         self.folder.write("split.csv", table)
-        self.write_json("run.json", run)
+        self.folder.write("run.json", to_json(run))
 
-    def state(self) -> dict[str, Any] | None:
-        """What the last finished epoch left, or None before the first."""
-        if "state.pt" not in self.folder.names():
-            return None
-        state: dict[str, Any] = torch.load(
-            io.BytesIO(self.folder.read("state.pt")), map_location="cpu", weights_only=True
-        )
-        return state
+    def history(self) -> History:
+        """The finished epochs, as far as they have been written."""
+        if "history.csv" not in self.folder.names():
+            return []
+        table = pd.read_csv(io.BytesIO(self.folder.read("history.csv")))
+        return table.to_dict("records")  # type: ignore[return-value]
 
-    def write_state(self, state: Mapping[str, Any], history: History) -> None:
-        """An epoch is done once this is."""
-        buffer = io.BytesIO()
-        torch.save({**state, "history": history}, buffer)
-        self.folder.write("state.pt", buffer.getvalue())
+    def write_history(self, history: History) -> None:
+        """Writes ``history.csv``."""
         self.folder.write("history.csv", pd.DataFrame(history).to_csv(index=False).encode())
 
-    def weights(self, checkpoint: str) -> dict[str, torch.Tensor]:
-        """The tensors of ``best`` or ``last``."""
-        return safetensors.torch.load(self.folder.read(f"{checkpoint}/model.safetensors"))
+    def storage(self) -> tuple[pyarrow.fs.FileSystem, str]:
+        """File system and path of the folder, as Ray Train takes them."""
+        if is_local(self.folder.uri):
+            return pyarrow.fs.PyFileSystem(_WholeFiles(self.folder.fs)), self.folder.root
+        # Several processes write here: a listing that one of them remembers is soon out of date.
+        options = {**self.folder.fs.storage_options, "use_listings_cache": False}
+        fs = type(self.folder.fs)(*self.folder.fs.storage_args, **options)
+        return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(fs)), self.folder.root
 
-    def write_weights(self, checkpoint: str, weights: dict[str, torch.Tensor]) -> None:
-        """Writes the tensors of ``best`` or ``last``."""
-        data = safetensors.torch.save(weights, metadata={"format": "pt"})
-        self.folder.write(f"{checkpoint}/model.safetensors", data)
 
-    def write_json(self, name: str, content: Any) -> None:
-        """Writes a JSON file, its keys sorted."""
-        text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
-        self.folder.write(name, f"{text}\n".encode())
+class _WholeFiles(pyarrow.fs.FSSpecHandler):  # type: ignore[misc]
+    """A local file system whose files appear whole or not at all, as objects in a bucket do.
+
+    Ray Train rewrites its list of checkpoints in place. A process that is killed meanwhile would
+    leave half a list, from which no later run could continue.
+    """
+
+    def open_output_stream(self, path: str, metadata: Mapping[str, str]) -> pyarrow.NativeFile:  # noqa: ARG002
+        return pyarrow.PythonFile(_WholeFile(path), mode="w")
+
+
+class _WholeFile(io.BufferedWriter):
+    """A file that gets its name when it is closed after every write has succeeded."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        super().__init__(io.FileIO(f"{path}.tmp", "wb"))
+
+    def close(self) -> None:
+        if not self.closed:
+            super().close()  # raises if what is left cannot be written
+            os.replace(f"{self._path}.tmp", self._path)

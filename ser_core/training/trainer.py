@@ -1,10 +1,11 @@
-"""The fine-tuning loop: optimiser, schedule, epochs and their state; no files, no Ray.
+"""The fine-tuning loop: optimizer, schedule, epochs and their state; no files, no Ray.
 
-Everything random in an epoch derives from (seed, epoch, rank), so that an epoch begun anew after a
-kill is the same epoch.
+All randomness of an epoch derives from (seed, epoch, rank), so an epoch that is repeated after a
+crash is the same epoch.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,14 +14,15 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.functional import cross_entropy
+from torch.nn.parallel import DistributedDataParallel
 
-from ser_core.models.classifier import pad_and_normalize
 from ser_core.models.hubert import HubertForSpeechClassification
-from ser_core.training.dataset import Utterances
-from ser_core.training.initialization import Start
+from ser_core.models.preprocessing import pad_and_normalize
+from ser_core.training.dataset import Dataset
+from ser_core.training.initialization import InitialModel
 
 # The model card's, under "Training setting".
-BODY_RATE = 0.2  # of the learning rate, for the parameters with `hubert` in their name
+BODY_RATE = 0.2  # times the learning rate, for the parameters with `hubert` in their name
 BETAS = (0.93, 0.98)
 WEIGHT_DECAY = 0.2
 STEP_EPOCHS = 10
@@ -35,11 +37,11 @@ class Recipe:
 
     Attributes:
         learning_rate: of the head, in the first epochs.
-        batch_size: recordings per step, over all processes and passes.
-        accumulate: forward passes that a process makes of its share of a batch.
-        precision: ``fp32``; or ``bf16`` or ``fp16`` wherever autocast finds it safe.
-        gradient_checkpointing: compute activations again rather than keep them.
-        seed: of the order of recordings, dropout and masks.
+        batch_size: recordings per step, over all workers and passes.
+        accumulate: forward passes that a worker makes for its share of a batch.
+        precision: ``fp32``; or ``bf16`` or ``fp16`` wherever autocast considers it safe.
+        gradient_checkpointing: recompute activations instead of storing them.
+        seed: of the order of recordings, dropout, LayerDrop and SpecAugment.
     """
 
     learning_rate: float
@@ -50,7 +52,7 @@ class Recipe:
     seed: int
 
 
-def optimizer_for(model: nn.Module, learning_rate: float) -> torch.optim.AdamW:
+def build_optimizer(model: nn.Module, learning_rate: float) -> torch.optim.AdamW:
     """The card's AdamW: the body at a fifth of the head's learning rate."""
     named = list(model.named_parameters())
     body = [parameter for name, parameter in named if "hubert" in name]
@@ -63,7 +65,7 @@ def optimizer_for(model: nn.Module, learning_rate: float) -> torch.optim.AdamW:
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
-    """The order in which an epoch hears its recordings, shape ``(count,)``.
+    """The order of the recordings in an epoch, shape ``(count,)``.
 
     >>> epoch_order(34, 1, 4).tolist() == epoch_order(34, 2, 4).tolist()
     False
@@ -71,151 +73,150 @@ def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(count)
 
 
-def _draw_anew(*seeds: int) -> None:
+def _seed_generators(*seeds: int) -> None:
     seed = int(np.random.SeedSequence(seeds).generate_state(1)[0])
     torch.manual_seed(seed)  # dropout and LayerDrop
-    np.random.seed(seed)  # transformers draws its SpecAugment masks there
+    np.random.seed(seed)  # transformers draws its SpecAugment masks from it
 
 
-class Learner:
-    """A network in training, on one device of one or more processes.
+class Trainer:
+    """A network in training, on the device of this process.
+
+    Where torch's process group has more than one process, each trains on its share of a batch.
 
     Attributes:
-        model: the network.
+        network: the network itself, without the wrapper that synchronizes gradients.
         optimizer: the card's.
         epochs: how many are done.
     """
 
     def __init__(
-        self, start: Start, recipe: Recipe, device: torch.device, rank: int = 0, world: int = 1
+        self,
+        initial: InitialModel,
+        recipe: Recipe,
+        device: torch.device,
+        prepare: Callable[[nn.Module], nn.Module] = lambda network: network,
     ) -> None:
-        """Builds network, optimiser and schedule.
+        """Builds network, optimizer and schedule.
 
         Args:
-            start: the weights before the first step.
+            initial: the weights before the first step.
             recipe: how to train.
             device: where to compute.
-            rank: this process among the others.
-            world: how many there are; more than one have a torch process group.
+            prepare: wraps the network in ``DistributedDataParallel`` if there are more processes.
         """
-        self.model: HubertForSpeechClassification = start.network().to(device)  # type: ignore[arg-type]
+        self.network: HubertForSpeechClassification = initial.build().to(device)  # type: ignore[arg-type]
         if recipe.gradient_checkpointing:
-            self.model.gradient_checkpointing_enable()
+            self.network.gradient_checkpointing_enable()
         self.epochs = 0
-        self._recipe, self._device, self._rank, self._world = recipe, device, rank, world
-        self._preprocessing = start.preprocessing
-        self.optimizer = optimizer_for(self.model, recipe.learning_rate)
+        self._recipe, self._device = recipe, device
+        grouped = dist.is_initialized()
+        self._rank, self._world = (dist.get_rank(), dist.get_world_size()) if grouped else (0, 1)
+        self._preprocessing = initial.preprocessing
+        self.optimizer = build_optimizer(self.network, recipe.learning_rate)
         self._schedule = torch.optim.lr_scheduler.StepLR(self.optimizer, STEP_EPOCHS, GAMMA)
         self._scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
+        self._prepared = prepare(self.network)
 
     @property
     def learning_rate(self) -> float:
         """The head's, in the coming epoch."""
         return float(self.optimizer.param_groups[-1]["lr"])
 
-    def train_epoch(
-        self,
-        utterances: Utterances,
-        heard: Callable[[int], None] = lambda _: None,
-    ) -> tuple[float, float]:
+    def train_epoch(self, dataset: Dataset) -> tuple[float, float]:
         """One pass over the recordings, in this epoch's order.
 
-        Args:
-            utterances: the recordings with their truth.
-            heard: told after each step how many recordings the epoch has behind it.
-
         Returns:
-            Mean loss and accuracy, of the network as it was at each step, dropout included.
+            Mean loss and accuracy, by the network as it was at each step, with dropout.
         """
         epoch, recipe = self.epochs + 1, self._recipe
-        _draw_anew(recipe.seed, epoch, self._rank)
-        self.model.train()
-        order = epoch_order(recipe.seed, epoch, len(utterances.truth))
+        _seed_generators(recipe.seed, epoch, self._rank)
+        self._prepared.train()
+        order = epoch_order(recipe.seed, epoch, len(dataset.truth))
         totals = torch.zeros(2, dtype=torch.float64, device=self._device)
         for start in range(0, len(order), recipe.batch_size):
-            batch = order[start : start + recipe.batch_size]
-            totals += self._step(utterances, batch)
-            heard(start + len(batch))
+            totals += self._step(dataset, order[start : start + recipe.batch_size])
         self._schedule.step()
         self.epochs = epoch
-        self._sum(totals)
+        if self._world > 1:
+            dist.all_reduce(totals)
         loss, correct = (totals / len(order)).tolist()
         return loss, correct
 
-    def _step(self, utterances: Utterances, batch: np.ndarray) -> torch.Tensor:
-        """One step of the optimiser; the sum of this process's losses, and of its hits."""
+    def _step(self, dataset: Dataset, batch: np.ndarray) -> torch.Tensor:
+        """One step of the optimizer; returns this process's summed loss and correct count."""
         totals = torch.zeros(2, dtype=torch.float64, device=self._device)
         self.optimizer.zero_grad()
         share = batch[self._rank :: self._world]
-        for part in np.array_split(share, min(self._recipe.accumulate, max(1, len(share)))):
-            if not len(part):  # the last batch can be smaller than the number of processes
-                continue
-            target = torch.from_numpy(utterances.truth[part]).to(self._device)
-            logits = self._logits([utterances.waveforms[index] for index in part])
-            loss = cross_entropy(logits, target, reduction="sum")  # of one-hot targets: the same
-            self._scaler.scale(loss / len(batch)).backward()
-            totals += torch.stack([loss.detach(), (logits.argmax(dim=1) == target).sum()])
-        self._sum_gradients()
+        # DDP averages over the processes: with their number as the factor, this is the mean over
+        # the batch. A last batch can be smaller than their number; a process that is left without
+        # a share computes a gradient of zero, since DDP waits for every process.
+        factor = self._world if len(share) else 0
+        passes = np.array_split(share, min(self._recipe.accumulate, len(share) or 1))
+        for number, part in enumerate(passes, start=1):
+            indices = part if len(part) else batch[:1]
+            target = torch.from_numpy(dataset.truth[indices]).to(self._device)
+            with self._synchronized(number == len(passes)):
+                waveforms = [dataset.waveforms[index] for index in indices]
+                logits = self._logits(self._prepared, waveforms)
+                # The same as the card's loss of one-hot targets.
+                loss = cross_entropy(logits, target, reduction="sum")
+                self._scaler.scale(loss * factor / len(batch)).backward()
+            if factor:
+                totals += torch.stack([loss.detach(), (logits.argmax(dim=1) == target).sum()])
         self._scaler.step(self.optimizer)
         self._scaler.update()
         return totals
 
-    def _logits(self, waveforms: Sequence[np.ndarray]) -> torch.Tensor:
+    def _synchronized(self, last: bool) -> AbstractContextManager[None]:
+        """Gradients are exchanged between processes in the last pass of a step only."""
+        if last or not isinstance(self._prepared, DistributedDataParallel):
+            return nullcontext()
+        return self._prepared.no_sync()
+
+    def _logits(self, network: nn.Module, waveforms: Sequence[np.ndarray]) -> torch.Tensor:
         values, _ = pad_and_normalize(waveforms, self._preprocessing, self._device)
         dtype = _DTYPES.get(self._recipe.precision)
         with torch.autocast(self._device.type, dtype, enabled=dtype is not None):
-            logits: torch.Tensor = self.model(values)
+            logits: torch.Tensor = network(values)
         return logits.float()
-
-    def _sum_gradients(self) -> None:
-        """Over all processes. A layer that LayerDrop leaves out here may be there elsewhere."""
-        if self._world == 1:
-            return
-        for parameter in self.model.parameters():
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-            dist.all_reduce(parameter.grad)
-
-    def _sum(self, totals: torch.Tensor) -> None:
-        if self._world > 1:
-            dist.all_reduce(totals)
 
     @torch.no_grad()
     def predict(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
         """Logits of every recording, float32 of shape ``(len(waveforms), num_class)``."""
-        self.model.eval()
+        self.network.eval()
         size = max(1, self._recipe.batch_size // (self._world * self._recipe.accumulate))
         mine = waveforms[self._rank :: self._world]
-        passes = [self._logits(mine[at : at + size]) for at in range(0, len(mine), size)]
-        shape = (0, int(self.model.config.num_class))
-        share = np.concatenate([np.empty(shape, np.float32), *(p.cpu().numpy() for p in passes)])
+        batches = [mine[start : start + size] for start in range(0, len(mine), size)]
+        logits = [self._logits(self.network, batch).cpu().numpy() for batch in batches]
+        num_class = int(self.network.config.num_class)
+        share = np.concatenate([np.empty((0, num_class), np.float32), *logits])
         shares = [share] * self._world
         if self._world > 1:
             dist.all_gather_object(shares, share)
-        logits = np.empty((len(waveforms), *shape[1:]), np.float32)
+        gathered = np.empty((len(waveforms), num_class), np.float32)
         for rank, share in enumerate(shares):
-            logits[rank :: self._world] = share
-        return logits
+            gathered[rank :: self._world] = share
+        return gathered
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """The network's tensors on the CPU, each in memory of its own."""
-        state = self.model.state_dict()
+        """The network's tensors on the CPU, as a copy."""
+        state = self.network.state_dict()
         return {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
 
     def state(self) -> dict[str, Any]:
-        """All that the epochs so far have made: what ``restore`` takes."""
+        """Everything but the weights that the next epoch depends on."""
         return {
             "epochs": self.epochs,
-            "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self._schedule.state_dict(),
             "scaler": self._scaler.state_dict(),
         }
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Goes on from where ``state`` was taken."""
+    def restore(self, weights: Mapping[str, torch.Tensor], state: Mapping[str, Any]) -> None:
+        """Continues from ``weights()`` and ``state()`` of another trainer."""
         self.epochs = state["epochs"]
-        self.model.load_state_dict(state["model"])
+        self.network.load_state_dict(weights)
         self.optimizer.load_state_dict(state["optimizer"])
         self._schedule.load_state_dict(state["schedule"])
         self._scaler.load_state_dict(state["scaler"])

@@ -1,34 +1,53 @@
-"""The processes of a training run, on Ray Train: what each does, and what it tells the driver.
+"""Training on Ray Train: what each worker does, and how the driver follows it; it knows no corpus.
 
-After each epoch all of it goes into ``state.pt``, written whole and last; a run begun anew goes on
-from there. It knows no corpus.
+Workers report a checkpoint after each epoch. Ray Train stores it in the output folder, restarts
+workers that die from the latest one, and hands it to the next run of the same command.
 """
 
-import threading
+import contextlib
+import io
+import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
+from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Thread
 from typing import Any, NamedTuple, Self, cast
 
 import numpy as np
 import ray
 import ray.train.torch
+import safetensors.torch
 import torch
-from ray.train import RunConfig, ScalingConfig, TrainingFailedError
-from ray.util.queue import Queue
+from ray.exceptions import RayActorError, RayError
+from ray.train import (
+    Checkpoint,
+    CheckpointConfig,
+    FailureConfig,
+    Result,
+    RunConfig,
+    ScalingConfig,
+    TrainingFailedError,
+    UserCallback,
+)
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ser_core.errors import RunError, UsageError
 from ser_core.evaluation.metrics import accuracy, at_temperature, cross_entropy, uar
-from ser_core.models.classifier import Precision, resolve_precision
-from ser_core.training.dataset import Utterances
-from ser_core.training.initialization import Start
-from ser_core.training.run_folder import History, TrainingOutput
-from ser_core.training.trainer import Learner, Recipe
+from ser_core.models.classifier import resolve_precision
+from ser_core.settings import Precision
+from ser_core.training.dataset import Dataset
+from ser_core.training.initialization import InitialModel
+from ser_core.training.run_folder import BEST, CHECKPOINTS, LAST, History, TrainingOutput
+from ser_core.training.trainer import Recipe, Trainer
 
-_TOLD_SECONDS = 0.5  # between two words of a worker about an epoch
+_POLL_SECONDS = 1.0  # between two looks of the driver at the history
+_MAX_WORKER_FAILURES = 3  # over a whole run; what fails more often has a reason
+_MAX_START_FAILURES = 10  # Ray Train waits a minute each time for the workers' CPUs or GPUs
+_WEIGHTS, _STATE = "model.safetensors", "training_state.pt"
 
 
 @dataclass(frozen=True)
@@ -37,176 +56,230 @@ class Job:
 
     output: str
     epochs: int
-    recipe: Recipe  # its precision still as the user gave it
-    start: Start
-    utterances: Mapping[str, Utterances]
+    recipe: Recipe  # its precision as the user gave it
+    initial: InitialModel
+    datasets: Mapping[str, Dataset]
 
 
-class _Heard(NamedTuple):
-    """Within an epoch: how many recordings the run has behind it."""
+class Outcome(NamedTuple):
+    """The end of a run.
 
-    recordings: int
-
-
-class _EpochDone(NamedTuple):
-    row: dict[str, float]
-    seconds: float
-
-
-class Learned(NamedTuple):
-    """The end of a run: its epochs, and logits by checkpoint and split."""
+    Attributes:
+        history: a row per epoch.
+        logits: by checkpoint (``best``, ``last``), then by split.
+        device: what the workers computed on.
+    """
 
     history: History
-    logits: dict[str, dict[str, np.ndarray]]
+    logits: Mapping[str, Mapping[str, np.ndarray]]
     device: str
 
 
-class _Stopped(NamedTuple):
-    """The workers are gone, well or not."""
-
-    error: Exception | None
+def best_epoch(history: History) -> dict[str, float]:
+    """The epoch with the highest UAR on validation, and of these the one with the lowest loss."""
+    return max(history, key=lambda row: (row["validation_uar"], -row["validation_loss"]))
 
 
 # ---- in the workers ------------------------------------------------------------------------------
 
 
-def _work(loop: Mapping[str, Any]) -> None:
-    """One worker's part, from the first epoch that is not done to the last logits."""
-    job: Job = ray.get(loop["job"])
-    context, device = ray.train.get_context(), ray.train.torch.get_device()
-    recipe = replace(
-        job.recipe, precision=_precision(cast(Precision, job.recipe.precision), device)
-    )
-    rank, world = context.get_world_rank(), context.get_world_size()
-    learner, output = Learner(job.start, recipe, device, rank, world), TrainingOutput(job.output)
-    tell = loop["messages"].put if rank == 0 else lambda _: None
+def _work(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Trains from the latest checkpoint to the last epoch, then predicts with best and last."""
+    job: Job = ray.get(config["job"])
+    device = ray.train.torch.get_device()
+    precision = _resolve(cast(Precision, job.recipe.precision), device)
+    trainer = Trainer(job.initial, replace(job.recipe, precision=precision), device, _prepare)
     history: History = []
-    if state := output.state():
-        learner.restore(state)
+    if latest := ray.train.get_checkpoint():
+        state = torch.load(io.BytesIO(_read(latest, _STATE)), "cpu", weights_only=True)
+        trainer.restore(safetensors.torch.load(_read(latest, _WEIGHTS)), state["trainer"])
         history = state["history"]
-    train = job.utterances["train"]
-    while learner.epochs < job.epochs:
-        began, behind = time.monotonic(), learner.epochs * len(train.truth)
-        row = _epoch(learner, job.utterances, _seldom(tell, behind))
-        history.append(row)
-        if rank == 0:
-            if best_of(history) is row:
-                output.write_weights("best", learner.weights())
-            output.write_state(learner.state(), history)
-        tell(_EpochDone(row, time.monotonic() - began))
-    if rank == 0:
-        output.write_weights("last", learner.weights())
-    logits = {"last": _logits(learner, job.utterances)}
-    learner.model.load_state_dict(output.weights("best"))
-    logits["best"] = _logits(learner, job.utterances)
+    while trainer.epochs < job.epochs:
+        history.append(_train_epoch(trainer, job.datasets))
+        _report(trainer, history, job.initial)
+    logits = {LAST: _predict(trainer, job.datasets)}
+    reported = ray.train.get_all_reported_checkpoints()
+    best = max(reported, key=lambda item: item.metrics["best"]).checkpoint
+    trainer.network.load_state_dict(safetensors.torch.load(_read(best, _WEIGHTS)))
+    logits[BEST] = _predict(trainer, job.datasets)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    tell(Learned(history, logits, f"{world} × {name}, {recipe.precision}"))
+    workers = ray.train.get_context().get_world_size()
+    return {"history": history, "logits": logits, "device": f"{workers} × {name}, {precision}"}
 
 
-def _precision(precision: Precision, device: torch.device) -> str:
+def _resolve(precision: Precision, device: torch.device) -> str:
     if precision == "auto" and device.type == "cpu":
         return "fp32"
     return resolve_precision(precision, device)
 
 
-def best_of(history: History) -> dict[str, float]:
-    """The epoch that did best on validation: by UAR, and among equals by loss."""
-    return max(history, key=lambda row: (row["validation_uar"], -row["validation_loss"]))
+def _prepare(network: torch.nn.Module) -> torch.nn.Module:
+    # LayerDrop and SpecAugment leave out other parameters in each process.
+    options = {"find_unused_parameters": True}
+    prepared = ray.train.torch.prepare_model(network, parallel_strategy_kwargs=options)
+    return cast(torch.nn.Module, prepared)
 
 
-def _epoch(
-    learner: Learner, utterances: Mapping[str, Utterances], heard: Callable[[int], None]
-) -> dict[str, float]:
-    rate, validation = learner.learning_rate, utterances["validation"]
-    loss, hits = learner.train_epoch(utterances["train"], heard)
-    logits = learner.predict(validation.waveforms)
+def _train_epoch(trainer: Trainer, datasets: Mapping[str, Dataset]) -> dict[str, float]:
+    """Trains for an epoch; its row of ``history.csv``."""
+    started, rate = time.monotonic(), trainer.learning_rate
+    loss, correct = trainer.train_epoch(datasets["train"])
+    validation = datasets["validation"]
+    logits = trainer.predict(validation.waveforms)
     prediction = logits.argmax(axis=1)
     return {
-        "epoch": learner.epochs,
+        "epoch": trainer.epochs,
         "learning_rate": rate,
         "loss": loss,
-        "accuracy": hits,
+        "accuracy": correct,
         "validation_loss": cross_entropy(at_temperature(logits, 1.0), validation.truth),
         "validation_accuracy": accuracy(validation.truth, prediction),
         "validation_uar": uar(validation.truth, prediction),
+        "seconds": time.monotonic() - started,
     }
 
 
-def _logits(learner: Learner, utterances: Mapping[str, Utterances]) -> dict[str, np.ndarray]:
-    return {name: learner.predict(utterances[name].waveforms) for name in ("validation", "test")}
+def _report(trainer: Trainer, history: History, initial: InitialModel) -> None:
+    """Reports the last epoch with its checkpoint, of which the first worker writes the files."""
+    epoch = trainer.epochs
+    # What Ray Train keeps the best checkpoint by: the last epoch that was the best so far.
+    best = epoch if best_epoch(history) is history[-1] else 0
+    metrics = {"history": list(history), "best": best}
+    if ray.train.get_context().get_world_rank() > 0:
+        ray.train.report(metrics)
+        return
+    with TemporaryDirectory() as folder:
+        safetensors.torch.save_file(
+            trainer.weights(), os.path.join(folder, _WEIGHTS), metadata={"format": "pt"}
+        )
+        state = {"trainer": trainer.state(), "history": history}
+        torch.save(state, os.path.join(folder, _STATE))
+        for name, content in initial.files().items():
+            Path(folder, name).write_bytes(content)
+        checkpoint = Checkpoint.from_directory(folder)
+        ray.train.report(metrics, checkpoint, checkpoint_dir_name=f"epoch-{epoch}")
 
 
-def _seldom(tell: Callable[[Any], None], behind: int) -> Callable[[int], None]:
-    """Tells how many recordings the run has behind it, and is silent for a while after that."""
-    last = time.monotonic()
+def _predict(trainer: Trainer, datasets: Mapping[str, Dataset]) -> dict[str, np.ndarray]:
+    return {name: trainer.predict(datasets[name].waveforms) for name in ("validation", "test")}
 
-    def told(count: int) -> None:
-        nonlocal last
-        if time.monotonic() - last > _TOLD_SECONDS:
-            tell(_Heard(behind + count))
-            last = time.monotonic()
 
-    return told
+def _read(checkpoint: Checkpoint, name: str) -> bytes:
+    with checkpoint.filesystem.open_input_stream(f"{checkpoint.path}/{name}") as stream:
+        content: bytes = stream.read()
+    return content
+
+
+# ---- in Ray Train's controller -------------------------------------------------------------------
+
+
+class _WriteHistory(UserCallback):  # type: ignore[misc]
+    """Writes ``history.csv`` once an epoch's checkpoint is in the output folder."""
+
+    def __init__(self, output: str) -> None:
+        self._output = output
+
+    def after_report(
+        self,
+        run_context: object,  # noqa: ARG002 (Ray Train passes all three by name)
+        metrics: list[dict[str, Any]],
+        checkpoint: Checkpoint | None,  # noqa: ARG002
+    ) -> None:
+        TrainingOutput(self._output).write_history(metrics[0]["history"])
 
 
 # ---- in the driver -------------------------------------------------------------------------------
 
 
-def run(job: Job, workers: int | None) -> Learned:
-    """Starts the workers, shows how they get on, and returns what they leave.
+def run(job: Job, workers: int | None) -> Outcome:
+    """Runs the workers and shows their progress; writes the weights of ``best`` and ``last``.
 
     Args:
         job: what they do.
         workers: how many; None is one for each GPU of the cluster, or one on CPUs.
 
     Raises:
-        UsageError: there are not as many GPUs.
-        RunError: they stopped before the end.
+        UsageError: the cluster has too few GPUs or CPUs.
+        RunError: training stopped before the end.
     """
-    scaling = _scaling(workers)
-    messages = Queue(actor_options={"num_cpus": 0})
-    learned: Learned | None = None
-    with TemporaryDirectory() as scratch, _Display(job) as display:
-        trainer = ray.train.torch.TorchTrainer(
-            _work,
-            train_loop_config={"job": ray.put(job), "messages": messages},
-            scaling_config=scaling,
-            run_config=RunConfig(name="run", storage_path=scratch),  # Ray keeps nothing of ours
-        )
-        # In a thread of its own: Ctrl-C goes to this one, where it ends the command.
-        threading.Thread(target=_fit, args=(trainer, messages), daemon=True).start()
-        while not isinstance(message := messages.get(), _Stopped):
-            if isinstance(message, Learned):
-                learned = message
-            else:
-                display.show(message)
-    messages.shutdown()
-    if learned is None:
-        raise RunError(_why(message.error))
-    return learned
+    output = TrainingOutput(job.output)
+    filesystem, path = output.storage()
+    trainer = ray.train.torch.TorchTrainer(
+        _work,
+        train_loop_config={"job": ray.put(job)},
+        scaling_config=_scaling(workers),
+        run_config=RunConfig(
+            name=CHECKPOINTS,
+            storage_path=path,
+            storage_filesystem=filesystem,
+            checkpoint_config=CheckpointConfig(num_to_keep=1, checkpoint_score_attribute="best"),
+            failure_config=FailureConfig(
+                max_failures=_MAX_WORKER_FAILURES, controller_failure_limit=_MAX_START_FAILURES
+            ),
+            callbacks=[_WriteHistory(job.output)],
+        ),
+    )
+    result = _fit(trainer, output, job.epochs)
+    best = max(result.best_checkpoints, key=lambda item: item[1]["best"])[0]
+    for name, checkpoint in ((BEST, best), (LAST, result.checkpoint)):
+        output.folder.write(f"{name}/{_WEIGHTS}", _read(checkpoint, _WEIGHTS))
+    outcome = Outcome(**result.return_value)
+    output.write_history(outcome.history)
+    return outcome
 
 
-def _fit(trainer: ray.train.torch.TorchTrainer, messages: Queue) -> None:
+def _fit(trainer: ray.train.torch.TorchTrainer, output: TrainingOutput, epochs: int) -> Result:
+    """Waits for the workers and shows each epoch as soon as ``history.csv`` has it."""
+    future: Future[Result] = Future()
+
+    def fit() -> None:
+        try:
+            future.set_result(trainer.fit())
+        except BaseException as error:  # whatever it is, the driver must not wait for ever
+            future.set_exception(error)
+
+    with _Display(epochs, output.history()) as display:
+        # In the main thread, Ray Train would handle Ctrl-C and exit with 0.
+        Thread(target=fit, daemon=True).start()
+        done = False
+        while not done:
+            done = bool(wait([future], _POLL_SECONDS).done)
+            with contextlib.suppress(Exception):  # storage may fail now and answer next time
+                display.show(output.history())
     try:
-        trainer.fit()
-    except TrainingFailedError as error:
-        messages.put(_Stopped(error))
+        return future.result()
+    except (TrainingFailedError, RayError) as error:
+        raise RunError(_explain(error, output.folder.uri)) from error
+
+
+def _explain(error: Exception, output: str) -> str:
+    """One line: why training stopped, and what to do."""
+    message = str(error)
+    if "out of memory" in message.lower() or "low on memory" in message:
+        return "out of memory; rerun with --accumulate 4 to continue with smaller passes"
+    if "Unable to set up cluster storage" in message:  # a RuntimeError like any other, in Ray Train
+        problem = "not every node can write there"
+        return f"--output {output}: {problem}; give a bucket, or a folder that all nodes share"
+    failures = list(getattr(error, "worker_failures", {}).values())
+    dead = any(isinstance(failure, RayActorError) for failure in failures)
+    if isinstance(error, RayActorError) and "creation task" not in message:
+        reason = "Ray Train's controller died"
+    elif dead:
+        reason = "a worker process died"
     else:
-        messages.put(_Stopped(None))
-
-
-def _why(error: Exception | None) -> str:
-    if "out of memory" in str(error).lower():
-        return "out of memory: the same command with --accumulate 4 goes on with less"
-    return f"the workers stopped; the same command goes on after the last epoch\n{error}"
+        reason = str(failures[0] if failures else error).strip().splitlines()[-1].strip()
+    remedy = "rerun the same command to continue after the last finished epoch"
+    return f"training stopped ({reason}); {remedy}"
 
 
 def _scaling(workers: int | None) -> ScalingConfig:
-    """A process for each GPU of the cluster; without any, one with all cores of a node."""
-    gpus = int(ray.cluster_resources().get("GPU", 0))
+    """A worker for each GPU of the cluster; without GPUs, one with all cores of a node."""
+    resources = ray.cluster_resources()
+    gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
+    if workers and workers > (gpus or cpus):
+        available = f"{gpus} GPUs" if gpus else f"{cpus} CPUs"
+        raise UsageError(f"--workers {workers}: the cluster has {available}")
     if gpus:
-        if workers and workers > gpus:
-            raise UsageError(f"--workers {workers}: the cluster has {gpus} GPUs")
         return ScalingConfig(num_workers=workers or gpus, use_gpu=True)
     workers = workers or 1
     cores = max(int(node["Resources"].get("CPU", 1)) for node in ray.nodes() if node["Alive"])
@@ -215,14 +288,15 @@ def _scaling(workers: int | None) -> ScalingConfig:
 
 
 class _Display:
-    """A bar on a terminal, and everywhere a line per epoch, on standard error."""
+    """On standard error, a line per epoch, and a bar if it is a terminal."""
 
-    def __init__(self, job: Job) -> None:
-        self._epochs = job.epochs
+    def __init__(self, epochs: int, history: History) -> None:
+        """``history`` has the epochs of earlier runs, which are not shown."""
+        self._epochs, self._shown = epochs, len(history)
         console = Console(stderr=True, soft_wrap=True, highlight=False)
         columns = (BarColumn(), TextColumn("{task.percentage:.0f} %"), TimeRemainingColumn())
         self._bar = Progress(*columns, console=console, disable=not console.is_terminal)
-        self._task = self._bar.add_task("", total=job.epochs * len(job.utterances["train"].truth))
+        self._task = self._bar.add_task("", total=epochs, completed=self._shown)
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -231,15 +305,14 @@ class _Display:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def show(self, message: _Heard | _EpochDone) -> None:
-        """Moves the bar, or prints the epoch's line."""
-        if isinstance(message, _Heard):
-            self._bar.update(self._task, completed=message.recordings)
-            return
-        row = message.row
-        self._bar.console.print(
-            f"epoch {row['epoch']} of {self._epochs}: loss {row['loss']:.4f}, accuracy"
-            f" {row['accuracy']:.3f}; validation loss {row['validation_loss']:.4f}, accuracy"
-            f" {row['validation_accuracy']:.3f}, UAR {row['validation_uar']:.3f};"
-            f" {message.seconds:.0f} s"
-        )
+    def show(self, history: History) -> None:
+        """Prints the epochs that are new, and moves the bar."""
+        for row in history[self._shown :]:
+            self._bar.console.print(
+                f"epoch {row['epoch']} of {self._epochs}: loss {row['loss']:.4f}, accuracy"
+                f" {row['accuracy']:.3f}; validation loss {row['validation_loss']:.4f}, accuracy"
+                f" {row['validation_accuracy']:.3f}, UAR {row['validation_uar']:.3f};"
+                f" {row['seconds']:.0f} s"
+            )
+        self._shown = len(history)
+        self._bar.update(self._task, completed=self._shown)

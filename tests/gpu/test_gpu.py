@@ -1,4 +1,4 @@
-"""On a GPU: the card's numbers in fp32, and nearly the same in bf16."""
+"""On a GPU the scores are the card's in fp32, and close to them in bf16."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,10 @@ from benchmarks.card import Card
 from ser_core.models.checkpoint import load_checkpoint
 from ser_core.models.classifier import Classifier
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine"),
+]
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("bf16", 0.1)])

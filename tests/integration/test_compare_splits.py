@@ -1,4 +1,4 @@
-"""The protocols with real training, small: what jobs.train returns is what the table takes."""
+"""Comparing splits with real training: the table takes what jobs.train returns."""
 
 from itertools import product
 from pathlib import Path

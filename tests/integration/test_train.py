@@ -1,10 +1,13 @@
-"""jobs.train with Ray: killed and typed again, one process and two, and what jobs.label loads."""
+"""jobs.train with Ray: killed at every level and continued, on one worker, two, and two nodes."""
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,17 +15,29 @@ import pandas as pd
 import pytest
 import safetensors.numpy
 from checkpoints import NOTHING_DRAWN
+from ray.cluster_utils import Cluster
 from recordings import speech_like, write_audio
 
 from examples.make_checkpoint import SMALL
 from ser_core.errors import CorpusError, OutputError, UsageError
 from ser_core.labeling.config import LabelConfig
 from ser_core.labeling.job import label_corpus
-from ser_core.reporting import html as pages
+from ser_core.models.checkpoint import load_checkpoint
+from ser_core.reporting import libraries
 from ser_core.training.config import TrainConfig
 from ser_core.training.job import train
+from ser_core.training.run_folder import TrainingOutput
 
-PLACES = ["train"] * 7 + ["validation"] * 3 + ["test"] * 4
+SPLITS = ["train"] * 7 + ["validation"] * 3 + ["test"] * 4
+TIMEOUT = 200  # s, for what takes 15 s on two idle cores
+
+
+@pytest.fixture(scope="module", autouse=True)
+def frequent_polls():
+    """Ray Train looks at its workers every 2 s by default, and takes one report each time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+        yield
 
 
 pytestmark = pytest.mark.usefixtures("ray_of_two_cores")
@@ -30,143 +45,232 @@ pytestmark = pytest.mark.usefixtures("ray_of_two_cores")
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    """A manifest of recordings of two classes, one of which is no audio."""
+    """A manifest of recordings of two classes, one of which is not audio."""
     folder = tmp_path_factory.mktemp("corpus")
     rows = []
-    for index, place in enumerate(PLACES):
+    for index, split in enumerate(SPLITS):
         write_audio(folder / f"{index}.wav", speech_like(0.5 + 0.1 * index, seed=index))
-        rows.append((f"{index}.wav", ("sad", "angry")[index % 2], f"speaker{index % 3}", place))
+        rows.append((f"{index}.wav", ("sad", "angry")[index % 2], f"speaker{index % 3}", split))
     (folder / "broken.wav").write_bytes(b"This is not audio.\n")
     rows.append(("broken.wav", "sad", "speaker0", "train"))
     table = pd.DataFrame(rows, columns=["path", "label", "speaker", "split"])
     table.to_csv(folder / "manifest.csv", index=False)
+    (folder / "model.json").write_text(json.dumps(SMALL))
+    (folder / "deterministic.json").write_text(json.dumps(SMALL | NOTHING_DRAWN))
     return folder
 
 
 @pytest.fixture(scope="module")
-def config_of(corpus):
-    def config(output, settings=SMALL, **changes):
-        model = corpus / f"{output.name}.json"
-        model.write_text(json.dumps(settings))
+def make_config(corpus):
+    def config(output, model="model.json", **changes):
         return TrainConfig(
             corpus="manifest",
             data=str(corpus / "manifest.csv"),
-            model=str(model),
+            model=str(corpus / model),
             output=str(output),
-            **{"epochs": 4, "batch_size": 3, "learning_rate": 1e-3, "precision": "fp32"} | changes,
+            **{"epochs": 6, "batch_size": 3, "learning_rate": 1e-3, "precision": "fp32"} | changes,
         )
 
     return config
 
 
 @pytest.fixture(scope="module")
-def whole(config_of, tmp_path_factory):
-    """A run that nobody disturbed, its config and what it left."""
-    config = config_of(tmp_path_factory.mktemp("runs") / "run", calibrate=True)
+def undisturbed(make_config, tmp_path_factory):
+    """A run that nothing interrupts: its config and its result."""
+    config = make_config(tmp_path_factory.mktemp("runs") / "run", calibrate=True)
     return config, train(config)
 
 
-def weights(folder):
+@pytest.fixture(scope="module")
+def single_worker(make_config, tmp_path_factory):
+    """A run without dropout, LayerDrop and SpecAugment, which differ by worker."""
+    return train(make_config(tmp_path_factory.mktemp("single") / "run", "deterministic.json"))
+
+
+def command_of(config):
+    flags = config.model_dump(exclude_defaults=True, exclude={"calibrate"})
+    settings = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
+    return [sys.executable, "-m", "jobs.train", *settings]
+
+
+def without_seconds(history):
+    return history.drop(columns="seconds")
+
+
+def assert_like_single_worker(folder, expected):
+    """Equal but for rounding.
+
+    AdamW divides a gradient by its own size: where it is 0 but for rounding, as for the biases of
+    the keys, a weight moves as far as any other. A gradient summed wrongly moves all of them.
+    """
+    weights, expected_weights = load_weights(f"{folder}/last"), load_weights(expected.last)
+    differences = np.concatenate(
+        [np.abs(expected_weights[name] - array).ravel() for name, array in weights.items()]
+    )
+    assert (differences > 1e-5).mean() < 0.01
+    history = pd.read_csv(f"{folder}/history.csv")
+    pd.testing.assert_frame_equal(
+        without_seconds(history), without_seconds(expected.history), rtol=0, atol=1e-4
+    )
+
+
+def load_weights(folder):
     return safetensors.numpy.load_file(f"{folder}/model.safetensors")
 
 
-def assert_same(one, other, tolerance):
-    assert one.keys() == other.keys()
-    for name in one:
-        np.testing.assert_allclose(one[name], other[name], rtol=0, atol=tolerance)
+def processes_of_this_test(name):
+    """The pids of Ray's processes of that name below this one; others may run Ray here, too."""
+    parents, names = {}, {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parents[int(folder.name)] = int(
+                (folder / "stat").read_text().rsplit(")")[-1].split()[1]
+            )
+            names[int(folder.name)] = (folder / "cmdline").read_bytes().decode(errors="replace")
+        except OSError:  # it has ended
+            continue
+
+    def is_below(pid):
+        while pid in parents and pid != os.getpid():
+            pid = parents[pid]
+        return pid == os.getpid()
+
+    return sorted(pid for pid in names if name in names[pid] and is_below(pid))
 
 
-def test_a_killed_run_goes_on_to_the_same_end(whole, tmp_path):
-    config, undisturbed = whole
-    config = config.model_copy(update={"output": str(tmp_path / "run")})
-    flags = [
-        f"--{name.replace('_', '-')}={value}"
-        for name, value in config.model_dump(exclude_defaults=True, exclude={"calibrate"}).items()
-    ]
-    command = [sys.executable, "-m", "jobs.train", *flags]
+def start(config, polls_s):
+    """Starts the command with a Ray of its own, in a process group of its own."""
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
+    environment["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = polls_s
+    return subprocess.Popen(
+        command_of(config),
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
     )
-    assert any(line.startswith("epoch 2 of 4") for line in process.stderr)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    done = len(pd.read_csv(tmp_path / "run" / "history.csv"))
-    assert 2 <= done < 4
-    resumed = train(config)
-    pd.testing.assert_frame_equal(resumed.history, undisturbed.history, check_exact=True)
-    for one, other in ((resumed.best, undisturbed.best), (resumed.last, undisturbed.last)):
-        assert_same(weights(one), weights(other), tolerance=0)
 
 
-def test_two_processes_are_one(config_of, tmp_path):
-    """Seven recordings in batches of three: the last batch has one, and a process none."""
-    one, two = (
-        train(config_of(tmp_path / f"{n}", NOTHING_DRAWN | SMALL, epochs=2, workers=n))
-        for n in (1, 2)
+def test_a_run_killed_at_every_level_continues_in_a_bucket(undisturbed, bucket):
+    config, expected = undisturbed
+    config = config.model_copy(update={"output": f"{bucket}/run"})
+    first = start(config, polls_s="2")  # an epoch every 2 s, which is time to kill it
+    assert any(line.startswith("epoch 1 of 6") for line in first.stderr)
+    os.kill(processes_of_this_test("ray::TrainController")[-1], signal.SIGKILL)
+    error = first.communicate(timeout=TIMEOUT)[1].splitlines()[-1]
+    assert re.fullmatch(r"error: training stopped \(.* controller died\); rerun .*", error)
+    assert first.returncode == 1
+
+    second = start(config, polls_s="2")
+    assert any(line.startswith("epoch ") for line in second.stderr)
+    os.killpg(second.pid, signal.SIGKILL)
+    second.communicate()
+    assert 2 <= len(pd.read_csv(f"{config.output}/history.csv")) < 6
+
+    third = start(config, polls_s="0.2")
+    assert "epoch 2 of 6" not in third.communicate(timeout=TIMEOUT)[1]
+    assert third.returncode == 0
+    history = pd.read_csv(f"{config.output}/history.csv", float_precision="round_trip")
+    pd.testing.assert_frame_equal(
+        without_seconds(history), without_seconds(expected.history), check_exact=True
     )
-    # AdamW divides a gradient by its own size: where it is 0 but for rounding, as of the keys'
-    # biases, a weight moves as far as any other. A gradient summed wrongly moves all of them.
-    differences = np.concatenate(
-        [np.abs(weights(one.last)[name] - of).ravel() for name, of in weights(two.last).items()]
-    )
-    assert (differences > 1e-5).mean() < 0.01
-    pd.testing.assert_frame_equal(one.history, two.history, rtol=0, atol=1e-4)
-    assert one.metrics["last"]["test"]["recordings"] == 4
+    for name, folder in (("best", expected.best), ("last", expected.last)):
+        expected_weights = load_weights(folder)
+        for key, array in load_checkpoint(f"{config.output}/{name}").weights.items():
+            np.testing.assert_array_equal(array, expected_weights[key])
+    folder = TrainingOutput(config.output).folder
+    files = folder.fs.find(f"{folder.root}/checkpoints")
+    assert len([path for path in files if path.endswith("/training_state.pt")]) <= 2
 
 
-def test_jobs_label_takes_what_was_trained(whole, tmp_path):
-    config, trained = whole
+def test_a_killed_worker_is_replaced_and_two_workers_equal_one(
+    make_config, single_worker, tmp_path
+):
+    """Seven recordings in batches of three: one worker has none of the last batch."""
+    changes = {"workers": 2, "accumulate": 2}
+    config = make_config(tmp_path / "run", "deterministic.json", **changes)
+    future = ThreadPoolExecutor(1).submit(train, config)
+    deadline = time.monotonic() + TIMEOUT
+    while not (tmp_path / "run" / "history.csv").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.kill(processes_of_this_test("ray::RayTrainWorker")[-1], signal.SIGKILL)
+    future.result(TIMEOUT)
+    assert_like_single_worker(config.output, single_worker)
+    kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").glob("epoch-*"))
+    assert len(kept) <= 2
+    assert "epoch-6" in kept
+
+
+def test_two_nodes_equal_one(make_config, single_worker, tmp_path):
+    config = make_config(tmp_path / "run", "deterministic.json", workers=2)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        cluster.add_node(num_cpus=1)
+        environment = {**os.environ, "RAY_ADDRESS": cluster.address}
+        subprocess.run(command_of(config), env=environment, check=True, timeout=TIMEOUT)
+    finally:
+        cluster.shutdown()
+    assert_like_single_worker(config.output, single_worker)
+
+
+def test_more_workers_than_cores_are_refused(make_config, tmp_path):
+    with pytest.raises(UsageError, match="--workers 3: the cluster has 2 CPUs"):
+        train(make_config(tmp_path / "run", workers=3))
+
+
+def test_jobs_label_takes_a_trained_checkpoint(undisturbed, tmp_path):
+    config, result = undisturbed
     manifest = f"{config.output}/split.csv"
     label_corpus(
-        LabelConfig(input=manifest, output=str(tmp_path), model=trained.best, precision="fp32")
+        LabelConfig(input=manifest, output=str(tmp_path), model=result.best, precision="fp32")
     )
     rows = pd.read_parquet(tmp_path)
     test = rows[rows["split"] == "test"]
-    right = (test["label"].astype(str) == test["truth"]).mean()
-    assert right == trained.metrics["best"]["test"]["accuracy"]
+    accuracy = (test["label"].astype(str) == test["truth"]).mean()
+    assert accuracy == result.metrics["best"]["test"]["accuracy"]
 
 
-def test_a_checkpoint_says_what_it_is(whole):
-    config, trained = whole
-    settings = json.loads(Path(trained.best, "config.json").read_bytes())
+def test_a_checkpoint_describes_itself(undisturbed):
+    config, result = undisturbed
+    settings = json.loads(Path(result.best, "config.json").read_bytes())
     assert settings["id2label"] == {"0": "angry", "1": "sad"}
     assert settings["label2id"] == {"angry": 0, "sad": 1}
     assert settings["num_class"] == 2
     assert settings["classifier_dropout"] == 0.1
     assert settings["temperature"] > 0
-    card = Path(trained.best, "README.md").read_text()
+    card = Path(result.best, "README.md").read_text()
     split = pd.read_csv(f"{config.output}/split.csv")
-    assert len(split) == len(PLACES)
+    assert len(split) == len(SPLITS)
     assert "broken.wav" not in set(split["path"].str.rsplit("/").str[-1])
-    for fact in ("seed 34", "speakers 3", "AdamW", f"{trained.metrics['best']['test']['uar']:.3f}"):
+    for fact in ("seed 34", "speakers: 3", "AdamW", f"{result.metrics['best']['test']['uar']:.3f}"):
         assert fact in card
     for picture in ("accuracy.png", "loss.png"):
-        assert Path(trained.best, picture).read_bytes()[:4] == b"\x89PNG"
-    best = trained.history.sort_values(["validation_uar", "validation_loss"]).iloc[-1]
-    assert trained.metrics["best"]["validation"]["uar"] >= best["validation_uar"]
+        assert Path(result.best, picture).read_bytes()[:4] == b"\x89PNG"
+    best = result.history.sort_values(["validation_uar", "validation_loss"]).iloc[-1]
+    assert result.metrics["best"]["validation"]["uar"] >= best["validation_uar"]
 
 
 @pytest.mark.parametrize(
     "changes", [{"learning_rate": 2e-3}, {"seed": 35}, {"batch_size": 4}, {"precision": "bf16"}]
 )
-def test_another_run_in_the_same_folder_is_refused(whole, changes):
-    config, _ = whole
+def test_another_run_in_the_same_folder_is_refused(undisturbed, changes):
+    config, _ = undisturbed
     with pytest.raises(OutputError, match=rf"--output .*another {next(iter(changes))};"):
         train(config.model_copy(update=changes))
 
 
-def test_a_split_without_validation_is_refused(config_of, corpus, tmp_path):
+def test_a_split_without_validation_is_refused(make_config, corpus, tmp_path):
     table = pd.read_csv(corpus / "manifest.csv")
-    data = corpus / "poor.csv"
+    data = corpus / "without_validation.csv"
     table[table["split"] != "validation"].to_csv(data, index=False)
     with pytest.raises(CorpusError, match="`validation`"):
-        train(config_of(tmp_path / "run").model_copy(update={"data": str(data)}))
+        train(make_config(tmp_path / "run").model_copy(update={"data": str(data)}))
     assert not (tmp_path / "run").exists()
 
 
-def test_what_draws_is_missed_before_training_not_after_it(config_of, tmp_path, monkeypatch):
-    monkeypatch.setattr(pages.importlib.util, "find_spec", lambda _: None)
+def test_missing_libraries_are_an_error_before_training(make_config, tmp_path, monkeypatch):
+    monkeypatch.setattr(libraries.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(UsageError, match=r"pip install 'ser-batch\[train\]'"):
-        train(config_of(tmp_path / "run"))
+        train(make_config(tmp_path / "run"))
     assert not (tmp_path / "run").exists()

@@ -9,57 +9,103 @@ from ser_core.labeling.config import DEFAULT_MODEL, LabelConfig
 NEEDED = ["--input", "in", "--output", "out"]
 
 
-def refusal(argv):
+def usage_error(argv):
     with pytest.raises(UsageError) as caught:
         parse(LabelConfig, argv)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
+@pytest.fixture
+def yaml_file(tmp_path):
+    """Writes a settings file and returns the flags that name it."""
+
+    def write(content: str | bytes) -> list[str]:
+        path = tmp_path / "nightly.yaml"
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return ["--config", str(path)]
+
+    return write
+
+
 def test_defaults():
     config = parse(LabelConfig, NEEDED)
+    assert type(config) is LabelConfig  # and not a class that no other process can import
     assert (config.input, config.output, config.model) == ("in", "out", DEFAULT_MODEL)
     assert (config.precision, config.segments) == ("auto", "first")
 
 
-def test_nothing_comes_from_the_environment(monkeypatch):
+def test_environment_variables_are_ignored(monkeypatch):
     monkeypatch.setenv("MODEL", "other")
     monkeypatch.setenv("PRECISION", "fp16")
     config = parse(LabelConfig, NEEDED)
     assert (config.model, config.precision) == (DEFAULT_MODEL, "auto")
 
 
-def test_yaml_and_flags_that_win_over_it(tmp_path):
-    (tmp_path / "nightly.yaml").write_text("input: a\noutput: b\nmax-failed-fraction: 0.1\n")
-    config = parse(LabelConfig, ["--config", str(tmp_path / "nightly.yaml"), "--output", "c"])
-    assert (config.input, config.output, config.max_failed_fraction) == ("a", "c", 0.1)
+@pytest.mark.parametrize("key", ["max-failed-fraction", "max_failed_fraction"])
+def test_yaml_keys_may_be_spelled_like_flags_or_like_python(key, yaml_file):
+    config = parse(LabelConfig, yaml_file(f"input: a\noutput: b\n{key}: 0.1\n"))
+    assert (config.input, config.output, config.max_failed_fraction) == ("a", "b", 0.1)
+
+
+def test_flags_win_over_yaml(yaml_file):
+    argv = yaml_file("input: a\noutput: b\nbatch-size: 4\nverbose: true\nsegments: all\n")
+    config = parse(LabelConfig, [*argv, "--output", "c", "--batch-size", "8", "--no-verbose"])
+    assert (config.input, config.output, config.batch_size) == ("a", "c", 8)
+    assert (config.verbose, config.segments) == (False, "all")
+
+
+def test_yaml_is_read_as_utf8(yaml_file):
+    assert parse(LabelConfig, yaml_file("input: 高兴\noutput: b\n")).input == "高兴"
 
 
 @pytest.mark.parametrize(
-    ("argv", "words"),
+    ("argv", "message"),
     [
         (["--output", "o"], "--input is missing"),
         ([*NEEDED, "--precison", "fp32"], "did you mean --precision?"),
-        ([*NEEDED, "--precision", "int4"], "--precision int4"),
+        ([*NEEDED, "--precison=fp32"], "did you mean --precision?"),
+        ([*NEEDED, "--zzz"], "unrecognized argument --zzz; --help lists the flags"),
+        ([*NEEDED, "--precision", "int4"], "--precision int4: Input should be 'auto'"),
         ([*NEEDED, "--batch-size", "0"], "--batch-size 0"),
         ([*NEEDED, "--max-failed-fraction", "2"], "--max-failed-fraction 2"),
-        (["--config", "/nowhere.yaml"], "--config /nowhere.yaml"),
+        (["--input", "in", "--output"], "--output: expected one argument"),
+        (["--config", "/nowhere.yaml"], "--config /nowhere.yaml: there is no such file"),
     ],
 )
-def test_bad_commands_name_the_flag(argv, words):
-    assert words in refusal(argv)
+def test_a_bad_command_names_the_flag(argv, message):
+    assert message in usage_error(argv)
 
 
-def test_unknown_setting_in_yaml(tmp_path):
-    (tmp_path / "x.yaml").write_text("inputs: a\noutput: b\ninput: c\n")
-    assert "--inputs" in refusal(["--config", str(tmp_path / "x.yaml")])
-    (tmp_path / "x.yaml").write_text("- a\n")
-    assert "not a mapping" in refusal(["--config", str(tmp_path / "x.yaml")])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("inputs: a\noutput: b\ninput: c\n", "no setting inputs; did you mean input?"),
+        ("max-failed-fractions: 1\noutput: b\ninput: c\n", "did you mean max_failed_fraction?"),
+        ("zzz: a\noutput: b\ninput: c\n", "no setting zzz; --help lists the settings"),
+        ("1: a\noutput: b\ninput: c\n", "no setting 1; --help"),
+        ("output: b\n", "--input is missing"),
+        ("", "--input is missing"),
+        ("input: a\noutput: b\nprecision: int4\n", "--precision int4"),
+        ("input: a\noutput: b\nbatch-size: [1, 2]\n", "--batch-size [1, 2]"),
+        ("- a\n", "not a mapping of settings to values"),
+        ("just a text\n", "not a mapping of settings to values"),
+        ("3\n", "not a mapping of settings to values"),
+        ("input: [a\n", "cannot be read (while parsing a flow sequence"),
+        (b"input: \xff\n", "cannot be read ("),
+    ],
+)
+def test_a_bad_settings_file(content, message, yaml_file):
+    assert message in usage_error(yaml_file(content))
+
+
+def test_a_folder_as_settings_file(tmp_path):
+    assert "there is no such file" in usage_error(["--config", str(tmp_path)])
 
 
 @pytest.mark.parametrize(
     ("error", "code"),
-    [(None, 0), (CorpusError("no\nway"), 2), (RunError("stop"), 1), (KeyboardInterrupt(), 1)],
+    [(None, 0), (CorpusError("--input x"), 2), (RunError("stop"), 1), (KeyboardInterrupt(), 1)],
 )
 def test_exit_codes(error, code, capsys):
     def job(_):
@@ -67,10 +113,15 @@ def test_exit_codes(error, code, capsys):
             raise error
 
     assert run(LabelConfig, job, NEEDED) == code
-    assert bool(capsys.readouterr().err) == (code != 0)
+    assert capsys.readouterr().err.count("\n") == (code != 0)
 
 
-def test_a_bug_is_not_dressed_up():
+def test_the_job_does_not_start_when_a_flag_is_wrong(capsys):
+    assert run(LabelConfig, pytest.fail, ["--output", "o"]) == 2
+    assert capsys.readouterr().err == "error: --input is missing; --help lists the flags\n"
+
+
+def test_a_bug_keeps_its_traceback():
     def job(_):
         raise ZeroDivisionError
 
@@ -80,9 +131,11 @@ def test_a_bug_is_not_dressed_up():
 
 def test_help_lists_every_setting(capsys):
     with pytest.raises(SystemExit) as caught:
-        parse(LabelConfig, ["--help"])
+        parse(LabelConfig, ["--help"], prog="ser-batch label")
     assert caught.value.code == 0
     text = capsys.readouterr().out
+    assert text.startswith("usage: ser-batch label ")
+    assert "--config FILE" in text
     for name, field in LabelConfig.model_fields.items():
         assert f"--{name.replace('_', '-')}" in text
         assert field.description.split()[0] in text

@@ -1,4 +1,4 @@
-"""Checkpoints load strictly, from anywhere and in every form, or are refused in one line."""
+"""Checkpoints load strictly from any source and in any format, or are refused in one line."""
 
 import json
 import shutil
@@ -19,10 +19,10 @@ from transformers import (
 
 from examples.make_checkpoint import SMALL
 from ser_core.errors import CheckpointError
-from ser_core.models import checkpoint as checkpoint_module
+from ser_core.models import hub
+from ser_core.models.build import build_model
 from ser_core.models.checkpoint import load_checkpoint
 from ser_core.models.classifier import Classifier
-from ser_core.models.hubert import build_model
 
 CASIA = ("angry", "fear", "happy", "neutral", "sad", "surprise")
 
@@ -42,9 +42,9 @@ def edit_config(folder, **changes):
 def refusal(source, **arguments):
     with pytest.raises(CheckpointError) as caught:
         build_model(load_checkpoint(str(source), **arguments))
-    words = str(caught.value)
-    assert "\n" not in words
-    return words
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
 
 
 def scores(folder):
@@ -53,7 +53,7 @@ def scores(folder):
 
 
 def as_published(folder):
-    """As the card's checkpoint lies on the hub: pickled weights, weight norm in its old form."""
+    """Rewrites a checkpoint in the card's format: pickled weights, old keys of the weight norm."""
     weights = load_file(folder / "model.safetensors")
     old = {}
     for name, tensor in weights.items():
@@ -64,26 +64,26 @@ def as_published(folder):
     (folder / "model.safetensors").unlink()
 
 
-def test_published_form_is_the_same_checkpoint(copy, small_checkpoint):
+def test_the_published_format_is_the_same_checkpoint(copy, small_checkpoint):
     as_published(copy)
     assert load_checkpoint(str(copy)).digest == load_checkpoint(str(small_checkpoint)).digest
-    # Not to the last bit: where the arrays lie in memory decides the order in which BLAS adds.
+    # Not bit-identical: the alignment of the arrays affects the order of additions in BLAS.
     np.testing.assert_allclose(scores(copy), scores(small_checkpoint), atol=1e-5, rtol=0)
 
 
-def test_labels_are_the_cards_where_the_config_names_none(copy):
+def test_labels_default_to_the_cards(copy):
     edit_config(copy, id2label=None)
     assert load_checkpoint(str(copy)).labels == CASIA
     edit_config(copy, id2label={str(i): f"LABEL_{i}" for i in range(6)})
     assert load_checkpoint(str(copy)).labels == CASIA
 
 
-def test_labels_are_the_configs_where_it_names_them(copy):
+def test_labels_from_the_config(copy):
     edit_config(copy, id2label=dict(zip("012345", "abcdef", strict=True)))
     assert load_checkpoint(str(copy)).labels == tuple("abcdef")
 
 
-def test_digest_follows_weights_config_and_preprocessing(copy):
+def test_digest_depends_on_weights_config_and_preprocessing(copy):
     digests = {load_checkpoint(str(copy)).digest, load_checkpoint(str(copy), segments="all").digest}
     edit_config(copy, hidden_act="relu")
     digests.add(load_checkpoint(str(copy)).digest)
@@ -117,9 +117,9 @@ def test_unexpected_and_misshapen_keys_are_named(copy):
     weights["extra"] = torch.zeros(1)
     weights["classifier.dense.bias"] = torch.zeros(3)
     save_file(weights, copy / "model.safetensors")
-    words = refusal(copy)
-    assert "unexpected: extra" in words
-    assert "another shape: classifier.dense.bias" in words
+    message = refusal(copy)
+    assert "unexpected: extra" in message
+    assert "wrong shape: classifier.dense.bias" in message
 
 
 def standard(folder, config):
@@ -129,17 +129,17 @@ def standard(folder, config):
     return model
 
 
-def test_a_plain_head_under_the_cards_config_is_told_apart(copy):
+def test_a_standard_head_with_the_cards_config_is_recognized(copy):
     config = (copy / "config.json").read_text()
     standard(copy, HubertConfig(num_labels=6, **SMALL))
     (copy / "config.json").write_text(config)
-    words = refusal(copy)
-    assert "HubertForSequenceClassification" in words
-    assert '"architectures"' in words
-    assert "projector.weight" in words
+    message = refusal(copy)
+    assert "HubertForSequenceClassification" in message
+    assert '"architectures"' in message
+    assert "projector.weight" in message
 
 
-def test_the_cards_head_under_a_plain_config_is_told_apart(copy):
+def test_the_cards_head_with_a_standard_config_is_recognized(copy):
     edit_config(copy, architectures=["HubertForSequenceClassification"])
     assert "model card's head" in refusal(copy)
 
@@ -168,25 +168,25 @@ def test_standard_checkpoints(tmp_path, config_class, masked, norm):
         expected = torch.softmax(model(**inputs).logits, dim=-1).numpy()
     checkpoint = load_checkpoint(str(tmp_path))
     assert checkpoint.labels == ("neu", "hap", "ang")
-    ours = Classifier(checkpoint, "fp32", 2).scores([waveform[:96000] for waveform in waveforms])
-    np.testing.assert_allclose(ours, expected, atol=1e-5)
+    scores = Classifier(checkpoint, "fp32", 2).scores([w[:96000] for w in waveforms])
+    np.testing.assert_allclose(scores, expected, atol=1e-5)
 
 
-def test_pickled_code_is_not_run(copy, tmp_path):
-    class Mine:
+def test_pickled_code_is_not_executed(copy, tmp_path):
+    class Payload:
         def __reduce__(self):
             return (Path.touch, (tmp_path / "ran",))
 
-    torch.save({"weight": Mine()}, copy / "pytorch_model.bin")
+    torch.save({"weight": Payload()}, copy / "pytorch_model.bin")
     (copy / "model.safetensors").unlink()
-    assert "never run" in refusal(copy)
+    assert "never executed" in refusal(copy)
     assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json"])
 def test_missing_config(copy, name):
     (copy / name).unlink()
-    assert f"it has no {name}" in refusal(copy)
+    assert f"{name} is missing" in refusal(copy)
 
 
 def test_damaged_files(copy):
@@ -198,37 +198,46 @@ def test_damaged_files(copy):
     assert "not JSON" in refusal(copy)
 
 
-def test_other_model_types_and_rates(copy):
-    edit_config(copy, model_type="bert")
-    assert "'bert' is not supported" in refusal(copy)
+@pytest.mark.parametrize("model_type", ["bert", "wavlm", "wav2vec2"])
+def test_the_cards_head_on_another_network_is_refused(copy, model_type):
+    edit_config(copy, model_type=model_type)
+    assert f"{model_type!r} with the model card's head is not supported" in refusal(copy)
+
+
+def test_unsupported_networks_are_refused(copy):
+    edit_config(copy, model_type="wavlm", num_class=None)
+    assert "'wavlm' is not supported (supported: hubert, wav2vec2)" in refusal(copy)
+
+
+def test_other_sampling_rates_are_refused(copy):
     Wav2Vec2FeatureExtractor(sampling_rate=8000).save_pretrained(copy)
     assert "8000 Hz" in refusal(copy)
 
 
-def test_a_pretrained_body_without_a_classifier(copy):
+def test_a_pretrained_network_without_a_classifier(copy):
     weights = load_file(copy / "model.safetensors")
-    body = {name: tensor for name, tensor in weights.items() if name.startswith("hubert.")}
-    save_file(body, copy / "model.safetensors")
-    assert "fine-tune it first" in refusal(copy)
+    backbone = {name: tensor for name, tensor in weights.items() if name.startswith("hubert.")}
+    save_file(backbone, copy / "model.safetensors")
+    assert "fine-tune it with jobs.train" in refusal(copy)
 
 
 @pytest.mark.parametrize("source", ["./nowhere", "/nowhere", "a/b/c/d"])
 def test_no_such_folder(source):
-    assert f"--model {source}: there is no such folder" in refusal(source)
+    assert f"--model {source}: no such folder" in refusal(source)
 
 
-def test_hub_out_of_reach(monkeypatch):
+def test_an_unreachable_hub(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
     def unreachable(*_, **__):
-        raise checkpoint_module.LocalEntryNotFoundError("no network")
+        raise hub.LocalEntryNotFoundError("no network")
 
-    monkeypatch.setattr(checkpoint_module.huggingface_hub, "snapshot_download", unreachable)
+    monkeypatch.setattr(hub.huggingface_hub, "snapshot_download", unreachable)
     assert "hub cannot be reached" in refusal("somebody/some-model")
 
 
-def test_from_the_hubs_cache(copy, tmp_path, monkeypatch):
-    """The layout that the hub's own client leaves, read without a network; the commit is kept."""
+def test_from_the_cache_of_the_hub(copy, tmp_path, monkeypatch):
+    """Reads the cache layout of huggingface_hub without a network, and keeps the commit."""
     as_published(copy)
     cache = tmp_path / "hub"
     commit = "0123456789abcdef0123456789abcdef01234567"
@@ -236,13 +245,13 @@ def test_from_the_hubs_cache(copy, tmp_path, monkeypatch):
     shutil.copytree(copy, repo / "snapshots" / commit)
     (repo / "refs").mkdir()
     (repo / "refs" / "main").write_text(commit)
-    download = checkpoint_module.huggingface_hub.snapshot_download
+    download = hub.huggingface_hub.snapshot_download
 
     def from_cache(*args, **kwargs):
         return download(*args, cache_dir=cache, local_files_only=True, **kwargs)
 
-    monkeypatch.setattr(checkpoint_module.huggingface_hub, "snapshot_download", from_cache)
+    monkeypatch.setattr(hub.huggingface_hub, "snapshot_download", from_cache)
     checkpoint = load_checkpoint("somebody/emotion")
     assert checkpoint.revision == commit
     assert checkpoint.digest == load_checkpoint(str(copy)).digest
-    assert "not in its cache" in refusal("somebody/emotion", revision="v9")
+    assert "its cache does not hold the model" in refusal("somebody/emotion", revision="v9")

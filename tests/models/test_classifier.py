@@ -1,4 +1,4 @@
-"""Padding as the feature extractor's, memory back-off, segments, precision."""
+"""Preprocessing, segments, batches, memory back-off and precision of the classifier."""
 
 import itertools
 from dataclasses import replace
@@ -9,13 +9,9 @@ import torch
 from recordings import speech_like
 from transformers import Wav2Vec2FeatureExtractor
 
-from ser_core.models.checkpoint import Preprocessing, load_checkpoint
-from ser_core.models.classifier import (
-    Classifier,
-    choose_batches,
-    pad_and_normalize,
-    resolve_precision,
-)
+from ser_core.models.checkpoint import load_checkpoint
+from ser_core.models.classifier import Classifier, choose_batches, resolve_precision
+from ser_core.models.preprocessing import Preprocessing, pad_and_normalize
 
 LENGTHS = (1, 400, 1600, 30400, 95999, 96000)
 
@@ -23,7 +19,7 @@ LENGTHS = (1, 400, 1600, 30400, 95999, 96000)
 @pytest.mark.parametrize(
     ("normalize", "masked", "value"), itertools.product([True, False], [True, False], [0.0, 0.25])
 )
-def test_padding_is_the_feature_extractors(normalize, masked, value):
+def test_padding_and_normalization_equal_the_feature_extractors(normalize, masked, value):
     extractor = Wav2Vec2FeatureExtractor(
         do_normalize=normalize, return_attention_mask=masked, padding_value=value
     )
@@ -38,20 +34,20 @@ def test_padding_is_the_feature_extractors(normalize, masked, value):
     )
     preprocessing = Preprocessing(normalize, masked, value, "first")
     values, mask = pad_and_normalize(segments, preprocessing, torch.device("cpu"))
-    # Of one sample the variance is 0: rounding decides, and both divide it by 3e-4.
+    # A single sample has variance 0: both divide its rounding error by 3e-4.
     np.testing.assert_allclose(values[1:], expected.input_values[1:], atol=2e-5)
     if masked:
         np.testing.assert_array_equal(mask, expected.attention_mask)
 
 
 @pytest.mark.parametrize("masked", [True, False])
-def test_fewer_samples_are_the_first_of_the_padded_ones(masked):
+def test_fewer_samples_are_the_first_of_the_padded_segment(masked):
     preprocessing = Preprocessing(True, masked, 0.25, "first")
     segments = [3 + speech_like(n / 16000, seed=n)[:n] for n in LENGTHS[:4]]
-    all_of_them, _ = pad_and_normalize(segments, preprocessing, torch.device("cpu"))
-    some, mask = pad_and_normalize(segments, preprocessing, torch.device("cpu"), 30720)
+    padded, _ = pad_and_normalize(segments, preprocessing, torch.device("cpu"))
+    values, mask = pad_and_normalize(segments, preprocessing, torch.device("cpu"), 30720)
     assert mask.shape == (4, 30720)
-    np.testing.assert_allclose(some[1:], all_of_them[1:, :30720], atol=2e-5)
+    np.testing.assert_allclose(values[1:], padded[1:, :30720], atol=2e-5)
 
 
 def test_temperature_divides_the_logits(small_checkpoint):
@@ -59,7 +55,7 @@ def test_temperature_divides_the_logits(small_checkpoint):
     waveforms = [speech_like(1.5, seed=seed) for seed in range(3)]
     plain = Classifier(checkpoint, "fp32").scores(waveforms)
     softened = Classifier(replace(checkpoint, temperature=2.5), "fp32").scores(waveforms)
-    expected = plain ** (1 / 2.5)  # softmax(z / T) is softmax(z) to the power 1 / T, normalised
+    expected = plain ** (1 / 2.5)  # softmax(z / T) ∝ softmax(z) ** (1 / T)
     np.testing.assert_allclose(softened, expected / expected.sum(1, keepdims=True), atol=1e-5)
 
 
@@ -68,7 +64,7 @@ def classifier(small_checkpoint):
     return Classifier(load_checkpoint(str(small_checkpoint)), "fp32", 8)
 
 
-def test_out_of_memory_halves_the_batch_and_loses_nothing(classifier):
+def test_out_of_memory_halves_the_batch_and_keeps_all_scores(classifier):
     waveforms = [speech_like(1, seed=seed) for seed in range(11)]
     expected = classifier.scores(waveforms)
     forward, sizes = classifier._model.forward, []
@@ -94,7 +90,7 @@ def test_out_of_memory_with_one_recording_is_an_error(classifier):
         classifier.scores([speech_like(1)] * 4)
 
 
-def test_all_segments_are_weighted_by_their_length(classifier):
+def test_segments_are_weighted_by_their_length(classifier):
     recording = speech_like(13.5, seed=5)
     parts = [recording[:96000], recording[96000:192000], recording[192000:]]
     expected = np.average(classifier.scores(parts), axis=0, weights=[96000, 96000, 24000])
@@ -139,7 +135,7 @@ def test_batches_on_a_cpu(monkeypatch, precision, capabilities, expected):
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_lower_precision_stays_near(small_checkpoint, classifier, precision):
+def test_lower_precision_is_close(small_checkpoint, classifier, precision):
     checkpoint = load_checkpoint(str(small_checkpoint))
     waveforms = [speech_like(1.5, seed=seed) for seed in range(12)]
     low = Classifier(checkpoint, precision, 4)
@@ -149,7 +145,7 @@ def test_lower_precision_stays_near(small_checkpoint, classifier, precision):
     assert difference.mean() < 0.02
 
 
-def test_fp32_is_not_what_cudnn_takes_for_it(small_checkpoint, monkeypatch):
+def test_fp32_turns_tf32_off(small_checkpoint, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     checkpoint = load_checkpoint(str(small_checkpoint))
     Classifier(checkpoint, "bf16")
@@ -161,17 +157,18 @@ def test_fp32_is_not_what_cudnn_takes_for_it(small_checkpoint, monkeypatch):
 def test_weights_are_shared_not_copied(small_checkpoint):
     checkpoint = load_checkpoint(str(small_checkpoint))
     classifier = Classifier(checkpoint, "fp32")
-    mine = checkpoint.weights["classifier.dense.weight"]
-    assert classifier._model.model.classifier.dense.weight.data_ptr() == mine.ctypes.data
+    array = checkpoint.weights["classifier.dense.weight"]
+    weight = classifier._model.model.classifier.dense.weight
+    assert weight.data_ptr() == array.ctypes.data
 
 
-def test_samples_of_16_bits_are_what_their_floats_are(classifier):
+def test_int16_samples_equal_their_floats(classifier):
     integers = (speech_like(1.5, seed=3) * 32767).astype(np.int16)
     floats = integers.astype(np.float32) / 32768
     np.testing.assert_array_equal(classifier.scores([integers]), classifier.scores([floats]))
-    as_they_are = Preprocessing(False, False, 0.25, "first")  # normalising would hide the scale
-    for both in ([integers, floats], [integers, integers]):
-        values, _ = pad_and_normalize(both, as_they_are, torch.device("cpu"))
+    unnormalized = Preprocessing(False, False, 0.25, "first")  # normalization hides the scale
+    for segments in ([integers, floats], [integers, integers]):
+        values, _ = pad_and_normalize(segments, unnormalized, torch.device("cpu"))
         for row in values:
             np.testing.assert_array_equal(row[: len(floats)], floats)
             assert set(row[len(floats) :].tolist()) == {0.25}

@@ -1,4 +1,4 @@
-"""The faster forms on CPUs give what the network's own operations give."""
+"""The faster CPU implementations compute what the network's own operations compute."""
 
 import pytest
 import torch
@@ -20,24 +20,24 @@ from ser_core.models.cpu_kernels import FourierConv1d, MatrixConv1d, OneDnnLinea
     batch=st.integers(1, 3),
 )
 @torch.inference_mode()
-def test_a_convolution_by_transforms_is_the_convolution(frames, taps, groups, batch):
+def test_fourier_convolution_equals_the_convolution(frames, taps, groups, batch):
     torch.manual_seed(frames)
     conv = torch.nn.Conv1d(8, 8, taps, padding=taps // 2, groups=groups).double()
     inputs = torch.randn(batch, 8, frames, dtype=torch.float64)
-    for most_frames in (frames, 299):
-        got = FourierConv1d(conv, most_frames)(inputs)
-        torch.testing.assert_close(got, conv(inputs), atol=1e-11, rtol=0)
+    for max_frames in (frames, 299):
+        outputs = FourierConv1d(conv, max_frames)(inputs)
+        torch.testing.assert_close(outputs, conv(inputs), atol=1e-11, rtol=0)
 
 
 @torch.inference_mode()
-def test_its_rounding_at_the_published_size():
+def test_rounding_of_the_fourier_convolution_at_the_published_size():
     torch.manual_seed(0)
     conv = torch.nn.Conv1d(768, 768, 128, padding=64, groups=16)
     inputs = torch.randn(2, 768, 299)
     expected = conv.double()(inputs.double())
-    got = FourierConv1d(conv.float(), 299)(inputs)
-    assert got.dtype == torch.float32
-    torch.testing.assert_close(got.double(), expected, atol=2e-6, rtol=0)
+    outputs = FourierConv1d(conv.float(), 299)(inputs)
+    assert outputs.dtype == torch.float32
+    torch.testing.assert_close(outputs.double(), expected, atol=2e-6, rtol=0)
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
@@ -46,62 +46,62 @@ def test_its_rounding_at_the_published_size():
     kernel_and_stride=st.sampled_from([(2, 2), (3, 2), (4, 2), (4, 1), (3, 3)]),
     batch=st.integers(1, 3),
     bias=st.booleans(),
-    side_by_side=st.booleans(),
+    contiguous_channels=st.booleans(),
 )
 @torch.inference_mode()
-def test_a_convolution_by_matrix_products_is_the_convolution(
-    frames, kernel_and_stride, batch, bias, side_by_side
+def test_matrix_convolution_equals_the_convolution(
+    frames, kernel_and_stride, batch, bias, contiguous_channels
 ):
     torch.manual_seed(frames)
     conv = torch.nn.Conv1d(6, 8, *kernel_and_stride, bias=bias).double()
     inputs = torch.randn(batch, 6, frames, dtype=torch.float64)
-    if side_by_side:
+    if contiguous_channels:
         inputs = inputs.mT.contiguous().mT
-    got = MatrixConv1d(conv)(inputs)
-    torch.testing.assert_close(got, conv(inputs), atol=1e-12, rtol=0)
-    assert got.mT.is_contiguous()
+    outputs = MatrixConv1d(conv)(inputs)
+    torch.testing.assert_close(outputs, conv(inputs), atol=1e-12, rtol=0)
+    assert outputs.mT.is_contiguous()
 
 
-@pytest.mark.parametrize("frames", [3, 1024, 1025, 1500])  # up to 512 rows at once, and more
+@pytest.mark.parametrize("frames", [3, 1024, 1025, 1500])  # one product has up to 512 rows
 @torch.inference_mode()
-def test_so_is_one_by_products_of_onednn(frames):
+def test_matrix_convolution_with_onednn_equals_the_convolution(frames):
     torch.manual_seed(frames)
     conv, inputs = torch.nn.Conv1d(6, 8, 3, 2), torch.randn(2, 6, frames)
     expected = conv.double()(inputs.double())
-    got = MatrixConv1d(conv.float(), by_onednn=True)(inputs)
-    torch.testing.assert_close(got.double(), expected, atol=2e-6, rtol=0)
-    assert got.mT.is_contiguous()
+    outputs = MatrixConv1d(conv.float(), use_onednn=True)(inputs)
+    torch.testing.assert_close(outputs.double(), expected, atol=2e-6, rtol=0)
+    assert outputs.mT.is_contiguous()
 
 
 @pytest.mark.parametrize("bias", [False, True])
 @torch.inference_mode()
-def test_a_linear_layer_by_onednn_is_the_layer(bias):
+def test_onednn_linear_equals_the_layer(bias):
     torch.manual_seed(0)
     linear, inputs = torch.nn.Linear(48, 32, bias=bias), torch.randn(2, 20, 48)
     expected = linear.double()(inputs.double())
     linear = linear.float()
-    shared = OneDnnLinear(linear)
-    assert shared.weight.data_ptr() == linear.weight.data_ptr()
-    torch.testing.assert_close(shared(inputs).double(), expected, atol=2e-6, rtol=0)
+    with_onednn = OneDnnLinear(linear)
+    assert with_onednn.weight.data_ptr() == linear.weight.data_ptr()
+    torch.testing.assert_close(with_onednn(inputs).double(), expected, atol=2e-6, rtol=0)
 
 
 @pytest.mark.parametrize(
-    ("cpu_name", "avx512_f", "onednn", "faster"),
+    ("cpu_name", "avx512_f", "onednn", "expected"),
     [
         ("AMD EPYC 9575F", True, True, True),
         ("AMD EPYC 7763", False, True, False),
         ("Intel(R) Xeon(R) Platinum 8488C", True, True, False),
         ("AMD EPYC 9575F", True, False, False),
-        (None, None, True, False),  # as torch describes a CPU that is not x86
+        (None, None, True, False),  # a CPU that is not x86
     ],
 )
-def test_onednn_multiplies_where_mkl_leaves_half_of_a_vector_unused(
-    monkeypatch, cpu_name, avx512_f, onednn, faster
+def test_onednn_is_used_where_mkl_uses_half_of_the_vector_width(
+    monkeypatch, cpu_name, avx512_f, onednn, expected
 ):
-    has = {"cpu_name": cpu_name, "avx512_f": avx512_f}
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has if cpu_name else {})
+    capabilities = {"cpu_name": cpu_name, "avx512_f": avx512_f}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities if cpu_name else {})
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: onednn)
-    assert cpu_kernels.onednn_is_faster_in_float32() == faster
+    assert cpu_kernels.onednn_is_faster_in_float32() == expected
 
 
 @torch.inference_mode()
@@ -112,38 +112,38 @@ def test_attention_is_the_softmax_of_scaled_products():
     expected = torch.nn.functional.scaled_dot_product_attention(
         query, key, value, attn_mask=mask, scale=0.3
     )
-    got, _ = attention(torch.nn.Identity(), query, key, value, mask, scaling=0.3)
-    torch.testing.assert_close(got, expected.transpose(1, 2), atol=1e-6, rtol=0)
+    outputs, _ = attention(torch.nn.Identity(), query, key, value, mask, scaling=0.3)
+    torch.testing.assert_close(outputs, expected.transpose(1, 2), atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize(
-    ("precision", "matrix_instructions", "attention_is_ours"),
+    ("precision", "matrix_instructions", "replaces_attention"),
     [("fp32", False, False), ("bf16", True, False), ("bf16", False, True)],
 )
 @pytest.mark.parametrize("onednn", [False, True])
-def test_the_classifier_uses_them(
-    small_checkpoint, monkeypatch, precision, matrix_instructions, attention_is_ours, onednn
+def test_the_classifier_uses_the_cpu_kernels(
+    small_checkpoint, monkeypatch, precision, matrix_instructions, replaces_attention, onednn
 ):
     called = []
     for kind in (FourierConv1d, MatrixConv1d, OneDnnLinear):
-        monkeypatch.setattr(kind, "forward", _noted(kind.__name__, kind.forward, called))
+        monkeypatch.setattr(kind, "forward", _recorded(kind.__name__, kind.forward, called))
     for name in ("_add_product", "_add_onednn_product"):
-        monkeypatch.setattr(cpu_kernels, name, _noted(name, getattr(cpu_kernels, name), called))
-    monkeypatch.setattr(torch, "baddbmm", _noted("baddbmm", torch.baddbmm, called))
+        monkeypatch.setattr(cpu_kernels, name, _recorded(name, getattr(cpu_kernels, name), called))
+    monkeypatch.setattr(torch, "baddbmm", _recorded("baddbmm", torch.baddbmm, called))
     monkeypatch.setattr(cpu_kernels, "has_matrix_instructions", lambda: matrix_instructions)
     monkeypatch.setattr(cpu_kernels, "onednn_is_faster_in_float32", lambda: onednn)
     Classifier(load_checkpoint(str(small_checkpoint)), precision).scores([speech_like(1.0)])
-    by_onednn = onednn and precision == "fp32"
-    product = "_add_onednn_product" if by_onednn else "_add_product"
-    # Layer 0 of the feature encoder and the six others; four of these have a tap beyond the stride.
+    use_onednn = onednn and precision == "fp32"
+    product = "_add_onednn_product" if use_onednn else "_add_product"
+    # Layer 0 of the feature encoder, then the others; four of these have taps beyond the stride.
     expected = ["baddbmm", *["MatrixConv1d", product, product] * 4, *["MatrixConv1d", product] * 2]
-    expected += ["OneDnnLinear"] * by_onednn  # the feature projection
+    expected += ["OneDnnLinear"] * use_onednn  # the feature projection
     expected += ["FourierConv1d"]
-    of_a_layer = {True: ["OneDnnLinear"] * 6, False: ["baddbmm"] * attention_is_ours}
-    assert called == expected + of_a_layer[by_onednn] * 2
+    in_each_layer = {True: ["OneDnnLinear"] * 6, False: ["baddbmm"] * replaces_attention}
+    assert called == expected + in_each_layer[use_onednn] * 2
 
 
-def _noted(name, function, called):
+def _recorded(name, function, called):
     def wrapped(*args, **kwargs):
         called.append(name)
         return function(*args, **kwargs)

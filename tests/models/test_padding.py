@@ -1,4 +1,4 @@
-"""Without its padding computed, the network's logits are the plain pass's."""
+"""Without computing the padding, the logits equal those of the plain forward pass."""
 
 import copy
 
@@ -7,39 +7,40 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from recordings import speech_like
-from transformers import HubertConfig, HubertForSequenceClassification, Wav2Vec2Config
+from transformers import AutoConfig, AutoModelForAudioClassification, HubertConfig, Wav2Vec2Config
+from transformers import HubertForSequenceClassification as Hubert
 from transformers import Wav2Vec2ForSequenceClassification as Wav2Vec2
 
 from examples.make_checkpoint import SMALL
-from ser_core.models.checkpoint import Preprocessing
-from ser_core.models.classifier import pad_and_normalize
-from ser_core.models.hubert import HubertForSpeechClassification, StandardClassifier
+from ser_core.models.hubert import HubertForSpeechClassification
 from ser_core.models.padding import ElidedClassifier, can_elide
+from ser_core.models.preprocessing import Preprocessing, pad_and_normalize
+from ser_core.models.standard import StandardClassifier
 
 CPU = torch.device("cpu")
-CASIA_LIKE = Preprocessing(True, False, 0.0, "first")
+CARD_PREPROCESSING = Preprocessing(True, False, 0.0, "first")
 LAYER = {"feat_extract_norm": "layer", "conv_bias": True, "do_stable_layer_norm": True}
-PUBLISHED = {"num_conv_pos_embeddings": 128}  # frames; the small twin has 16
+PUBLISHED = {"num_conv_pos_embeddings": 128}  # frames; SMALL has 16
 OTHER_STRIDES = {"conv_dim": (32,) * 4, "conv_kernel": (32, 10, 8, 4), "conv_stride": (16, 5, 4, 2)}
 CARD = {"num_class": 6, "classifier_dropout": 0.1}
 
 
-def card(**settings_):
-    return HubertForSpeechClassification(HubertConfig(**SMALL | CARD | settings_))
+def card(**config):
+    return HubertForSpeechClassification(HubertConfig(**SMALL | CARD | config))
 
 
-def standard(network, config, **settings_):
-    return StandardClassifier(network(config(**SMALL | {"num_labels": 5} | settings_)))
+def standard(network, config_class, **config):
+    return StandardClassifier(network(config_class(**SMALL | {"num_labels": 5} | config)))
 
 
-def with_spread_logits(make):
-    """Random networks hardly tell recordings apart: an error would not show in their logits."""
+def with_varied_logits(make):
+    """Random networks hardly distinguish recordings: their logits would not reveal an error."""
     torch.manual_seed(0)
     model = make().eval()
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if "pos_conv_embed" in name and name.endswith("original0"):
-                weight *= 30  # else the convolution that elision has to respect is hardly heard
+                weight *= 30  # otherwise this convolution hardly affects the logits
             if "layer_norm.weight" in name:
                 weight += 0.1 * torch.randn_like(weight)
             if name.endswith("bias"):
@@ -60,9 +61,13 @@ MODELS = {
     "group, with biases": lambda: card(conv_bias=True),
     "layer": lambda: card(**LAYER),
     "layer, 128 frames": lambda: card(**LAYER, **PUBLISHED),
-    "standard HuBERT": lambda: standard(HubertForSequenceClassification, HubertConfig),
+    "batch norm": lambda: card(conv_pos_batch_norm=True),
+    "standard HuBERT": lambda: standard(Hubert, HubertConfig),
     "standard wav2vec2": lambda: standard(Wav2Vec2, Wav2Vec2Config, **PUBLISHED),
     "standard wav2vec2, layer": lambda: standard(Wav2Vec2, Wav2Vec2Config, **LAYER),
+    "standard wav2vec2, adapted attention": lambda: standard(
+        Wav2Vec2, Wav2Vec2Config, **LAYER, adapter_attn_dim=8
+    ),
 }
 
 
@@ -71,12 +76,12 @@ def recordings(lengths):
 
 
 def padded(lengths, num_samples=96000):
-    return pad_and_normalize(recordings(lengths), CASIA_LIKE, CPU, num_samples)[0]
+    return pad_and_normalize(recordings(lengths), CARD_PREPROCESSING, CPU, num_samples)[0]
 
 
 @pytest.fixture(scope="module", params=MODELS)
 def model(request):
-    return with_spread_logits(MODELS[request.param])
+    return with_varied_logits(MODELS[request.param])
 
 
 @pytest.fixture(scope="module")
@@ -87,36 +92,37 @@ def model64(model):
 @settings(max_examples=4, deadline=None, derandomize=True)
 @given(st.lists(st.integers(800, 96000), min_size=1, max_size=3), st.sampled_from([1, 8, 16]))
 @example([96000, 800], 1)
-@example([54400], 1)  # 170 frames: the last length at which the transformer's frames are fewer
+@example([54400], 1)  # 170 frames: the longest for which the transformer gets fewer frames
 @example([54720], 1)
-@example([95360, 95361], 1)  # the last length that leaves a frame out, and the next
-def test_logits_are_the_plain_pass(model, model64, lengths, frames_per_step):
-    num_samples = ElidedClassifier(model).samples_for(max(lengths), frames_per_step)
+@example([95360, 95361], 1)  # the longest for which a frame is omitted, and the next length
+def test_logits_equal_the_plain_pass(model, model64, lengths, frames_per_step):
+    num_samples = ElidedClassifier(model).required_samples(max(lengths), frames_per_step)
     inputs = padded(lengths)
     for network, values, tolerance in ((model, inputs, 1e-4), (model64, inputs.double(), 1e-9)):
-        got = ElidedClassifier(network)(values[:, :num_samples])
-        torch.testing.assert_close(got, network(values), atol=tolerance, rtol=0)
+        logits = ElidedClassifier(network)(values[:, :num_samples])
+        torch.testing.assert_close(logits, network(values), atol=tolerance, rtol=0)
 
 
-def test_what_a_network_makes_of_padding_matters(model):
-    """Otherwise the property would hold for a pass that leaves the padding out."""
-    alone = model(padded([16000], 16000))
-    assert (alone - model(padded([16000]))).abs().max() > 0.05
+def test_padding_affects_the_logits(model):
+    """Otherwise the test above would pass for an implementation that drops the padding."""
+    unpadded = model(padded([16000], 16000))
+    assert (unpadded - model(padded([16000]))).abs().max() > 0.05
 
 
 def test_silence(model64):
-    silent = torch.zeros(1, 96000, dtype=torch.float64)
-    num_samples = ElidedClassifier(model64).samples_for(8000)
-    got = ElidedClassifier(model64)(silent[:, :num_samples])
-    torch.testing.assert_close(got, model64(silent), atol=1e-9, rtol=0)
+    silence = torch.zeros(1, 96000, dtype=torch.float64)
+    num_samples = ElidedClassifier(model64).required_samples(8000)
+    logits = ElidedClassifier(model64)(silence[:, :num_samples])
+    torch.testing.assert_close(logits, model64(silence), atol=1e-9, rtol=0)
 
 
+@pytest.mark.slow
 def test_the_published_size(full_checkpoint):
     model = HubertForSpeechClassification.from_pretrained(full_checkpoint).eval()
     model.requires_grad_(False)
     elided, lengths = ElidedClassifier(model), [4000, 30400]
-    got = elided(padded(lengths, elided.samples_for(30400)))
-    torch.testing.assert_close(got, model(padded(lengths)), atol=1e-4, rtol=0)
+    logits = elided(padded(lengths, elided.required_samples(30400)))
+    torch.testing.assert_close(logits, model(padded(lengths)), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -129,9 +135,9 @@ def test_the_published_size(full_checkpoint):
         (6.0, 1, 96000),
     ],
 )
-def test_as_much_is_computed_as_is_heard(seconds, frames_per_step, samples):
+def test_no_more_samples_are_required_than_necessary(seconds, frames_per_step, samples):
     elided = ElidedClassifier(card())
-    assert elided.samples_for(round(seconds * 16000), frames_per_step) == samples
+    assert elided.required_samples(round(seconds * 16000), frames_per_step) == samples
 
 
 def test_frames_in_the_transformer():
@@ -140,12 +146,28 @@ def test_frames_in_the_transformer():
         lambda _, inputs: seen.append(inputs[0].shape[1])
     )
     for seconds in (1, 1.9, 3.42, 3.44, 6):
-        elided(padded([round(seconds * 16000)], elided.samples_for(round(seconds * 16000))))
+        length = round(seconds * 16000)
+        elided(padded([length], elided.required_samples(length)))
     assert seen == [50 + 128, 95 + 128, 171 + 128, 299, 299]
 
 
-def test_a_head_that_wants_more_than_the_last_layer_is_left_alone():
-    assert can_elide(card())
-    assert not can_elide(
-        standard(HubertForSequenceClassification, HubertConfig, use_weighted_layer_sum=True)
-    )
+def test_networks_of_the_derivation_can_be_elided(model):
+    assert can_elide(model)
+
+
+@pytest.mark.parametrize("model_type", ["wavlm", "data2vec-audio", "unispeech-sat", "sew"])
+def test_other_families_are_refused(model_type):
+    sizes = {name: size for name, size in SMALL.items() if name != "conv_dim"}  # SEW has 13 layers
+    config = AutoConfig.for_model(model_type, num_labels=5, **sizes)
+    assert not can_elide(StandardClassifier(AutoModelForAudioClassification.from_config(config)))
+
+
+def test_a_head_on_all_layers_is_refused():
+    assert not can_elide(standard(Hubert, HubertConfig, use_weighted_layer_sum=True))
+
+
+@pytest.mark.parametrize("change", [{"feat_extract_norm": "batch"}, {"add_adapter": True}])
+def test_unknown_variants_are_refused(change):
+    model = standard(Wav2Vec2, Wav2Vec2Config)
+    model.backbone.config.update(change)
+    assert not can_elide(model)

@@ -1,4 +1,4 @@
-"""Every protocol with every seed, once; the table is the mean over what was trained."""
+"""Every split method is run once with every seed, and the table has the mean over the runs."""
 
 import json
 from itertools import product
@@ -10,7 +10,7 @@ import pytest
 
 from jobs.command import parse, run
 from ser_core.errors import RunError, UsageError
-from ser_core.training import compare_splits as protocols
+from ser_core.training import compare_splits as module
 from ser_core.training.compare_splits import PROTOCOLS, compare_splits
 from ser_core.training.config import CompareSplitsConfig
 
@@ -30,7 +30,7 @@ def corpus(tmp_path):
 
 @pytest.fixture
 def trained(monkeypatch):
-    """What ``train`` was asked for; its UAR is made up, from the run's place in the sequence."""
+    """The arguments ``train`` was called with; the n-th call returns a UAR of n / 10."""
     asked = []
 
     def train(config, split):
@@ -38,7 +38,7 @@ def trained(monkeypatch):
         number = len(asked)
         return SimpleNamespace(metrics={"best": {"test": {"uar": number / 10, "accuracy": 0.5}}})
 
-    monkeypatch.setattr(protocols, "train", train)
+    monkeypatch.setattr(module, "train", train)
     return asked
 
 
@@ -55,12 +55,12 @@ def config_of(corpus, tmp_path, **settings):
     )
 
 
-def apart(split, column):
-    of = {name: set(rows[column]) for name, rows in split.groupby("split")}
-    return not of["train"] & of["test"]
+def disjoint(split, column):
+    values = {name: set(rows[column]) for name, rows in split.groupby("split")}
+    return not values["train"] & values["test"]
 
 
-def test_every_protocol_with_every_seed(corpus, tmp_path, trained, capsys):
+def test_every_split_method_runs_with_every_seed(corpus, tmp_path, trained, capsys):
     runs = compare_splits(config_of(corpus, tmp_path, epochs=7, seed=5))
     assert [(config.split, config.seed) for config, _ in trained] == list(
         product(PROTOCOLS, (5, 6))
@@ -68,8 +68,8 @@ def test_every_protocol_with_every_seed(corpus, tmp_path, trained, capsys):
     assert {config.epochs for config, _ in trained} == {7}
     assert len({config.output for config, _ in trained}) == 6
     for config, split in trained:
-        assert apart(split, "speaker") == (config.split != "random")
-        assert apart(split, "sentence") == (config.split == "speaker-sentence")
+        assert disjoint(split, "speaker") == (config.split != "random")
+        assert disjoint(split, "sentence") == (config.split == "speaker-sentence")
     shared = runs.groupby("protocol")[["shared_speaker", "shared_sentence"]].agg(list)
     assert all(count > 2 for counts in shared.loc["random"] for count in counts)
     assert shared.loc["speaker"].tolist() == [[0, 0], [5, 5]]
@@ -78,7 +78,7 @@ def test_every_protocol_with_every_seed(corpus, tmp_path, trained, capsys):
     printed = capsys.readouterr().out
     assert f"0.350 ± {deviation:.3f}" in printed
     output = tmp_path / "out"
-    table = json.loads((output / "protocols.json").read_text())["protocols"]
+    table = json.loads((output / "splits.json").read_text())["protocols"]
     assert [row["protocol"] for row in table] == list(PROTOCOLS)
     assert table[1]["uar_mean"] == pytest.approx(0.35)
     assert table[1]["uar_std"] == pytest.approx(deviation)
@@ -87,17 +87,17 @@ def test_every_protocol_with_every_seed(corpus, tmp_path, trained, capsys):
 
 
 def test_finished_runs_are_kept(corpus, tmp_path, trained, monkeypatch):
-    train = protocols.train
+    train = module.train
 
-    def dies(config, split):
+    def fail(config, split):
         if len(trained) == 3:
             raise RunError("killed")
         return train(config, split)
 
-    monkeypatch.setattr(protocols, "train", dies)
+    monkeypatch.setattr(module, "train", fail)
     with pytest.raises(RunError):
         compare_splits(config_of(corpus, tmp_path))
-    monkeypatch.setattr(protocols, "train", train)
+    monkeypatch.setattr(module, "train", train)
     runs = compare_splits(config_of(corpus, tmp_path))
     assert len(trained) == 6
     assert runs["uar"].tolist() == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
@@ -111,14 +111,14 @@ def test_finished_runs_are_kept(corpus, tmp_path, trained, monkeypatch):
 def test_one_seed_has_no_deviation(corpus, tmp_path, capsys):
     compare_splits(config_of(corpus, tmp_path, seeds=1))
     assert "±" not in capsys.readouterr().out
-    table = json.loads((tmp_path / "out" / "protocols.json").read_text())["protocols"]
+    table = json.loads((tmp_path / "out" / "splits.json").read_text())["protocols"]
     assert table[0]["uar_std"] is None
 
 
 def test_a_corpus_of_two_speakers_is_refused_before_training(corpus, tmp_path, trained):
     frame = pd.read_csv(corpus).query("speaker in ['A', 'B']")
     frame.to_csv(corpus, index=False)
-    with pytest.raises(UsageError, match="needs 3 speakers"):
+    with pytest.raises(UsageError, match="needs at least 3 speakers"):
         compare_splits(config_of(corpus, tmp_path))
     assert not trained
 

@@ -9,14 +9,14 @@ from examples.make_checkpoint import SMALL
 from ser_core.emotions import CASIA_LABELS
 from ser_core.errors import CheckpointError
 from ser_core.models.checkpoint import load_checkpoint
-from ser_core.training.initialization import start_from
+from ser_core.training.initialization import initialize_model
 
 SEVEN = ("angry", "boredom", "disgust", "fear", "happy", "neutral", "sad")
 
 
 @pytest.fixture
 def body(small_checkpoint, tmp_path):
-    """The small checkpoint as `HubertModel` saves its like: no prefix, no head, no classes."""
+    """Saves the small checkpoint as `HubertModel` would: no prefix, no head, no classes."""
 
     def write(**changes):
         weights = safetensors.numpy.load_file(small_checkpoint / "model.safetensors")
@@ -38,26 +38,26 @@ def body(small_checkpoint, tmp_path):
     return write
 
 
-def test_a_body_without_a_head_gets_one_and_says_so(body):
+def test_a_body_without_a_head_gets_a_new_one(body):
     folder, bare = body()
-    start = start_from(folder, None, SEVEN, seed=1)
+    initial = initialize_model(folder, None, SEVEN, seed=1)
     for name, array in bare.items():
-        np.testing.assert_array_equal(start.weights[f"hubert.{name}"], array)
-    assert start.weights["classifier.out_proj.weight"].shape == (7, 32)
-    assert "a classifier for 7 classes drawn" in start.words
-    assert start.config["num_class"] == 7
-    assert start.config["id2label"] == {str(i): label for i, label in enumerate(SEVEN)}
-    assert start.config["classifier_dropout"] == 0.1
+        np.testing.assert_array_equal(initial.weights[f"hubert.{name}"], array)
+    assert initial.weights["classifier.out_proj.weight"].shape == (7, 32)
+    assert "new classifier for 7 classes" in initial.description
+    assert initial.config["num_class"] == 7
+    assert initial.config["id2label"] == {str(i): label for i, label in enumerate(SEVEN)}
+    assert initial.config["classifier_dropout"] == 0.1
 
 
-def test_the_head_is_drawn_by_the_seed(body):
+def test_the_new_head_depends_on_the_seed(body):
     folder, _ = body()
-    one, same, other = (
-        start_from(folder, None, SEVEN, seed).weights["classifier.dense.weight"]
+    first, same, other = (
+        initialize_model(folder, None, SEVEN, seed).weights["classifier.dense.weight"]
         for seed in (1, 1, 2)
     )
-    np.testing.assert_array_equal(one, same)
-    assert not np.array_equal(one, other)
+    np.testing.assert_array_equal(first, same)
+    assert not np.array_equal(first, other)
 
 
 @pytest.mark.parametrize(
@@ -68,33 +68,33 @@ def test_the_head_is_drawn_by_the_seed(body):
         {"encoder.layer_norm.bias": np.zeros(31, np.float32)},
     ],
 )
-def test_a_body_that_does_not_fit_is_refused_by_name(body, change):
+def test_misfitting_weights_are_refused_by_name(body, change):
     folder, _ = body(**change)
     with pytest.raises(CheckpointError, match=next(iter(change))):
-        start_from(folder, None, SEVEN, seed=1)
+        initialize_model(folder, None, SEVEN, seed=1)
 
 
-def test_a_head_for_the_same_classes_is_kept_and_another_is_not(small_checkpoint):
+def test_a_head_is_kept_only_for_the_same_classes(small_checkpoint):
     given = load_checkpoint(str(small_checkpoint)).weights["classifier.out_proj.weight"]
-    kept = start_from(str(small_checkpoint), None, CASIA_LABELS, seed=1)
+    kept = initialize_model(str(small_checkpoint), None, CASIA_LABELS, seed=1)
     np.testing.assert_array_equal(kept.weights["classifier.out_proj.weight"], given)
-    assert "its classifier kept" in kept.words
-    turned = start_from(str(small_checkpoint), None, CASIA_LABELS[::-1], seed=1)
-    assert not np.array_equal(turned.weights["classifier.out_proj.weight"], given)
+    assert "classifier kept" in kept.description
+    reversed_ = initialize_model(str(small_checkpoint), None, CASIA_LABELS[::-1], seed=1)
+    assert not np.array_equal(reversed_.weights["classifier.out_proj.weight"], given)
 
 
-def test_a_config_alone_starts_from_scratch(tmp_path):
+def test_a_config_alone_trains_from_scratch(tmp_path):
     path = tmp_path / "config.json"
     path.write_text(json.dumps(SMALL))
-    start = start_from(str(path), None, SEVEN, seed=1)
-    assert "from scratch" in start.words
-    assert start.network()(torch.zeros(1, 96_000)).shape == (1, 7)
-    assert not start.preprocessing.return_attention_mask  # the card's
+    initial = initialize_model(str(path), None, SEVEN, seed=1)
+    assert "all weights are new" in initial.description
+    assert initial.build()(torch.zeros(1, 96_000)).shape == (1, 7)
+    assert not initial.preprocessing.return_attention_mask  # the card's
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"model_type": "wav2vec2"}'])
-def test_a_config_that_is_none_is_one_line(tmp_path, content):
+def test_an_invalid_config_is_a_one_line_error(tmp_path, content):
     path = tmp_path / "config.json"
     path.write_text(content)
     with pytest.raises(CheckpointError, match=r"^--model .*config.json: [^\n]+$"):
-        start_from(str(path), None, SEVEN, seed=1)
+        initialize_model(str(path), None, SEVEN, seed=1)

@@ -1,5 +1,6 @@
-"""The loop against the model card's settings, and against itself."""
+"""The training loop against the model card's, and against itself."""
 
+import copy
 import json
 
 import numpy as np
@@ -11,12 +12,21 @@ from transformers import HubertConfig, Wav2Vec2FeatureExtractor
 
 from benchmarks.card import HubertForSpeechClassification
 from examples.make_checkpoint import SMALL
-from ser_core.training.dataset import Utterances
-from ser_core.training.initialization import start_from
-from ser_core.training.trainer import Learner, Recipe, epoch_order
+from ser_core.training.dataset import Dataset
+from ser_core.training.initialization import initialize_model
+from ser_core.training.trainer import Recipe, Trainer, epoch_order
 
 CPU = torch.device("cpu")
 LABELS = ("angry", "fear", "happy")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def single_thread():
+    """For networks this small, threads cost more than they give."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def recipe(**changes):
@@ -32,32 +42,32 @@ def recipe(**changes):
 
 
 @pytest.fixture
-def start(tmp_path):
-    def of(**settings):
+def initialize(tmp_path):
+    def initialize(**settings):
         path = tmp_path / "config.json"
         path.write_text(json.dumps(SMALL | settings))
-        return start_from(str(path), None, LABELS, seed=34)
+        return initialize_model(str(path), None, LABELS, seed=34)
 
-    return of
+    return initialize
 
 
 @pytest.fixture(scope="module")
-def utterances():
+def dataset():
     waveforms = [speech_like(0.5 + 0.25 * seed, seed=seed) for seed in range(7)]
-    return Utterances(waveforms, np.array([0, 1, 2, 0, 1, 2, 0]))
+    return Dataset(waveforms, np.array([0, 1, 2, 0, 1, 2, 0]))
 
 
-def weights_after(start, recipe, utterances, epochs=2):
-    learner = Learner(start, recipe, CPU)
+def weights_after(initial, recipe, dataset, epochs=2):
+    trainer = Trainer(initial, recipe, CPU)
     for _ in range(epochs):
-        learner.train_epoch(utterances)
-    return learner.weights()
+        trainer.train_epoch(dataset)
+    return trainer.weights()
 
 
-def assert_close(one, other, tolerance=1e-5):
-    assert one.keys() == other.keys()
-    for name in one:
-        torch.testing.assert_close(one[name], other[name], rtol=0, atol=tolerance)
+def assert_close(actual, expected, tolerance=1e-5):
+    assert actual.keys() == expected.keys()
+    for name in actual:
+        torch.testing.assert_close(actual[name], expected[name], rtol=0, atol=tolerance)
 
 
 def card_optimizer(model, lr=2e-4):
@@ -80,40 +90,41 @@ def settings_by_parameter(optimizer, model):
     }
 
 
+@pytest.mark.slow
 def test_the_full_size_model_trains_with_the_cards_optimizer(full_checkpoint):
-    start = start_from(str(full_checkpoint), None, LABELS, seed=34)
-    learner = Learner(start, recipe(batch_size=2), CPU)
-    ours = settings_by_parameter(learner.optimizer, learner.model)
-    card = settings_by_parameter(card_optimizer(learner.model), learner.model)
+    initial = initialize_model(str(full_checkpoint), None, LABELS, seed=34)
+    trainer = Trainer(initial, recipe(batch_size=2), CPU)
+    ours = settings_by_parameter(trainer.optimizer, trainer.network)
+    card = settings_by_parameter(card_optimizer(trainer.network), trainer.network)
     assert {name: s | {"initial_lr": s["lr"]} for name, s in card.items()} == ours
-    assert len(ours) == sum(1 for _ in learner.model.parameters())
-    before = learner.weights()
+    assert len(ours) == sum(1 for _ in trainer.network.parameters())
+    before = trainer.weights()
     waveforms = [speech_like(1.0, seed=seed) for seed in range(3)]
-    loss, _ = learner.train_epoch(Utterances(waveforms, np.array([0, 1, 2])))  # two steps
+    loss, _ = trainer.train_epoch(Dataset(waveforms, np.array([0, 1, 2])))  # two steps
     assert np.isfinite(loss)
-    after = learner.weights()
-    still = [name for name in before if torch.equal(before[name], after[name])]
-    # What two steps of LayerDrop and SpecAugment may leave out; nothing is frozen.
-    assert all("encoder.layers." in name or "masked_spec_embed" in name for name in still)
+    after = trainer.weights()
+    unchanged = [name for name in before if torch.equal(before[name], after[name])]
+    # LayerDrop and SpecAugment may leave these out in two steps; nothing is frozen.
+    assert all("encoder.layers." in name or "masked_spec_embed" in name for name in unchanged)
 
 
-def test_the_rate_falls_as_the_cards(start, utterances):
-    learner = Learner(start(), recipe(batch_size=7), CPU)
+def test_the_learning_rate_falls_like_the_cards(initialize, dataset):
+    trainer = Trainer(initialize(), recipe(batch_size=7), CPU)
     rates = []
-    one = Utterances(utterances.waveforms[:1], utterances.truth[:1])
+    short = Dataset(dataset.waveforms[:1], dataset.truth[:1])
     for _ in range(21):
-        rates.append(learner.learning_rate)
-        learner.train_epoch(one)
+        rates.append(trainer.learning_rate)
+        trainer.train_epoch(short)
     expected = [2e-4] * 10 + [2e-4 * 0.3] * 10 + [2e-4 * 0.09]
     np.testing.assert_allclose(rates, expected)
 
 
-def test_an_epoch_is_what_the_card_would_do(start, utterances):
+def test_an_epoch_equals_the_cards(initialize, dataset):
     """The author's loop: one-hot targets, inputs from the feature extractor, the card's network."""
-    begun = start(**NOTHING_DRAWN)
+    initial = initialize(**NOTHING_DRAWN)
     config = HubertConfig(**SMALL, **NOTHING_DRAWN, num_class=3)
     model = HubertForSpeechClassification(config)
-    model.load_state_dict({name: torch.tensor(a) for name, a in begun.weights.items()})
+    model.load_state_dict({name: torch.tensor(a) for name, a in initial.weights.items()})
     model.train()
     optimizer = card_optimizer(model)
     extract = Wav2Vec2FeatureExtractor(return_attention_mask=False)
@@ -121,62 +132,62 @@ def test_an_epoch_is_what_the_card_would_do(start, utterances):
     for at in (0, 4):
         batch = order[at : at + 4]
         inputs = extract(
-            [utterances.waveforms[i] for i in batch],
+            [dataset.waveforms[i] for i in batch],
             sampling_rate=16_000,
             padding="max_length",
             truncation=True,
             max_length=96_000,
             return_tensors="pt",
         ).input_values
-        targets = torch.eye(3)[utterances.truth[batch]]
+        targets = torch.eye(3)[dataset.truth[batch]]
         optimizer.zero_grad()
         torch.nn.CrossEntropyLoss()(model(inputs), targets).backward()
         optimizer.step()
-    ours = weights_after(begun, recipe(), utterances, epochs=1)
+    ours = weights_after(initial, recipe(), dataset, epochs=1)
     assert_close(ours, model.state_dict())
 
 
-def test_the_same_batch_in_more_passes_is_the_same_step(start, utterances):
-    begun = start(**NOTHING_DRAWN)
-    whole = weights_after(begun, recipe(), utterances)
-    assert_close(whole, weights_after(begun, recipe(accumulate=3), utterances))
-    assert_close(whole, weights_after(begun, recipe(gradient_checkpointing=True), utterances))
+def test_more_passes_per_batch_are_the_same_step(initialize, dataset):
+    initial = initialize(**NOTHING_DRAWN)
+    whole = weights_after(initial, recipe(), dataset)
+    assert_close(whole, weights_after(initial, recipe(accumulate=3), dataset))
+    assert_close(whole, weights_after(initial, recipe(gradient_checkpointing=True), dataset))
 
 
-def test_bf16_learns_nearly_the_same_and_keeps_its_weights_in_fp32(start, utterances):
-    begun = start(**NOTHING_DRAWN)
-    weights = weights_after(begun, recipe(precision="bf16"), utterances, epochs=1)
+def test_bf16_keeps_fp32_weights_and_learns_nearly_the_same(initialize, dataset):
+    initial = initialize(**NOTHING_DRAWN)
+    weights = weights_after(initial, recipe(precision="bf16"), dataset, epochs=1)
     assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
-    assert_close(weights, weights_after(begun, recipe(), utterances, epochs=1), tolerance=1e-3)
+    assert_close(weights, weights_after(initial, recipe(), dataset, epochs=1), tolerance=1e-3)
 
 
-def test_going_on_from_a_state_ends_in_the_same_bits(start, utterances):
-    begun = start()  # with dropout, LayerDrop and SpecAugment
-    straight = weights_after(begun, recipe(), utterances, epochs=3)
-    first = Learner(begun, recipe(), CPU)
-    first.train_epoch(utterances)
-    state = first.state()
+def test_a_restored_trainer_ends_with_the_same_bits(initialize, dataset):
+    initial = initialize()  # with dropout, LayerDrop and SpecAugment
+    straight = weights_after(initial, recipe(), dataset, epochs=3)
+    first = Trainer(initial, recipe(), CPU)
+    first.train_epoch(dataset)
+    weights, state = first.weights(), copy.deepcopy(first.state())
     torch.manual_seed(0)
     np.random.seed(0)
-    second = Learner(begun, recipe(), CPU)
-    second.restore(state)
+    second = Trainer(initial, recipe(), CPU)
+    second.restore(weights, state)
     assert second.epochs == 1
     for _ in range(2):
-        second.train_epoch(utterances)
+        second.train_epoch(dataset)
     assert_close(straight, second.weights(), tolerance=0)
 
 
-def test_every_epoch_has_an_order_of_its_own_and_hears_everything():
+def test_every_epoch_has_its_own_order_of_all_recordings():
     first, second = epoch_order(34, 1, 50), epoch_order(34, 2, 50)
     assert sorted(first) == sorted(second) == list(range(50))
     assert not np.array_equal(first, second)
     assert not np.array_equal(first, epoch_order(35, 1, 50))
 
 
-def test_predictions_do_not_depend_on_the_batch(start, utterances):
-    begun = start()
-    one = Learner(begun, recipe(batch_size=1), CPU).predict(utterances.waveforms)
-    all_at_once = Learner(begun, recipe(batch_size=7), CPU).predict(utterances.waveforms)
-    np.testing.assert_allclose(one, all_at_once, atol=1e-5)
-    assert one.shape == (7, 3)
-    assert Learner(begun, recipe(), CPU).predict([]).shape == (0, 3)
+def test_predictions_do_not_depend_on_the_batch(initialize, dataset):
+    initial = initialize()
+    single = Trainer(initial, recipe(batch_size=1), CPU).predict(dataset.waveforms)
+    all_at_once = Trainer(initial, recipe(batch_size=7), CPU).predict(dataset.waveforms)
+    np.testing.assert_allclose(single, all_at_once, atol=1e-5)
+    assert single.shape == (7, 3)
+    assert Trainer(initial, recipe(), CPU).predict([]).shape == (0, 3)

@@ -1,0 +1,103 @@
+"""Manifests with truth → tables of recordings; it opens no recording."""
+
+import logging
+from collections.abc import Sequence
+
+import pandas as pd
+import pyarrow as pa
+
+from ser_core.emotions import canonical
+from ser_core.errors import CorpusError
+from ser_core.sources.manifest import is_manifest, read_manifest
+from ser_core.storage.filesystem import absolute
+
+COLUMNS = ["path", "truth", "speaker", "sentence"]  # of every corpus; unknown values are None
+_TRUTH_COLUMNS = ("truth", "label")  # in order of preference
+_MAX_NAMED = 5  # names listed in a message
+
+logger = logging.getLogger(__name__)
+
+
+def read_truth(uri: str, flag: str) -> pd.DataFrame:
+    """A manifest's recordings with their truth.
+
+    Args:
+        uri: a Parquet, CSV or JSONL table with ``path`` and ``truth`` or ``label``.
+        flag: the command-line flag that gave the URI, for error messages.
+
+    Returns:
+        Columns ``path`` (as the manifest gives it), ``truth`` (canonical), ``speaker`` and
+        ``sentence`` (None where unknown), and ``split`` if the manifest has it; in the manifest's
+        order, without the rows that have no truth.
+
+    Raises:
+        CorpusError: it cannot be read, lacks a column or a path, or has a path twice.
+    """
+    where = f"{flag} {uri}"
+    table = _read_table(uri, where)
+    truth = next((name for name in _TRUTH_COLUMNS if name in table.column_names), None)
+    if "path" not in table.column_names or truth is None:
+        found = ", ".join(table.column_names)
+        raise CorpusError(
+            f"{where}: the manifest needs the columns `path` and `truth` (or `label`); it has"
+            f" {found}"
+        )
+    recordings = pd.DataFrame({"path": table["path"].to_pylist()}, dtype=object)
+    recordings["truth"] = _texts(table, truth)
+    recordings["speaker"] = _texts(table, "speaker")
+    recordings["sentence"] = _texts(table, "sentence")
+    if "split" in table.column_names:
+        recordings["split"] = _texts(table, "split")
+    return _with_truth(recordings, where)
+
+
+def first_few(names: Sequence[str]) -> str:
+    """The first names of a list and the number of the others, for a message.
+
+    >>> first_few(["a", "b", "c", "d", "e", "f", "g"])
+    'a, b, c, d, e and 2 more'
+    """
+    more = f" and {len(names) - _MAX_NAMED:,} more" if len(names) > _MAX_NAMED else ""
+    return ", ".join(names[:_MAX_NAMED]) + more
+
+
+def _read_table(uri: str, where: str) -> pa.Table:
+    if not is_manifest(uri):
+        raise CorpusError(f"{where}: not a manifest (.parquet, .csv, .jsonl) by its name")
+    try:
+        tables = list(read_manifest(absolute(uri)))
+        if not tables:
+            raise CorpusError(f"{where}: the manifest has no rows")
+        return pa.concat_tables(tables, promote_options="default")
+    except FileNotFoundError:
+        raise CorpusError(f"{where}: there is no such file") from None
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
+        reason = str(error).splitlines()[0]
+        raise CorpusError(f"{where}: the manifest cannot be read ({reason})") from None
+
+
+def _texts(table: pa.Table, name: str) -> pd.Series:
+    """A column as text, None for what is null or empty (CSV has no null); None if it is missing."""
+    if name not in table.column_names:
+        return pd.Series([None] * len(table), dtype=object)
+    texts = table[name].cast(pa.string()).to_pylist()
+    return pd.Series([text or None for text in texts], dtype=object)
+
+
+def _with_truth(recordings: pd.DataFrame, where: str) -> pd.DataFrame:
+    if recordings["path"].isna().any():
+        raise CorpusError(f"{where}: a row has no path")
+    repeated = recordings["path"].duplicated()
+    if repeated.any():
+        path = recordings["path"][repeated].iloc[0]
+        raise CorpusError(f"{where}: the manifest has a path twice: {path}")
+    missing = recordings["truth"].isna()
+    if missing.all():
+        raise CorpusError(f"{where}: no row has a truth")
+    if missing.any():
+        skipped = [str(path) for path in recordings["path"][missing]]
+        message = "%s: skipped rows without truth: %d (%s)"
+        logger.warning(message, where, len(skipped), first_few(skipped))
+    recordings = recordings[~missing].reset_index(drop=True)
+    recordings["truth"] = recordings["truth"].map(canonical)
+    return recordings

@@ -1,0 +1,98 @@
+"""Tables → PNG figures; it computes no metric and writes no file."""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_DPI = 160
+_BLUE, _RED, _GREY = "#2b6cb0", "#c53030", "#718096"
+
+
+def plot_confusion(confusion: pd.DataFrame) -> bytes:
+    """A confusion matrix: the number is the count, the shade its share of the row.
+
+    Args:
+        confusion: counts; the index is the truth, the columns are the predictions.
+    """
+    counts = confusion.to_numpy()
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    figure, axes = _figure(1.2 + 0.75 * counts.shape[1], 1.2 + 0.6 * counts.shape[0])
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for (row, column), count in np.ndenumerate(counts):
+        shade = "white" if shares[row, column] > 0.5 else "black"
+        axes.text(column, row, f"{count:,}", ha="center", va="center", color=shade, fontsize=9)
+    axes.set_xticks(range(counts.shape[1]), confusion.columns, rotation=40, ha="right")
+    axes.set_yticks(range(counts.shape[0]), confusion.index)
+    axes.set_xlabel("prediction")
+    axes.set_ylabel("truth")
+    return _png(figure)
+
+
+def plot_reliability(reliability: pd.DataFrame) -> bytes:
+    """A reliability diagram: the accuracy of predictions by their confidence.
+
+    Args:
+        reliability: a row per bin of equal width, with columns ``from``, ``to``, ``recordings``,
+            ``confidence`` and ``accuracy``.
+    """
+    figure, axes = _figure(5, 4.4)
+    bins = reliability[reliability["recordings"] > 0]
+    left, accuracy = bins["from"].to_numpy(), bins["accuracy"].to_numpy()
+    gap = bins["confidence"].to_numpy() - accuracy
+    width = float(reliability["to"].iloc[0] - reliability["from"].iloc[0])
+    axes.bar(left, accuracy, width, align="edge", color=_BLUE, edgecolor="white")
+    axes.bar(left, gap, width, accuracy, align="edge", color=_RED, alpha=0.25, label="gap")
+    axes.plot([0, 1], [0, 1], "--", color=_GREY, label="perfectly calibrated")
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence (score)", ylabel="accuracy")
+    axes.legend(frameon=False, loc="upper left")
+    return _png(figure)
+
+
+def plot_lines(
+    x: Sequence[float],
+    lines: Mapping[str, Sequence[float]],
+    labels: tuple[str, str],
+    bottom: float | None = None,
+    top: float | None = None,
+) -> bytes:
+    """Lines over the same x values, as training curves.
+
+    Args:
+        x: shape ``(num_points,)``.
+        lines: y values by the name in the legend, each of the same shape.
+        labels: of the x axis and the y axis.
+        bottom: lower end of the y axis; None fits the data.
+        top: upper end of the y axis; None fits the data.
+    """
+    figure, axes = _figure(6, 4)
+    for name, y in lines.items():
+        axes.plot(x, y, label=name)
+    axes.set(xlabel=labels[0], ylabel=labels[1])
+    axes.set_ylim(bottom, top)
+    axes.legend(frameon=False)
+    return _png(figure)
+
+
+def _figure(width: float, height: float) -> "tuple[Figure, Axes]":
+    """A figure with one pair of axes, in inches."""
+    # An optional library: see libraries.py. pyplot would keep global state and look for a display.
+    from matplotlib.figure import Figure
+
+    figure = Figure((width, height), layout="constrained")
+    axes = figure.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _png(figure: "Figure") -> bytes:
+    buffer = io.BytesIO()
+    # Without matplotlib's version in it, the same figure is the same bytes.
+    figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
+    return buffer.getvalue()

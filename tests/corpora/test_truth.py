@@ -1,0 +1,66 @@
+"""Manifests with truth are read as they are; what cannot be used is refused in one line."""
+
+import pandas as pd
+import pytest
+from recordings import write_manifest
+
+from ser_core.corpora.truth import read_truth
+from ser_core.errors import CorpusError
+
+
+def frame_of(truth="truth"):
+    return pd.DataFrame(
+        {
+            "path": ["b.wav", "a b.wav", "/far/c.wav", "d.wav"],
+            truth: ["Anger", "高兴", "awe", None],
+            "speaker": ["007", "8", None, "9"],
+            "take": [1, 2, 3, 4],
+        }
+    )
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+@pytest.mark.parametrize("truth", ["truth", "label"])
+def test_a_manifest(tmp_path, caplog, suffix, truth):
+    uri = write_manifest(frame_of(truth), tmp_path / f"m{suffix}")
+    recordings = read_truth(uri, "--truth")
+    assert list(recordings.columns) == ["path", "truth", "speaker", "sentence"]
+    assert recordings["path"].tolist() == ["b.wav", "a b.wav", "/far/c.wav"]
+    assert recordings["truth"].tolist() == ["angry", "happy", "awe"]
+    assert recordings["speaker"].tolist() == ["007", "8", None]
+    assert recordings["sentence"].tolist() == [None] * 3
+    assert f"--truth {uri}: skipped rows without truth: 1 (d.wav)" in caplog.text
+
+
+def test_truth_comes_before_label(tmp_path):
+    frame = frame_of().assign(label="sad", split="test")
+    recordings = read_truth(write_manifest(frame, tmp_path / "m.csv"), "--truth")
+    assert recordings["truth"].tolist() == ["angry", "happy", "awe"]
+    assert recordings["split"].tolist() == ["test"] * 3
+
+
+def refusal(frame, path):
+    with pytest.raises(CorpusError) as caught:
+        read_truth(write_manifest(frame, path) if frame is not None else str(path), "--truth")
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith(f"--truth {path}: ")
+    return str(caught.value)
+
+
+def test_what_is_refused(tmp_path):
+    path = tmp_path / "m.csv"
+    wrong = pd.DataFrame({"path": ["a"], "emotion": ["sad"]})
+    assert "it has path, emotion" in refusal(wrong, path)
+    assert "it has truth" in refusal(pd.DataFrame({"truth": ["sad"]}), path)
+    assert "no row has a truth" in refusal(pd.DataFrame({"path": ["a"], "truth": [None]}), path)
+    repeated = pd.DataFrame({"path": ["a", "a"], "truth": ["sad", "sad"]})
+    assert "a path twice: a" in refusal(repeated, path)
+    nameless = pd.DataFrame({"path": ["a", None], "truth": ["sad", "sad"]})
+    assert "a row has no path" in refusal(nameless, tmp_path / "m.jsonl")
+    assert "no rows" in refusal(pd.DataFrame({"path": [], "truth": []}), path)
+    assert "no such file" in refusal(None, tmp_path / "none.csv")
+    assert "not a manifest" in refusal(None, tmp_path)
+    path.write_bytes(b"")
+    assert "cannot be read" in refusal(None, path)
+    path.write_bytes(b"path,truth\n\xff\xfe.wav,sad\n")
+    assert "cannot be read" in refusal(None, path)
