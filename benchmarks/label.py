@@ -30,7 +30,7 @@ from benchmarks.measuring import (
     waveforms,
     write_result,
 )
-from ser_core.models.classifier import Precision
+from ser_core.settings import Precision
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "auto")
 READABLE = {".wav", ".flac", ".ogg", ".opus", ".mp3"}  # by the card's script too, without FFmpeg

@@ -4,6 +4,7 @@ The network is a small one, so that what is seen is the job around it.
 """
 
 import argparse
+import itertools
 import json
 import os
 import subprocess
@@ -19,10 +20,10 @@ import pyarrow as pa
 import soundfile
 
 from benchmarks.measuring import ROOT, Watch, machine, waveforms, write_result
-from ser_core.labeling.label_store import Output
+from ser_core.labeling.label_store import ROWS_PER_PART, LabelStore
 from ser_core.models.checkpoint import Checkpoint, load_checkpoint
-from ser_core.schema import output_schema
-from ser_core.sources.manifest import open_corpus
+from ser_core.sources.forms import open_source
+from ser_core.sources.interface import PAGE_ROWS
 
 _RECORDINGS = 64  # different ones; the others are links to them
 _A_FOLDER = 1000
@@ -43,28 +44,28 @@ def make_corpus(folder: Path, count: int) -> None:
 
 def pretend_labelled(corpus: Path, output: Path, checkpoint: Checkpoint) -> None:
     """Writes the rows that a finished run would have left."""
-    schema = output_schema(checkpoint.labels, pa.schema([]))
-    folder = Output(str(output), schema)
-    for listed in open_corpus(str(corpus), checkpoint.labels).tables():
+    store = LabelStore(str(output), checkpoint.labels, pa.schema([]))
+    pages = open_source(str(corpus)).pages()
+    while few := list(itertools.islice(pages, ROWS_PER_PART // PAGE_ROWS)):
+        recordings = [recording for page in few for recording in page.recordings]
         same = {
             "duration": 0.3, "sampling_rate": 16_000, "label": "sad", "score": 0.5,
             "status": "ok", "model": checkpoint.name, "model_digest": checkpoint.digest,
-            "labeled_at": datetime.now(UTC),
+            "precision": "fp32", "labeled_at": datetime.now(UTC),
         }  # fmt: skip
-        columns = {name: pa.repeat(pa.scalar(value), len(listed)) for name, value in same.items()}
-        columns |= {name: listed[name] for name in ("path", "file_id")}
-        arrays = [
-            columns.get(field.name, pa.nulls(len(listed), pa.float32())).cast(field.type)
-            for field in schema
-        ]
-        folder.write_part(pa.table(arrays, schema=schema).unify_dictionaries())
+        columns = {
+            name: pa.repeat(pa.scalar(value), len(recordings)) for name, value in same.items()
+        }
+        for name in ("path", "uri", "file_id"):
+            columns[name] = pa.array([getattr(recording, name) for recording in recordings])
+        store.write_part(pa.table(columns))
 
 
 def run_job(corpus: Path, output: Path, checkpoint: str) -> dict[str, Any]:
     """The command from start to end: seconds, its driver's memory, its report if it labelled."""
     command = [sys.executable, "-m", "jobs.label", "--input", str(corpus)]
     command += ["--output", str(output), "--model", checkpoint, "--batch-size", "64"]
-    before = set(output.glob("_runs/*.json"))
+    before = set(output.glob("__runs/*.json"))
     started = time.perf_counter()
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
@@ -75,8 +76,10 @@ def run_job(corpus: Path, output: Path, checkpoint: str) -> dict[str, Any]:
         if code:
             raise RuntimeError(log.read().decode())
     found: dict[str, Any] = {"seconds": seconds, "driver_peak_mib": watch.peak_of_one_mib}
-    for path in set(output.glob("_runs/*.json")) - before:
+    for path in set(output.glob("__runs/*.json")) - before:
         report = json.loads(path.read_text())
+        if not report["recordings"]:
+            continue
         labelling = report["elapsed_seconds"] - report["seconds_to_first_row"]
         found |= {
             "files_per_second_after_first_row": report["recordings"] / labelling,

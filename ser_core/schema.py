@@ -1,6 +1,5 @@
 """The Arrow schema of every table that the project reads or writes; it does no I/O."""
 
-import json
 from collections.abc import Sequence
 from functools import partial
 
@@ -61,25 +60,19 @@ def output_schema(labels: Sequence[str], manifest: pa.Schema) -> pa.Schema:
     """
     scores = [pa.field(name, pa.float32()) for name in ["score", *score_columns(labels)]]
     ours = [*_LISTED, *_DECODED, pa.field("label", _WORD), *scores, *_OUTCOME, *_ORIGIN, *_WRITTEN]
-    return pa.schema([*ours, *manifest], metadata={_LABELS_KEY: json.dumps(list(labels))})
-
-
-_LABELS_KEY = b"ser_batch.labels"
+    return pa.schema([*ours, *manifest])
 
 
 def classes_of(schema: pa.Schema) -> tuple[str, ...]:
-    """The classes that a part's rows were labelled with, in the checkpoint's order.
+    """The classes of an output's rows, in the checkpoint's order.
 
-    Parts name them in their metadata. In parts of release 0.1 they are the `score_<label>` columns
-    between `score` and `status`; a manifest's own columns follow after these.
+    Their columns stand between `score` and `status`; a manifest's own columns come after all ours,
+    so that `score_manual` is not a class.
 
     >>> classes_of(pa.schema([("score", pa.float32()), ("score_sad", pa.float32()),
     ...                       ("status", pa.string()), ("score_manual", pa.float32())]))
     ('sad',)
     """
-    written = (schema.metadata or {}).get(_LABELS_KEY)
-    if written is not None:
-        return tuple(json.loads(written))
     names = schema.names
     if "score" not in names or "status" not in names:
         return ()

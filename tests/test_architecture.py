@@ -93,6 +93,7 @@ def test_a_process_that_decodes_loads_no_torch(module):
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_the_classifier_needs_torch_and_transformers_alone(small_checkpoint):
     """Machines with a GPU to be measured have no more."""
     code = f"""

@@ -1,5 +1,6 @@
 """A file's bytes → the waveform that the model gets; it does not know where the bytes lie."""
 
+import io
 import math
 import re
 from dataclasses import dataclass
@@ -82,11 +83,11 @@ def _read_soundfile(handle: BinaryIO, seconds: float | None) -> tuple[np.ndarray
 
 
 def _native(handle: BinaryIO) -> int | BinaryIO:
-    """The file descriptor where there is one: libsndfile reads it without calling Python."""
-    try:
-        return handle.fileno()
-    except OSError:
-        return handle
+    """The descriptor of an unbuffered file: libsndfile reads it without calling Python.
+
+    The position of a buffered file's descriptor is not that of the file.
+    """
+    return handle.fileno() if isinstance(handle, io.FileIO) else handle
 
 
 # libsndfile reduces the size that a WAV or AIFF header states to that of the file, and logs it.

@@ -14,7 +14,7 @@ import pyarrow.dataset
 
 from ser_core.corpora.truth import first_few, read_truth
 from ser_core.emotions import canonical
-from ser_core.errors import CorpusError, Status
+from ser_core.errors import FINAL, CorpusError, Status
 from ser_core.schema import classes_of, score_columns
 from ser_core.sources.manifest import recording_uris
 from ser_core.storage.filesystem import resolve
@@ -100,7 +100,7 @@ def read_predictions(labels_uri: str, truth_uri: str | None) -> Predictions:
 
 
 def _read_labels(uri: str) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """The newest row of each recording, and the classes.
+    """The current row of each recording, as the label store would choose it, and the classes.
 
     Columns are the needed ones of the labels, with None where there is no text, and ``identity``:
     what tells recordings apart, ``uri`` or, in parts of release 0.1, ``path``.
@@ -118,9 +118,9 @@ def _read_labels(uri: str) -> tuple[pd.DataFrame, tuple[str, ...]]:
     for name in set(_TEXTS) & set(labels):
         labels[name] = _as_text(labels[name])
     identity = labels["uri"].fillna(labels["path"]) if "uri" in labels else labels["path"]
-    labels = labels.assign(identity=identity)
-    if "labeled_at" in labels:
-        labels = labels.sort_values("labeled_at", kind="stable")
+    labels = labels.assign(identity=identity, final=labels["status"].isin(FINAL))
+    by = [name for name in ("final", "labeled_at") if name in labels]
+    labels = labels.sort_values(by, kind="stable")
     return labels.drop_duplicates("identity", keep="last", ignore_index=True), classes
 
 

@@ -20,8 +20,7 @@ class LabelConfig(BaseModel):
     model: str = Field(DEFAULT_MODEL, description="hub id, folder or URI of the checkpoint")
     revision: str | None = Field(None, description="branch, tag or commit of a hub id")
     precision: Precision = Field(
-        "auto",
-        description="auto is bf16 where the hardware supports it; fp32 gives the model card's numbers",
+        "auto", description="auto is bf16 where supported; fp32 gives the model card's numbers"
     )
     segments: Segments = Field(
         "first", description="label the first 6 s of a recording, or all of it in segments of 6 s"

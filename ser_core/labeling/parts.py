@@ -102,7 +102,7 @@ def as_stored(schema: pa.Schema) -> pa.Schema:
     """The schema as it comes back from Parquet, which has fewer types than Arrow."""
     buffer = io.BytesIO()
     pq.write_table(schema.empty_table(), buffer)
-    return pq.read_schema(buffer).with_metadata(schema.metadata)
+    return pq.read_schema(buffer).remove_metadata()
 
 
 def _name(rows: pa.Table) -> str:

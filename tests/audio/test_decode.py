@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from importlib.metadata import version
 
 import librosa
 import numpy as np
@@ -13,6 +14,8 @@ from ser_core.audio.constants import SEGMENT_SAMPLES
 from ser_core.audio.decode import decode
 from ser_core.errors import RecordingError, Status
 from ser_core.storage.reading import open_file
+
+LIBROSA_CALLS_FFMPEG = version("librosa").startswith("0.")
 
 
 def decode_file(path, whole=False):
@@ -47,6 +50,8 @@ def test_any_number_of_channels_is_mixed_to_the_same_bits(tmp_path, channels):
 )
 @pytest.mark.parametrize("seconds", [0.1, 2, 8])
 def test_ffmpeg_formats_are_bit_identical(tmp_path, suffix, options, seconds):
+    if not LIBROSA_CALLS_FFMPEG:
+        pytest.skip("librosa 1.0 reads no m4a and webm; test_parity.py compares these with FFmpeg")
     path = write_with_ffmpeg(
         tmp_path / f"x{suffix}", speech_like(seconds, 48000, 2), 48000, *options
     )
@@ -146,3 +151,9 @@ def test_samples_that_are_no_numbers(tmp_path):
     soundfile.write(tmp_path / "x.wav", samples, 16000, subtype="FLOAT")
     with pytest.raises(RecordingError, match="finite"):
         decode_file(tmp_path / "x.wav")
+
+
+def test_a_buffered_file_is_read_from_its_beginning(tmp_path):
+    path = write_audio(tmp_path / "x.wav", speech_like(2))
+    with open(path, "rb") as handle:  # its descriptor is further on than it seems
+        np.testing.assert_array_equal(decode(handle).waveform, decode_file(path).waveform)

@@ -60,11 +60,9 @@ def test_recordings_of_the_truth_alone_are_kept(labels, tmp_path):
 # ---- classes -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("has_metadata", [True, False])
-def test_a_manifests_score_column_is_not_a_class(label_rows, tmp_path, has_metadata):
-    """Also in parts of release 0.1, whose metadata does not name the classes."""
+def test_a_manifests_score_column_is_not_a_class(label_rows, tmp_path):
     table = label_rows(["/a", "/b"], [ANGRY, SAD], truth=["sad", "sad"], score_manual=["4", "5"])
-    folder = write(tmp_path / "labels", table if has_metadata else table.replace_schema_metadata())
+    folder = write(tmp_path / "labels", table)
     predictions = read_predictions(folder, None)
     assert predictions.classes == LABELS
     assert predictions.scores.tolist() == [ANGRY.tolist(), SAD.tolist()]
@@ -72,7 +70,7 @@ def test_a_manifests_score_column_is_not_a_class(label_rows, tmp_path, has_metad
 
 def test_parts_of_models_with_different_classes(label_rows, tmp_path):
     table = label_rows(["/a"], [SAD], truth=["sad"])
-    older = table.drop_columns("score_happy").replace_schema_metadata()
+    older = table.drop_columns("score_happy")
     folder = write(tmp_path / "labels", older)
     write(tmp_path / "labels", label_rows(["/b"], [HAPPY], truth=["sad"]), "part-b")
     predictions = read_predictions(folder, None)
@@ -85,7 +83,7 @@ def test_names_of_classes_are_canonical(label_rows, tmp_path):
     renamed = table.rename_columns([n.replace("sad", "Sadness") for n in table.column_names])
     label = pa.array(["Sadness", "happy"])
     renamed = renamed.set_column(renamed.schema.get_field_index("label"), "label", label)
-    folder = write(tmp_path / "labels", renamed.replace_schema_metadata())
+    folder = write(tmp_path / "labels", renamed)
     predictions = read_predictions(folder, None)
     assert predictions.classes == ("angry", "happy", "sad")
     recordings = predictions.recordings
@@ -97,7 +95,7 @@ def test_classes_with_the_same_canonical_name_stay_apart(label_rows, tmp_path):
     renamed = table.rename_columns(
         [n.replace("score_sad", "score_joy") for n in table.column_names]
     )
-    folder = write(tmp_path / "labels", renamed.replace_schema_metadata())
+    folder = write(tmp_path / "labels", renamed)
     assert read_predictions(folder, None).classes == ("angry", "happy", "joy")
 
 

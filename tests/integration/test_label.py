@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import ray
-from recordings import SHARED_DATA, speech_like, write_audio
+from recordings import speech_like, write_audio
 
 from ser_core.errors import CorpusError, RunError
 from ser_core.labeling.config import LabelConfig
@@ -75,10 +75,8 @@ def speak(folder, names):
     return folder
 
 
-def test_every_recording_there_is(label, small_card):
-    if not SHARED_DATA.is_dir():
-        pytest.skip(f"the real recordings are not there: {SHARED_DATA}")
-    plan = label(SHARED_DATA)
+def test_every_recording_there_is(label, small_card, shared_data):
+    plan = label(shared_data)
     result = table(label)
     assert plan.to_do == len(result) == 1135
     assert set(result["status"]) == {"ok"}
@@ -206,6 +204,7 @@ def test_a_corpus_out_of_reach_keeps_its_labels(label, tmp_path, capsys):
     manifest.write_text("path\ncorpus/a.wav\ncorpus/b.wav\n")
     label(manifest)
     before = table(label)
+    assert set(before["status"]) == {"ok"}
     corpus.rename(tmp_path / "unmounted")
     with pytest.raises(RunError, match="none of the 2 recordings could be reached"):
         label(manifest)

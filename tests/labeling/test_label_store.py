@@ -14,6 +14,8 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.spec import AbstractBufferedFile
 
 from ser_core.errors import OutputError, RunError, Status
 from ser_core.labeling import label_store
@@ -260,26 +262,37 @@ def test_a_part_that_cannot_be_written_is_one_line_and_tried_once(store, monkeyp
     assert len(calls) == 1
 
 
-def test_only_the_columns_asked_for_are_read(monkeypatch):
-    """Of a part on an object store, that is: fsspec would read ahead."""
-    fs = fsspec.filesystem("memory")
-    store = LabelStore("memory://labels", LABELS, SPEAKER)
-    wide = rows(*(f"{n:06}" for n in range(20_000)))
-    store.write_part(wide.set_column(10, "speaker", pa.array(os.urandom(8).hex() for _ in wide[0])))
-    size = fs.du("/labels")
-    read = []
-    opened = fs.open
+class Counted(AbstractBufferedFile):
+    """A file as object stores have it: what is not cached is fetched."""
 
-    def counting(*args, **kwargs):
-        handle = opened(*args, **kwargs)
-        real = handle.read
-        monkeypatch.setattr(handle, "read", lambda n=-1: read.append(n) or real(n))
-        return handle
+    def _fetch_range(self, start, end):
+        CountedFileSystem.fetched += end - start
+        return self.fs.store[self.path].getvalue()[start:end]
 
-    monkeypatch.setattr(type(fs), "open", lambda _, *args, **kwargs: counting(*args, **kwargs))
-    assert store.done("m1", "auto").ok
-    fs.rm("/labels", recursive=True)
-    assert 0 < sum(read) < size / 2
+
+class CountedFileSystem(MemoryFileSystem):
+    """Counts the bytes that are fetched of its files."""
+
+    protocol = "counted"
+    fetched = 0
+
+    def open(self, path, mode="rb", **options):
+        if mode != "rb":
+            return super().open(path, mode, **options)
+        return Counted(self, self._strip_protocol(path), mode, size=self.size(path), **options)
+
+
+def test_a_column_costs_no_more_than_its_bytes():
+    fsspec.register_implementation("counted", CountedFileSystem, clobber=True)
+    store = LabelStore("counted://labels", LABELS, SPEAKER)
+    wide = rows(*(f"{n:06}" for n in range(20_000))).drop_columns("speaker")
+    store.write_part(
+        wide.append_column("speaker", pa.array(os.urandom(99).hex() for _ in wide["path"]))
+    )
+    size = sum(store.folder.fs.size(store.folder.path(name)) for name in parts(store))
+    CountedFileSystem.fetched = 0
+    assert len(store.done("m1", "auto").ok) == 20_000
+    assert 0 < CountedFileSystem.fetched < size / 2
 
 
 # ---- columns -------------------------------------------------------------------------------------
@@ -352,13 +365,19 @@ def test_manifest_columns_of_any_type_resume(tmp_path, kind):
     assert done(again, "a") == ([True], [False])
 
 
-def test_the_classes_are_in_the_metadata_and_survive_compaction(store):
-    for number, name in enumerate("abc"):
-        store.write_part(rows(name, hours=number))
-    store.compact()
-    (name,) = parts(store)
-    assert classes_of(pq.read_schema(f"{store.folder.uri}/{name}")) == LABELS
+def test_the_classes_are_those_of_the_checkpoint_whatever_the_manifest_has(tmp_path):
+    manifest = pa.schema([("score_manual", pa.float64()), ("status_of_call", pa.string())])
+    store = LabelStore(str(tmp_path / "labels"), LABELS, manifest)
+    store.write_part(rows("a").drop_columns("speaker"))
     assert classes_of(ds.dataset(store.folder.uri).schema) == LABELS
+    assert classes_of(LabelStore(store.folder.uri, LABELS, SPEAKER).schema) == LABELS
+
+
+def test_values_whose_rows_are_gone_are_gone(store):
+    store.write_part(rows("a"))
+    store.write_part(rows("a", hours=1, status="unavailable"))
+    store.compact()
+    assert list(table(store)["status"].cat.categories) == ["ok"]
 
 
 # ---- runs and readers ----------------------------------------------------------------------------
