@@ -1,1 +1,1 @@
-"""What is measured, and against whom; `python -m benchmarks.<name>` writes to `results/`."""
+"""Measurements and the baselines to compare with; `python -m benchmarks.<name>` writes `results/`."""

@@ -1,4 +1,4 @@
-"""Measures the first 6 s of a ten-minute file of each format: ours, and librosa.load of it all."""
+"""Measures decoding the first 6 s of a ten-minute file, compared with librosa on the whole file."""
 
 import tempfile
 import time
@@ -16,7 +16,7 @@ from ser_core.audio.decode import decode
 from ser_core.storage.reading import open_file
 
 SECONDS = 600
-RATE = 48_000  # Hz; opus takes no 44.1 kHz
+RATE = 48_000  # Hz; Opus does not support 44.1 kHz
 FORMATS: dict[str, dict[str, str]] = {
     "wav": {},
     "flac": {},
@@ -28,53 +28,56 @@ ROUNDS = 5
 
 
 def write_stereo(path: Path, options: dict[str, str]) -> None:
-    """Ten minutes, in blocks: libsndfile dies when it writes a long Ogg in one call."""
+    """Writes ten minutes in blocks; libsndfile crashes when it writes a long Ogg in one call."""
     block = np.repeat(waveforms([3.0])[0][:, None], 2, axis=1)  # 1 s at 48 kHz
     with soundfile.SoundFile(path, "w", RATE, 2, **options) as file:
         for _ in range(SECONDS * 10):
             file.write(block[: RATE // 10])
 
 
-def ours(path: Path) -> np.ndarray:
-    """What the job decodes."""
+def first_segment(path: Path) -> np.ndarray:
+    """The first 6 s, decoded as the job does."""
     with open_file(str(path), None) as handle:
         return decode(handle).waveform
 
 
-def of_it_all(path: Path) -> np.ndarray:
-    """What the card's script decodes."""
+def whole_file(path: Path) -> np.ndarray:
+    """The whole file, decoded as the card's script does."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         samples: np.ndarray = librosa.load(path, sr=16_000)[0]
         return samples
 
 
-def seconds(work: Callable[[Path], np.ndarray], path: Path, rounds: int) -> float:
-    """The least of some rounds."""
-    taken = []
+def fastest(decoder: Callable[[Path], np.ndarray], path: Path, rounds: int) -> float:
+    """Seconds of the fastest of several rounds."""
+    seconds = []
     for _ in range(rounds):
         started = time.perf_counter()
-        work(path)
-        taken.append(time.perf_counter() - started)
-    return min(taken)
+        decoder(path)
+        seconds.append(time.perf_counter() - started)
+    return min(seconds)
 
 
 def main() -> None:
-    before, formats = machine(), {}
+    machine_before, formats = machine(), {}
     with tempfile.TemporaryDirectory() as folder:
         for name, options in FORMATS.items():
             path = Path(folder, f"ten-minutes.{name}")
             write_stereo(path, options)
-            np.testing.assert_array_equal(ours(path), of_it_all(path)[:SEGMENT_SAMPLES])
-            mine, whole = seconds(ours, path, ROUNDS), seconds(of_it_all, path, 2)
+            expected = whole_file(path)[:SEGMENT_SAMPLES]
+            np.testing.assert_array_equal(first_segment(path), expected)
+            ours = fastest(first_segment, path, ROUNDS)
+            librosas = fastest(whole_file, path, 2)
             formats[name] = {
-                "first_6_s_seconds": mine,
-                "librosa_whole_seconds": whole,
-                "times_as_fast": whole / mine,
-                "times_real_time": 6 / mine,
+                "first_6_s_seconds": ours,
+                "librosa_whole_seconds": librosas,
+                "times_as_fast": librosas / ours,
+                "times_real_time": 6 / ours,
             }
             print(name, {key: round(value, 4) for key, value in formats[name].items()}, flush=True)
-    write_result("decode-cpu", {"machine": before, "stereo_hz": RATE, "formats": formats})
+    result = {"machine": machine_before, "stereo_hz": RATE, "formats": formats}
+    write_result("decode-cpu", result)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Measures files → labels on this machine's CPUs: the card's script, a plain Ray job, our job."""
+"""Measures files → labels on CPUs: the card's script, a plain Ray job, our classifier, our job."""
 
 import argparse
 import csv
@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from threading import Barrier
@@ -27,28 +27,28 @@ from benchmarks.measuring import (
     full_checkpoint,
     lengths_of,
     machine,
+    run_reports,
     waveforms,
     write_result,
 )
 from ser_core.settings import Precision
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "auto")
-READABLE = {".wav", ".flac", ".ogg", ".opus", ".mp3"}  # by the card's script too, without FFmpeg
-_PCM16 = {"subtype": "PCM_16"}
-_PATIENCE = 600.0  # s: of a process whose neighbour failed before both could start
+READABLE = {".wav", ".flac", ".ogg", ".opus", ".mp3"}  # also by the card's script without FFmpeg
+_START_TIMEOUT = 600.0  # s; ends the wait for a process that failed before the common start
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One side, once.
+    """One measurement of one implementation.
 
     Attributes:
-        recordings: how many it labelled.
-        seconds: how long that took; of the two jobs from the command's start to its end.
-        files_per_second: their ratio.
-        peak_mib: the most memory at once, of all its processes, shared pages shared out.
-        cores: of a command, how many each of its processes kept busy, by name.
-        report: of our job, what its run's JSON says of its stages.
+        recordings: how many were labelled.
+        seconds: how long it took; for a job, from the start of the command to its end.
+        files_per_second: the ratio of the two.
+        peak_mib: peak memory of all processes together; shared pages count once.
+        cores: average number of busy cores by process name, for a command.
+        report: devices and times from the run's report, for our job.
     """
 
     recordings: int
@@ -59,15 +59,15 @@ class Measured:
     report: dict[str, Any] | None = None
 
 
-# ---- in processes of their own -------------------------------------------------------------------
+# ---- in separate processes -----------------------------------------------------------------------
 
 
 def card_scores(start: Barrier, checkpoint: str, paths: list[str]) -> tuple[float, np.ndarray]:
-    """Seconds that the card's script takes for the files one after another, and its scores."""
+    """Runs the card's script on one file after another; returns its seconds and scores."""
     from benchmarks.card import Card
 
     card = Card(checkpoint)
-    card.scores(paths[0])  # librosa imports and compiles on its first call
+    card.scores(paths[0])  # warm-up: librosa imports and compiles on its first call
     start.wait()
     started = time.perf_counter()
     scores = np.stack([card.scores(path) for path in paths])
@@ -77,44 +77,46 @@ def card_scores(start: Barrier, checkpoint: str, paths: list[str]) -> tuple[floa
 def classifier_scores(
     start: Barrier, checkpoint: str, paths: list[str], precision: Precision
 ) -> tuple[float, np.ndarray]:
-    """Seconds that one of the job's actors, on its core, takes for decoded waveforms."""
+    """Runs the classifier of one actor on decoded waveforms; returns its seconds and scores."""
     from ser_core.audio.decode import decode
     from ser_core.models.checkpoint import load_checkpoint
     from ser_core.models.classifier import Classifier
     from ser_core.storage.reading import open_file
 
-    heard = []
+    decoded = []
     for path in paths:
         with open_file(path, None) as handle:
-            heard.append(decode(handle).waveform)
+            decoded.append(decode(handle).waveform)
     classifier = Classifier(load_checkpoint(checkpoint), precision, num_threads=1)
-    classifier.scores(heard[:2])
+    classifier.scores(decoded[:2])  # warm-up
     start.wait()
     started = time.perf_counter()
-    scores = classifier.scores(heard)
+    scores = classifier.scores(decoded)
     return time.perf_counter() - started, scores
 
 
-def measure_alone(
-    work: Callable[..., tuple[float, np.ndarray]],
+def measure_function(
+    function: Callable[..., tuple[float, np.ndarray]],
     processes: int,
     checkpoint: str,
     paths: list[str],
-    *more: Any,
+    *arguments: Any,
 ) -> tuple[Measured, np.ndarray]:
-    """Runs work in processes of its own, so that no side finds another's memory or caches.
+    """Runs a function in new processes, so that no measurement shares memory or caches.
 
-    Each gets its share of the paths; the scores come in the order of the shares.
+    Each process gets an equal share of the paths; the scores are in the order of the shares.
     """
     with get_context("spawn").Manager() as manager:
-        start = manager.Barrier(processes, timeout=_PATIENCE)
+        start = manager.Barrier(processes, timeout=_START_TIMEOUT)
         pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
         with pool, Watch(os.getpid()) as watch:
             shares = [paths[first::processes] for first in range(processes)]
-            running = [pool.submit(work, start, checkpoint, share, *more) for share in shares]
-            done = [one.result() for one in running]
-    seconds = max(taken for taken, _ in done)
-    scores = np.concatenate([of_one for _, of_one in done])
+            futures = [
+                pool.submit(function, start, checkpoint, share, *arguments) for share in shares
+            ]
+            results = [future.result() for future in futures]
+    seconds = max(seconds for seconds, _ in results)
+    scores = np.concatenate([scores for _, scores in results])
     return Measured(len(paths), seconds, len(paths) / seconds, watch.peak_of_children_mib), scores
 
 
@@ -124,7 +126,11 @@ def measure_alone(
 def measure_command(
     arguments: list[str], paths: list[str], folder: Path, **environment: str
 ) -> Measured:
-    """A module run from its start to its end."""
+    """Runs a module as a command, from start to end.
+
+    Raises:
+        RuntimeError: the command failed; the message is its output.
+    """
     log = folder / "log"
     started = time.perf_counter()
     with open(log, "wb") as file:
@@ -137,59 +143,65 @@ def measure_command(
     seconds = time.perf_counter() - started
     if code:
         raise RuntimeError(log.read_text())
-    cores = {name: spent / watch.seconds for name, spent in watch.cpu_seconds.items()}
+    cores = {name: busy / watch.seconds for name, busy in watch.cpu_seconds.items()}
     return Measured(len(paths), seconds, len(paths) / seconds, watch.peak_mib, cores)
 
 
 def measure_ray_audio(checkpoint: str, paths: list[str]) -> Measured:
-    """The plain Ray Data job."""
+    """Runs the plain Ray Data job."""
     with tempfile.TemporaryDirectory() as folder:
-        names, output = Path(folder, "paths.txt"), Path(folder, "out")
-        names.write_text("\n".join(paths))
-        arguments = ["benchmarks.ray_audio", str(names), str(output), checkpoint]
+        list_of_paths, output = Path(folder, "paths.txt"), Path(folder, "out")
+        list_of_paths.write_text("\n".join(paths))
+        arguments = ["benchmarks.ray_audio", str(list_of_paths), str(output), checkpoint]
         return measure_command(arguments, paths, Path(folder))
 
 
 def measure_job(
     checkpoint: str, paths: list[str], precision: Precision, cores: int
 ) -> tuple[Measured, pd.DataFrame]:
-    """Our job on the files as a manifest, and its rows in the order of the paths."""
+    """Runs our job on a manifest of the files; returns its rows in the order of the paths.
+
+    Raises:
+        RuntimeError: the job failed, or some recordings have no label.
+    """
     with tempfile.TemporaryDirectory() as folder:
         manifest, output = Path(folder, "in.csv"), Path(folder, "out")
         with open(manifest, "w", encoding="utf-8", newline="") as file:
             csv.writer(file).writerows([["path"], *([path] for path in paths)])
         arguments = ["jobs.label", "--input", str(manifest), "--output", str(output)]
         arguments += ["--model", checkpoint, "--precision", precision]
-        resources = json.dumps({"CPU": cores})  # by what Ray's own autoscaler uses
+        # Limits the cores that Ray sees; Ray's autoscaler uses this variable for the same purpose.
+        resources = json.dumps({"CPU": cores})
         measured = measure_command(arguments, paths, Path(folder), RAY_OVERRIDE_RESOURCES=resources)
-        report = json.loads(next((output / "_runs").glob("*.json")).read_text())
+        (report_path,) = run_reports(output)
+        report = json.loads(report_path.read_text())
         rows = pd.read_parquet(output).set_index("path").loc[paths]
     if report["by_status"] != {"ok": len(paths)}:
         raise RuntimeError(f"not every recording was labelled: {report['by_status']}")
-    kept = ("by_device", "stage_seconds", "elapsed_seconds", "seconds_to_first_row")
-    return Measured(**asdict(measured) | {"report": {key: report[key] for key in kept}}), rows
+    keys = ("by_device", "stage_seconds", "elapsed_seconds", "seconds_to_first_row")
+    return replace(measured, report={key: report[key] for key in keys}), rows
 
 
 # ---- recordings ----------------------------------------------------------------------------------
 
 
 def recordings(kind: str, count: int, folder: Path) -> list[str]:
-    """Files of one length or of CASIA's mix, made here; or an even sample of real ones."""
+    """Makes files of one length or of CASIA's mix, or takes an even sample of real ones."""
     if kind == "real":
         files = (path for path in SHARED_DATA.rglob("*") if path.suffix.lower() in READABLE)
-        found = sorted(map(str, files))
-        count = min(count, len(found))
-        return [found[index * len(found) // count] for index in range(count)]
+        available = sorted(map(str, files))
+        count = min(count, len(available))
+        return [available[index * len(available) // count] for index in range(count)]
     folder.mkdir()
     paths = []
     for index, waveform in enumerate(waveforms(lengths_of(kind, count))):
         paths.append(str(folder / f"{index:05}.wav"))
-        soundfile.write(paths[-1], waveform, 16_000, **_PCM16)
+        soundfile.write(paths[-1], waveform, 16_000, subtype="PCM_16")
     return paths
 
 
 def repeated(paths: list[str], count: int, folder: Path) -> list[str]:
-    """The paths, and links to them made in a folder until there are so many."""
+    """Extends the paths to ``count`` with links to them, made in ``folder``."""
     folder.mkdir()
     links = []
     for index in range(count - len(paths)):
@@ -200,48 +212,57 @@ def repeated(paths: list[str], count: int, folder: Path) -> list[str]:
     return paths + links
 
 
-# ---- all sides -----------------------------------------------------------------------------------
+# ---- all implementations -------------------------------------------------------------------------
 
 
 def measure(
-    checkpoint: str, some: list[str], few: list[str], job_seconds: float, cores: int
+    checkpoint: str, paths: list[str], sample: list[str], job_seconds: float, cores: int
 ) -> dict[str, Any]:
-    """Every side on recordings of one kind, and how far our scores are from the card's.
+    """Measures every implementation on recordings of one kind, and how close its scores are.
 
     Args:
-        checkpoint: its folder.
-        some: recordings for the classifier; a job gets them again and again.
-        few: some of these, for the slow sides.
-        job_seconds: the classifier's time for what a job gets.
-        cores: for how many classifiers.
+        checkpoint: folder of the checkpoint.
+        paths: recordings for the classifier; the job gets them repeatedly.
+        sample: a subset of ``paths`` for the two slow implementations.
+        job_seconds: the job gets as many recordings as the classifier labels in this time.
+        cores: number of classifiers.
     """
-    found: dict[str, Any] = {}
-    found["card"], expected = measure_alone(card_scores, 1, checkpoint, few)
-    found["plain Ray job"] = measure_ray_audio(checkpoint, few)
+    sides: dict[str, Measured] = {}
+    sides["card"], expected = measure_function(card_scores, 1, checkpoint, sample)
+    sides["plain Ray job"] = measure_ray_audio(checkpoint, sample)
     agreement = {}
     for precision in PRECISIONS:
         name = f"classifier {precision}"
-        found[name], _ = measure_alone(classifier_scores, cores, checkpoint, some, precision)
+        sides[name], _ = measure_function(classifier_scores, cores, checkpoint, paths, precision)
         with tempfile.TemporaryDirectory() as folder:
-            count = round(found[name].files_per_second * job_seconds)
-            paths = repeated(some, count, Path(folder, "links"))
-            found[f"job {precision}"], rows = measure_job(checkpoint, paths, precision, cores)
-        got = rows.loc[few].filter(like="score_").to_numpy()
+            count = round(sides[name].files_per_second * job_seconds)
+            job_paths = repeated(paths, count, Path(folder, "links"))
+            sides[f"job {precision}"], rows = measure_job(checkpoint, job_paths, precision, cores)
+        scores = rows.loc[sample].filter(like="score_").to_numpy()
         agreement[precision] = {
-            "recordings": len(few),
-            "largest_score_difference": float(np.abs(got - expected).max()),
-            "equal_labels": float((got.argmax(axis=1) == expected.argmax(axis=1)).mean()),
+            "recordings": len(sample),
+            "largest_score_difference": float(np.abs(scores - expected).max()),
+            "equal_labels": float((scores.argmax(axis=1) == expected.argmax(axis=1)).mean()),
         }
-    again, _ = measure_alone(card_scores, 1, checkpoint, few)  # its rate varies more than ours
-    found["card"] = max(found["card"], again, key=lambda one: one.files_per_second)
-    rates = {name: one.files_per_second for name, one in found.items()}
+    # The card's rate varies more than ours, so the better of two measurements counts.
+    second, _ = measure_function(card_scores, 1, checkpoint, sample)
+    sides["card"] = max(sides["card"], second, key=lambda measured: measured.files_per_second)
+    return {
+        "sides": {name: asdict(measured) for name, measured in sides.items()},
+        "ratios": ratios(sides),
+        "agreement_with_the_card": agreement,
+    }
+
+
+def ratios(sides: dict[str, Measured]) -> dict[str, float]:
+    """The rate of each implementation relative to the card, and of the job to the classifier."""
+    rates = {name: measured.files_per_second for name, measured in sides.items()}
     print({name: round(rate, 2) for name, rate in rates.items()}, flush=True)
-    ratios = {f"{name} / card": rate / rates["card"] for name, rate in rates.items()}
+    relative = {f"{name} / card": rate / rates["card"] for name, rate in rates.items()}
     for precision in PRECISIONS:
         ratio = rates[f"job {precision}"] / rates[f"classifier {precision}"]
-        ratios[f"job / classifier, {precision}"] = ratio
-    sides = {name: asdict(one) for name, one in found.items()}
-    return {"sides": sides, "ratios": ratios, "agreement_with_the_card": agreement}
+        relative[f"job / classifier, {precision}"] = ratio
+    return relative
 
 
 def main() -> None:
@@ -249,30 +270,36 @@ def main() -> None:
     parser.add_argument(
         "--kinds", nargs="+", metavar="KIND=SECONDS",
         default=["casia=600", "real=60", "1=60", "2=60", "3=60", "6=60", "60=60"],
-        help="casia's mix, real ones or a length in seconds, and the job's time for them",
+        help="kinds of recordings (casia, real, or a length in seconds), each with the seconds "
+        "that its job should take",
     )  # fmt: skip
-    parser.add_argument("--some", type=int, default=240, help="recordings of a kind")
-    parser.add_argument("--few", type=int, default=24, help="of them, for the two slow sides")
+    parser.add_argument("--some", type=int, default=240, help="recordings of each kind")
+    parser.add_argument(
+        "--few", type=int, default=24,
+        help="recordings of them for the card and the plain Ray job",
+    )  # fmt: skip
     all_cores = os.cpu_count() or 1
     parser.add_argument(
         "--cores", type=int, default=all_cores,
-        help="for classifiers; Ray's own processes may have the rest",
+        help="cores for classifiers; the others are left for Ray's own processes",
     )  # fmt: skip
     flags = parser.parse_args()
     name = "label-cpu" if flags.cores == all_cores else f"label-cpu-{flags.cores}-of-{all_cores}"
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # of all sides alike
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # for all implementations
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     os.environ.pop("RAY_ADDRESS", None)
-    before, kinds, model = machine(), {}, "95 M parameters, random weights"
+    machine_before, kinds, model = machine(), {}, "95 M parameters, random weights"
     with tempfile.TemporaryDirectory() as work:
         checkpoint = full_checkpoint(Path(work, "checkpoint"))
-        for kind, seconds in (asked.split("=") for asked in flags.kinds):
-            some = recordings(kind, flags.some, Path(work, kind))
-            few = some[:: -(-len(some) // flags.few)]
+        for kind, seconds in (argument.split("=") for argument in flags.kinds):
+            paths = recordings(kind, flags.some, Path(work, kind))
+            sample = paths[:: -(-len(paths) // flags.few)]
             print(kind, end=" ", flush=True)
-            kinds[kind] = measure(checkpoint, some, few, float(seconds), flags.cores)
-            found = {"machine": before, "cores": flags.cores, "model": model, "kinds": kinds}
-            write_result(name, found)
+            kinds[kind] = measure(checkpoint, paths, sample, float(seconds), flags.cores)
+            write_result(
+                name,
+                {"machine": machine_before, "cores": flags.cores, "model": model, "kinds": kinds},
+            )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What every benchmark needs: the machine in words, a watch, recordings, a result file."""
+"""Shared by the benchmarks: machine details, memory and CPU usage, waveforms, result files."""
 
 import itertools
 import json
@@ -21,52 +21,52 @@ ROOT = Path(__file__).resolve().parent.parent
 SHARED_DATA = Path(os.environ.get("SER_TEST_DATA", ROOT.parent / "shared" / "data"))
 _RESULTS = ROOT / "benchmarks" / "results"
 _PACKAGES = ("torch", "transformers", "ray", "librosa", "soundfile", "soxr", "numpy", "pyarrow")
-# Between two looks at a process's memory; one takes 12 ms of a core. What it starts, a dozen
-# processes for a Ray job, is looked at less often, and ever less, so that it does not slow them.
+# Reading the memory of one process takes 12 ms of a core. Child processes, about a dozen for a Ray
+# job, are sampled less often, at growing intervals, so that sampling does not slow them down.
 _SAMPLING_SECONDS = 1.0
-_LOOKS_AT_CHILDREN = 5  # every so many looks, at first
-# CASIA's lengths: 0.96 to 4.93 s, median 1.69 s, mean 1.90 s.
-_CASIA_SECONDS = (0.96, 1.69, 4.93)
-_CASIA_SPREAD = 0.43  # of the logarithm; makes the mean 1.9 s
+_SAMPLES_PER_CHILD_SAMPLE = 5  # at first
+_CASIA_SECONDS = (0.96, 1.69, 4.93)  # shortest, median, longest
+_CASIA_SIGMA = 0.43  # of the logarithm; gives CASIA's mean of 1.9 s
 
 
 def casia_lengths(count: int, seed: int = 34) -> np.ndarray:
-    """Lengths in seconds as CASIA's are spread, shape ``(count,)``.
+    """Lengths in seconds, distributed like CASIA's, shape ``(count,)``.
 
     >>> round(float(casia_lengths(1200).mean()), 1)
     1.9
     """
     shortest, median, longest = _CASIA_SECONDS
-    spread = np.random.default_rng(seed).normal(0, _CASIA_SPREAD, count)
-    lengths: np.ndarray = np.clip(median * np.exp(spread), shortest, longest)
+    logarithms = np.random.default_rng(seed).normal(0, _CASIA_SIGMA, count)
+    lengths: np.ndarray = np.clip(median * np.exp(logarithms), shortest, longest)
     return lengths
 
 
 def lengths_of(kind: str, count: int) -> np.ndarray:
-    """Lengths in seconds: all ``"3"`` of them, or ``"casia"``'s mix."""
+    """Lengths in seconds, shape ``(count,)``: CASIA's mix for ``"casia"``, all 3 s for ``"3"``."""
     return casia_lengths(count) if kind == "casia" else np.full(count, float(kind))
 
 
 def waveforms(lengths: Sequence[float] | np.ndarray) -> list[np.ndarray]:
-    """Voiced noise at 16 kHz, float32; what is said costs no more or less than what is not."""
+    """Synthetic voices at 16 kHz, float32; the content does not affect the speed."""
     random = np.random.default_rng(0)
-    made = []
+    result = []
     for seconds in lengths:
         time = np.arange(round(seconds * 16_000)) / 16_000
         voice = np.sin(2 * np.pi * random.uniform(90, 250) * time) * np.sin(9 * time)
-        made.append((0.3 * voice + 0.02 * random.standard_normal(len(time))).astype(np.float32))
-    return made
+        noise = random.standard_normal(len(time))
+        result.append((0.3 * voice + 0.02 * noise).astype(np.float32))
+    return result
 
 
 def full_checkpoint(folder: Path) -> str:
-    """A checkpoint of the published size with random weights, made there."""
+    """Makes a checkpoint of the published size with random weights in a folder."""
     command = [sys.executable, "-m", "examples.make_checkpoint", str(folder), "--full"]
     subprocess.run(command, cwd=ROOT, check=True)
     return str(folder)
 
 
 def machine() -> dict[str, Any]:
-    """What numbers depend on; nothing that says whose machine it is."""
+    """The hardware and versions that results depend on, without anything that names the owner."""
     import torch
 
     cpuinfo = Path("/proc/cpuinfo")
@@ -81,7 +81,7 @@ def machine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "load_average_before": os.getloadavg()[0],
         "python": platform.python_version(),
-        **{name: found for name in _PACKAGES if (found := _version(name))},
+        **{name: installed for name in _PACKAGES if (installed := _version(name))},
     }
 
 
@@ -93,7 +93,7 @@ def _version(package: str) -> str | None:
 
 
 def write_result(name: str, result: dict[str, Any]) -> None:
-    """Keeps a result with its machine and time as ``benchmarks/results/<name>.json``."""
+    """Writes a result with the current time to ``benchmarks/results/<name>.json``."""
     measured_at = datetime.now(UTC).isoformat(timespec="seconds")
     _RESULTS.mkdir(exist_ok=True)
     path = _RESULTS / f"{name}.json"
@@ -102,64 +102,72 @@ def write_result(name: str, result: dict[str, Any]) -> None:
 
 
 def read_result(name: str) -> dict[str, Any]:
-    """What `write_result` kept."""
+    """Reads a result that `write_result` wrote."""
     result: dict[str, Any] = json.loads((_RESULTS / f"{name}.json").read_text())
     return result
 
 
+def run_reports(output: Path) -> set[Path]:
+    """The reports of the runs that wrote an output folder of ``jobs.label``."""
+    return set(output.glob("__runs/*.json")) - {output / "__runs" / "claim.json"}
+
+
 class Watch:
-    """Watches a process and all that it starts: their memory and CPU time; Linux only.
+    """Measures the memory and CPU time of a process and all its descendants; Linux only.
+
+    Memory is the proportional set size: a page shared by n processes counts 1/n for each.
 
     Attributes:
-        peak_mib: the most memory at once, shared pages shared out.
-        peak_of_one_mib: the most of the first process alone.
-        peak_of_children_mib: the most at once of what it starts.
-        cpu_seconds: at the last look at all of them, by their names; the first is ``itself``.
-        seconds: from the start to that look.
+        peak_mib: peak memory of all processes together.
+        peak_of_parent_mib: peak memory of the process itself.
+        peak_of_children_mib: peak memory of its descendants together.
+        cpu_seconds: CPU time by process name, at the last sample of all; the parent is ``itself``.
+        seconds: from the start to that sample.
     """
 
     def __init__(self, pid: int) -> None:
         self.peak_mib: float | None = None
-        self.peak_of_one_mib: float | None = None
+        self.peak_of_parent_mib: float | None = None
         self.peak_of_children_mib: float | None = None
         self.cpu_seconds: dict[str, float] = {}
         self.seconds = 0.0
         self._pid = pid
         self._started = time.monotonic()
         self._stopped = threading.Event()
-        self._watch = threading.Thread(target=self._look, daemon=True)
+        self._thread = threading.Thread(target=self._sample, daemon=True)
 
     def __enter__(self) -> Self:
-        self._watch.start()
+        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stopped.set()
-        self._watch.join()
+        self._thread.join()
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         if not Path("/proc/self/smaps_rollup").exists():
             return
-        at_children = 0
-        for look in itertools.count():
-            one = _pss_kib(self._pid) / 1024
-            self.peak_of_one_mib = max(self.peak_of_one_mib or 0.0, one)
-            if look == at_children:
-                at_children += max(_LOOKS_AT_CHILDREN, look // 10)
-                self._look_at_children(one)
+        next_of_children = 0
+        for sample in itertools.count():
+            parent = _pss_kib(self._pid) / 1024
+            self.peak_of_parent_mib = max(self.peak_of_parent_mib or 0.0, parent)
+            if sample == next_of_children:
+                next_of_children += max(_SAMPLES_PER_CHILD_SAMPLE, sample // 10)
+                self._sample_children(parent)
             if self._stopped.wait(_SAMPLING_SECONDS):
                 return
 
-    def _look_at_children(self, one: float) -> None:
-        family = _with_children(self._pid)
-        children = sum(map(_pss_kib, family.keys() - {self._pid})) / 1024
-        self.peak_mib = max(self.peak_mib or 0.0, one + children)
-        self.peak_of_children_mib = max(self.peak_of_children_mib or 0.0, children)
-        spent: defaultdict[str, float] = defaultdict(float)
-        for pid, process in family.items():
-            spent["itself" if pid == self._pid else process.name] += process.cpu_seconds
-        if sum(spent.values()) > sum(self.cpu_seconds.values()):  # else some have ended
-            self.cpu_seconds, self.seconds = dict(spent), time.monotonic() - self._started
+    def _sample_children(self, parent_mib: float) -> None:
+        processes = _with_descendants(self._pid)
+        children_mib = sum(map(_pss_kib, processes.keys() - {self._pid})) / 1024
+        self.peak_mib = max(self.peak_mib or 0.0, parent_mib + children_mib)
+        self.peak_of_children_mib = max(self.peak_of_children_mib or 0.0, children_mib)
+        cpu_seconds: defaultdict[str, float] = defaultdict(float)
+        for pid, process in processes.items():
+            cpu_seconds["itself" if pid == self._pid else process.name] += process.cpu_seconds
+        # The sum falls when processes exit; then the previous sample is the better one.
+        if sum(cpu_seconds.values()) > sum(self.cpu_seconds.values()):
+            self.cpu_seconds, self.seconds = dict(cpu_seconds), time.monotonic() - self._started
 
 
 class _Process(NamedTuple):
@@ -168,17 +176,16 @@ class _Process(NamedTuple):
     cpu_seconds: float
 
 
-def _with_children(pid: int) -> dict[int, _Process]:
+def _with_descendants(pid: int) -> dict[int, _Process]:
     processes = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             name, rest = stat.read_text().split("(", 1)[1].rsplit(")", 1)
-        except OSError:  # it has ended
+        except OSError:  # the process has exited
             continue
-        fields = rest.split()  # from the third on: proc_pid_stat(5)
-        ticks = int(fields[11]) + int(fields[12])
-        spent = ticks / os.sysconf("SC_CLK_TCK")
-        processes[int(stat.parent.name)] = _Process(name, int(fields[1]), spent)
+        fields = rest.split()  # from the third field of proc_pid_stat(5) on
+        cpu_seconds = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        processes[int(stat.parent.name)] = _Process(name, int(fields[1]), cpu_seconds)
     family, size = {pid} & processes.keys(), 0
     while len(family) > size:
         size = len(family)

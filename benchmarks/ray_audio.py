@@ -1,4 +1,4 @@
-"""A labelling job as Ray's own audio examples write one: what our job is compared with."""
+"""A baseline: a labelling job written like the audio examples in Ray's documentation."""
 
 import argparse
 from typing import Any
@@ -11,13 +11,13 @@ from benchmarks.card import SAMPLE_RATE, Card
 
 
 class Label:
-    """An actor with the card's model, on batches padded to 6 s."""
+    """An actor that runs the card's model on batches padded to 6 s."""
 
     def __init__(self, checkpoint: str) -> None:
         self.card = Card(checkpoint)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """From decoded audio to labels."""
+        """Resamples and labels a batch of decoded recordings."""
         import librosa
 
         speeches = [
@@ -30,9 +30,9 @@ class Label:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("paths", help="a file that names one recording a line")
-    parser.add_argument("output")
-    parser.add_argument("checkpoint")
+    parser.add_argument("paths", help="text file with the path of one recording per line")
+    parser.add_argument("output", help="folder for the labels, as Parquet")
+    parser.add_argument("checkpoint", help="folder of the checkpoint")
     flags = parser.parse_args()
     with open(flags.paths, encoding="utf-8") as file:
         paths = file.read().splitlines()
@@ -44,7 +44,7 @@ def main() -> None:
             Label,
             fn_constructor_args=(flags.checkpoint,),
             batch_size=8,
-            num_cpus=0.5,  # the rest reads; with a whole core each, nothing would
+            num_cpus=0.5,  # leaves the rest for reading; whole cores would leave none
             compute=ActorPoolStrategy(size=cores),
         )
         .write_parquet(flags.output)

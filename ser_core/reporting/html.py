@@ -4,7 +4,6 @@ import base64
 from collections.abc import Mapping
 from typing import Any
 
-from ser_core.reporting.libraries import require_libraries  # noqa: F401
 
 
 def page(template: str, pictures: Mapping[str, bytes], **content: Any) -> str:

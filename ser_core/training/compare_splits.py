@@ -89,7 +89,7 @@ def _run(
         **{f"shared_{kind}": n for kind, n in overlaps(split).loc["train/test"].items()},
     }
     result = {"asked": asked.model_dump(), "row": row, "paths": paths}
-    output.write(f"{name}/result.json", to_json(result))
+    output.write(f"{name}/result.json", to_json(result, sort_keys=False))
     return row
 
 
@@ -121,7 +121,7 @@ def _write(output: Folder, config: CompareSplitsConfig, runs: pd.DataFrame) -> N
     title = f"{config.corpus}, {config.model}"
     html = page("compare_splits.html", {}, title=title, columns=_COLUMNS, lines=lines)
     files = {
-        "splits.json": to_json(content),
+        "splits.json": to_json(content, sort_keys=False),
         "runs.csv": runs.to_csv(index=False).encode(),
         "index.html": html.encode(),
     }

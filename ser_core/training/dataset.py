@@ -17,7 +17,9 @@ import pandas as pd
 from ser_core.audio.decode import decode
 from ser_core.corpora.splits import SPLITS
 from ser_core.errors import CorpusError, RecordingError
-from ser_core.storage.reading import open_file
+from ser_core.sources.forms import open_recording
+from ser_core.sources.recording import Recording
+from ser_core.storage.reading import Stopwatch
 
 _READERS_PER_CORE = 4  # readers of an object store wait more than they decode
 _MAX_UNREADABLE = 0.1  # of the corpus; beyond that, truth and audio hardly belong together
@@ -63,7 +65,7 @@ def load_waveforms(recordings: pd.DataFrame) -> pd.DataFrame:
 def _load(path: str) -> np.ndarray | str:
     """The waveform, or the reason why there is none."""
     try:
-        with open_file(path, size=None) as handle:
+        with open_recording(Recording(path), Stopwatch()) as handle:
             return decode(handle).waveform
     except RecordingError as error:
         return str(error)

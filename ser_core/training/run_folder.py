@@ -30,9 +30,10 @@ CHECKPOINTS = "checkpoints"
 History = list[dict[str, float]]
 
 
-def to_json(content: Any) -> bytes:
-    """JSON with sorted keys, indented, UTF-8."""
-    return f"{json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)}\n".encode()
+def to_json(content: Any, sort_keys: bool = True) -> bytes:
+    """Indented JSON, UTF-8."""
+    text = json.dumps(content, indent=2, sort_keys=sort_keys, ensure_ascii=False)
+    return f"{text}\n".encode()
 
 
 class TrainingOutput:
@@ -99,7 +100,7 @@ class _WholeFiles(pyarrow.fs.FSSpecHandler):  # type: ignore[misc]
 
 
 class _WholeFile(io.BufferedWriter):
-    """A file that gets its name when it is closed after every write has succeeded."""
+    """A file that gets its name once it is closed and everything has been written."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -107,5 +108,5 @@ class _WholeFile(io.BufferedWriter):
 
     def close(self) -> None:
         if not self.closed:
-            super().close()  # raises if what is left cannot be written
+            super().close()  # raises if the rest of the buffer cannot be written
             os.replace(f"{self._path}.tmp", self._path)

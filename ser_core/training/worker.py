@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Thread
-from typing import Any, NamedTuple, Self, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import ray
@@ -32,8 +32,6 @@ from ray.train import (
     TrainingFailedError,
     UserCallback,
 )
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ser_core.errors import RunError, UsageError
 from ser_core.evaluation.metrics import accuracy, at_temperature, cross_entropy, uar
@@ -41,6 +39,7 @@ from ser_core.models.classifier import resolve_precision
 from ser_core.settings import Precision
 from ser_core.training.dataset import Dataset
 from ser_core.training.initialization import InitialModel
+from ser_core.training.progress import EpochDisplay
 from ser_core.training.run_folder import BEST, CHECKPOINTS, LAST, History, TrainingOutput
 from ser_core.training.trainer import Recipe, Trainer
 
@@ -114,7 +113,7 @@ def _resolve(precision: Precision, device: torch.device) -> str:
 
 
 def _prepare(network: torch.nn.Module) -> torch.nn.Module:
-    # LayerDrop and SpecAugment leave out other parameters in each process.
+    # LayerDrop and SpecAugment leave different parameters unused in each process.
     options = {"find_unused_parameters": True}
     prepared = ray.train.torch.prepare_model(network, parallel_strategy_kwargs=options)
     return cast(torch.nn.Module, prepared)
@@ -238,7 +237,7 @@ def _fit(trainer: ray.train.torch.TorchTrainer, output: TrainingOutput, epochs: 
         except BaseException as error:  # whatever it is, the driver must not wait for ever
             future.set_exception(error)
 
-    with _Display(epochs, output.history()) as display:
+    with EpochDisplay(epochs, output.history()) as display:
         # In the main thread, Ray Train would handle Ctrl-C and exit with 0.
         Thread(target=fit, daemon=True).start()
         done = False
@@ -285,34 +284,3 @@ def _scaling(workers: int | None) -> ScalingConfig:
     cores = max(int(node["Resources"].get("CPU", 1)) for node in ray.nodes() if node["Alive"])
     share = {"CPU": max(1, cores // workers)}  # Ray gives a process as many threads
     return ScalingConfig(num_workers=workers, resources_per_worker=share)
-
-
-class _Display:
-    """On standard error, a line per epoch, and a bar if it is a terminal."""
-
-    def __init__(self, epochs: int, history: History) -> None:
-        """``history`` has the epochs of earlier runs, which are not shown."""
-        self._epochs, self._shown = epochs, len(history)
-        console = Console(stderr=True, soft_wrap=True, highlight=False)
-        columns = (BarColumn(), TextColumn("{task.percentage:.0f} %"), TimeRemainingColumn())
-        self._bar = Progress(*columns, console=console, disable=not console.is_terminal)
-        self._task = self._bar.add_task("", total=epochs, completed=self._shown)
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def show(self, history: History) -> None:
-        """Prints the epochs that are new, and moves the bar."""
-        for row in history[self._shown :]:
-            self._bar.console.print(
-                f"epoch {row['epoch']} of {self._epochs}: loss {row['loss']:.4f}, accuracy"
-                f" {row['accuracy']:.3f}; validation loss {row['validation_loss']:.4f}, accuracy"
-                f" {row['validation_accuracy']:.3f}, UAR {row['validation_uar']:.3f};"
-                f" {row['seconds']:.0f} s"
-            )
-        self._shown = len(history)
-        self._bar.update(self._task, completed=self._shown)

@@ -14,7 +14,8 @@ MODEL = Path(__file__).parents[2] / "benchmarks" / "small-hubert.json"
 
 
 @pytest.mark.usefixtures("ray_of_two_cores")
-def test_three_real_runs(tmp_path):
+def test_three_real_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # 2 s by default
     rows = list(product("ABC", ("angry", "sad"), "12"))
     frame = pd.DataFrame(rows, columns=["speaker", "truth", "sentence"])
     frame["path"] = [f"{''.join(row)}.wav" for row in rows]
