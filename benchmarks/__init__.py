@@ -1,1 +1,1 @@
-"""Measurements and the baselines to compare with; `python -m benchmarks.<name>` writes `results/`."""
+"""Measurements and their baselines; `python -m benchmarks.<name>` writes to `results/`."""

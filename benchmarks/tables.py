@@ -53,7 +53,7 @@ def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
 
 
 def _label(result: dict[str, Any]) -> list[str]:
-    """Files/s from files to labels, one row per kind; for a job also while classifiers run."""
+    """Files/s from files to labels, one row per kind; in parentheses while classifiers run."""
     kinds, cores = result["kinds"], result["cores"]
     sides = list(next(iter(kinds.values()))["sides"])
     rows = [
@@ -98,15 +98,15 @@ def _classifier(result: dict[str, Any]) -> list[str]:
 
 def _batches(result: dict[str, Any]) -> list[str]:
     """Recordings/s by precision, batch size and the step that lengths are rounded up to."""
-    key_of = itemgetter("precision", "batch_size", "compiled", "frames_per_step")
-    rates = {key_of(form): form["recordings_per_second"] for form in result["forms"]}
-    columns = dict.fromkeys(key[:2] for key in rates)
+    key = itemgetter("precision", "batch_size", "compiled", "frames_per_step")
+    rates = {key(form): form["recordings_per_second"] for form in result["forms"]}
+    columns = dict.fromkeys(form[:2] for form in rates)
     rows = [
         [
             f"{step} frame{'s' if step > 1 else ''}{', compiled' if compiled else ''}",
             *(f"{rates[*column, compiled, step]:,.2f}" for column in columns),
         ]
-        for compiled, step in sorted({key[2:] for key in rates})
+        for compiled, step in sorted({form[2:] for form in rates})
     ]
     header = (f"{precision}, batches of {size}" for precision, size in columns)
     return _table(["lengths rounded up to", *header], rows)
@@ -187,15 +187,15 @@ def _agreement(label: dict[str, Any]) -> str:
         for side in ("fp32", "auto")
     }
     compared = sum(agreement["auto"]["recordings"] for agreement in agreements)
-    same = {
+    equal = {
         side: sum(a[side]["recordings"] * a[side]["equal_labels"] for a in agreements)
         for side in ("fp32", "auto")
     }
-    assert same["fp32"] == compared
+    assert equal["fp32"] == compared  # the sentence says so
     return (
         f"Scores differ from the card's by at most {largest['fp32']:.1e} in fp32 and"
         f" {largest['auto']:.3f} in bf16; of the {compared} recordings compared, all have the"
-        f" card's label in fp32 and {same['auto']:.0f} in bf16."
+        f" card's label in fp32 and {equal['auto']:.0f} in bf16."
     )
 
 

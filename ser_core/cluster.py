@@ -13,19 +13,21 @@ import ray
 from ser_core.errors import UsageError
 
 _ANSWER_SECONDS = 5.0
-# What Ray gathers for its dashboard costs CPU time, and a Ray started here has no dashboard.
-_FOR_THE_DASHBOARD = {
+# Ray collects data for its dashboard, which costs CPU time; Ray started here has no dashboard.
+_NO_DASHBOARD_DATA = {
     "RAY_enable_metrics_collection": "0",
     "RAY_task_events_report_interval_ms": "0",
 }
 
 
 def check_address() -> None:
-    """Checks that the cluster which ``RAY_ADDRESS`` names answers.
+    """Checks that the cluster at ``RAY_ADDRESS`` answers; Ray itself would wait for minutes.
 
     Raises:
-        UsageError: nobody listens at that address; Ray itself would wait for minutes.
+        UsageError: no connection could be made to that address.
     """
+    if ray.is_initialized():
+        return
     cluster = os.environ.get("RAY_ADDRESS", "")
     host, _, port = cluster.removeprefix("ray://").rpartition(":")
     if not port.isdigit():
@@ -38,7 +40,10 @@ def check_address() -> None:
 
 
 def join(verbose: bool) -> None:
-    """Joins the cluster that ``RAY_ADDRESS`` names, or starts Ray on this machine.
+    """Joins the cluster at ``RAY_ADDRESS``, or starts Ray on this machine.
+
+    Args:
+        verbose: show Ray's own log messages.
 
     Raises:
         UsageError: no cluster answers at that address.
@@ -47,31 +52,31 @@ def join(verbose: bool) -> None:
         check_address()
         on_sigterm = signal.getsignal(signal.SIGTERM)
         _start(os.environ.get("RAY_ADDRESS"), verbose)
-        signal.signal(signal.SIGTERM, on_sigterm)  # ray.init replaced it
+        signal.signal(signal.SIGTERM, on_sigterm)  # ray.init replaces the handler
 
 
 def _start(cluster: str | None, verbose: bool) -> None:
-    # "local": never join a cluster that happens to run on this machine.
-    where: dict[str, Any] = {"address": cluster or "local"}
+    # Without "local", Ray would join a cluster that happens to run on this machine.
+    options: dict[str, Any] = {"address": cluster or "local"}
     if not cluster:
-        where["include_dashboard"] = False
-        for gathering, off in _FOR_THE_DASHBOARD.items():
-            os.environ.setdefault(gathering, off)
+        options["include_dashboard"] = False
+        for variable, value in _NO_DASHBOARD_DATA.items():
+            os.environ.setdefault(variable, value)
     if verbose:
-        ray.init(**where)
+        ray.init(**options)
         return
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # of its C++ core, on stderr
-    with _silenced_stderr():  # the core announces that it has read the variable above
-        ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray's C++ core logs to stderr
+    with _silenced_stderr():  # the core logs that it has read the variable above
+        ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
 
 
 @contextmanager
 def _silenced_stderr() -> Iterator[None]:
-    kept = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
+    original = os.dup(2)  # Ray's C++ core writes to the descriptor, not to sys.stderr
+    with open(os.devnull, "wb") as devnull:
+        os.dup2(devnull.fileno(), 2)
     try:
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(original, 2)
+        os.close(original)

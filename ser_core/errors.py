@@ -18,12 +18,12 @@ class Status(StrEnum):
     """What became of a recording: the ``status`` column, one word per kind."""
 
     OK = "ok"
-    # Final: the content decides, and trying again helps only once the file has changed.
+    # Final: caused by the content; retrying helps only after the file changes.
     EMPTY = "empty"
     DECODE_ERROR = "decode_error"
     TRUNCATED = "truncated"
     CRASHED = "crashed"
-    # Transient: the way to the content decides, and every run tries again.
+    # Transient: the content could not be read; every run retries.
     NOT_FOUND = "not_found"
     PERMISSION_DENIED = "permission_denied"
     UNAVAILABLE = "unavailable"

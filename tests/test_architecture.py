@@ -1,4 +1,4 @@
-"""Imports point one way between packages, and Ray and torch stay where they belong."""
+"""Packages import in one direction, and Ray and torch are imported only where allowed."""
 
 import ast
 import subprocess
@@ -10,23 +10,23 @@ import pytest
 ROOT = Path(__file__).parents[1]
 CORE = ROOT / "ser_core"
 
-# A package imports what stands before it.
+# A package may import itself and those before it.
 ORDER = "vocabulary storage audio sources corpora models labeling reporting evaluation training"
 PACKAGES = ORDER.split()
 VOCABULARY = {"errors", "emotions", "schema", "settings", "console", "versions"}
 RAY = {"cluster", "labeling.pipeline", "labeling.resources", "training.worker"}
 TORCH = {"models", "training"}
-# `cluster` joins Ray for labeling and training; it knows the vocabulary alone.
+# `cluster` joins Ray for these packages; it imports only the vocabulary.
 ABOVE_CLUSTER = {"labeling", "training"}
 
 
 def modules() -> dict[str, set[str]]:
-    """Each module of ser_core, with all that it imports."""
-    found = {}
+    """The modules of ser_core, each with the names that it imports."""
+    imported = {}
     for path in CORE.rglob("*.py"):
         name = ".".join(path.relative_to(CORE).with_suffix("").parts)
-        found[name.removesuffix(".__init__")] = set(imports(path))
-    return found
+        imported[name.removesuffix(".__init__")] = set(imports(path))
+    return imported
 
 
 def imports(path: Path):
@@ -55,37 +55,41 @@ OURS = {
 
 
 @pytest.mark.parametrize("module", sorted(MODULES.keys() - {"__init__"}))
-def test_imports_point_one_way(module):
-    mine = package(module)
-    allowed = {*PACKAGES[: PACKAGES.index(mine) + 1]} if mine in PACKAGES else {"vocabulary"}
-    allowed |= {"cluster"} if mine in ABOVE_CLUSTER else set()
+def test_imports_follow_the_order_of_packages(module):
+    own = package(module)
+    allowed = {*PACKAGES[: PACKAGES.index(own) + 1]} if own in PACKAGES else {"vocabulary"}
+    allowed |= {"cluster"} if own in ABOVE_CLUSTER else set()
     assert {package(name) for name in OURS[module]} <= allowed
 
 
-def test_no_circles_within_a_package():
-    left = dict(OURS)
-    while ready := [module for module in left if not left[module] & (left.keys() - {module})]:
-        for module in ready:
-            del left[module]
-    assert not left, f"these import each other: {sorted(left)}"
+def test_no_circular_imports():
+    remaining = dict(OURS)
+    while leaves := [
+        module
+        for module, imported in remaining.items()
+        if not imported & (remaining.keys() - {module})
+    ]:
+        for module in leaves:
+            del remaining[module]
+    assert not remaining, f"circular imports: {sorted(remaining)}"
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))
-def test_ray_and_torch_stay_where_they_belong(module):
-    tops = {name.split(".")[0] for name in MODULES[module]}
-    assert ("ray" in tops) <= (module in RAY)
-    assert bool(tops & {"torch", "transformers"}) <= (package(module) in TORCH)
+def test_ray_and_torch_are_imported_only_where_allowed(module):
+    libraries = {name.split(".")[0] for name in MODULES[module]}
+    assert module in RAY or "ray" not in libraries
+    assert package(module) in TORCH or not libraries & {"torch", "transformers"}
 
 
-def test_packages_say_what_they_are_and_hold_nothing():
+def test_packages_have_a_docstring_and_no_code():
     for name in PACKAGES[1:]:
         tree = ast.parse((CORE / name / "__init__.py").read_text())
         assert ast.get_docstring(tree), f"{name} has no docstring"
-        assert len(tree.body) == 1, f"{name}/__init__.py holds code"
+        assert len(tree.body) == 1, f"{name}/__init__.py contains code"
 
 
 @pytest.mark.parametrize("module", ["labeling.pipeline", "labeling.stages", "sources.forms"])
-def test_a_process_that_decodes_loads_no_torch(module):
+def test_decoding_processes_do_not_import_torch(module):
     code = (
         f"import sys, ser_core.{module}; sys.exit('torch' in sys.modules or"
         " 'librosa' in sys.modules)"
@@ -94,8 +98,8 @@ def test_a_process_that_decodes_loads_no_torch(module):
 
 
 @pytest.mark.slow
-def test_the_classifier_needs_torch_and_transformers_alone(small_checkpoint):
-    """Machines with a GPU to be measured have no more."""
+def test_the_classifier_needs_only_torch_and_transformers(small_checkpoint):
+    """GPU machines on which it is measured have nothing else installed."""
     code = f"""
 import sys
 for absent in "ray librosa av soundfile soxr tenacity pyarrow pandas pydantic rich".split():
@@ -108,7 +112,7 @@ assert all(scores(waveforms([1.0])).shape == (1, 6) for scores in compared.value
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
-def test_sizes_stay_small():
+def test_files_and_functions_are_short():
     for path in [*CORE.rglob("*.py"), *(ROOT / "jobs").glob("*.py")]:
         source = path.read_text()
         assert source.count("\n") <= 320, f"{path.name} is long"

@@ -49,7 +49,15 @@ def decode(handle: BinaryIO, whole: bool = False) -> DecodedAudio:
     if not handle.read(1):
         raise RecordingError(Status.EMPTY, "the file has no bytes")
     handle.seek(0)
-    samples, duration, rate = _read(handle, None if whole else SEGMENT_SECONDS + _MARGIN_SECONDS)
+    try:
+        samples, duration, rate = _read(
+            handle, None if whole else SEGMENT_SECONDS + _MARGIN_SECONDS
+        )
+    except RecordingError:
+        raise
+    except Exception as error:  # on arbitrary bytes, decoders raise anything
+        reason = f"the decoder failed ({type(error).__name__}: {error})"
+        raise RecordingError(Status.DECODE_ERROR, reason) from error
     if not samples.size:
         raise RecordingError(Status.EMPTY, "the file has a header but no samples")
     if not np.isfinite(samples).all():

@@ -16,7 +16,7 @@ class FileIds:
         """How many there are; one that was written twice counts twice."""
         return len(self._sorted)
 
-    def have(self, file_ids: pa.ChunkedArray | pa.Array) -> np.ndarray:
+    def contains(self, file_ids: pa.ChunkedArray | pa.Array) -> np.ndarray:
         """Which of these are in the set, as booleans of shape ``(len(file_ids),)``."""
         wanted = _as_bytes(file_ids)
         if not len(self._sorted):

@@ -43,9 +43,9 @@ def label_corpus(config: LabelConfig) -> Plan:
             what is labelled is kept.
     """
     run = prepare(config)
-    started = time.monotonic()
     pages = run.pages()
     with run.store.claimed() as claim:
+        started = time.monotonic()
         done = run.store.done(run.checkpoint.digest, config.precision)
         plan = make_plan(pages, run.source.columns, done)
         stats = RunStats(plan.to_do, whole=config.segments == "all")
@@ -54,12 +54,13 @@ def label_corpus(config: LabelConfig) -> Plan:
             say(f"{plan.listed:,} recordings, {plan.done:,} already done, {plan.to_do:,} to label")
             run.label(plan, stats, claim)
             plan.tables.clear()  # what follows needs memory, too
-        run.write_report(plan, stats)
+        claim.check()
+        run.finish(plan, stats)
     if plan.to_do:
         print_summary(stats, run.store.folder.uri)
     else:
         say(f"nothing to do: all {plan.listed:,} recordings have rows in {run.store.folder.uri}")
-    _check_outcome(config, plan, stats)
+    _refuse_too_many_failures(config, plan, stats)
     return plan
 
 
@@ -72,7 +73,7 @@ def prepare(config: LabelConfig) -> "Run":
     started = datetime.now(UTC)
     cluster.check_address()
     checkpoint = load_checkpoint(config.model, config.revision, config.segments)
-    build_model(checkpoint)  # so that a misfit is told before anything starts
+    build_model(checkpoint)  # refuses weights that do not match before anything starts
     source = open_source(config.input)
     if taken := reserved_columns(checkpoint.labels, source.columns):
         reason = f"the output has its own columns {', '.join(taken)}; rename the manifest's"
@@ -125,11 +126,19 @@ class Run:
                 display.update()
         stats.stage_seconds["write"] = writer.write_seconds
 
-    def write_report(self, plan: Plan, stats: RunStats) -> None:
-        """Leaves one row per recording, and then the report that says so."""
-        if plan.known_to_0_1:
-            self.store.adopt(pa.concat_tables(plan.known_to_0_1))
-        superseded = self.store.compact()
+    def finish(self, plan: Plan, stats: RunStats) -> None:
+        """Leaves one row per recording, and then the report that says so.
+
+        Raises:
+            RunError: no recording could be reached, so that the corpus is not complete.
+        """
+        known = pa.concat_tables(plan.known_to_0_1) if plan.known_to_0_1 else None
+        superseded = self.store.compact(known)
+        if stats.unreachable == plan.listed:
+            raise RunError(
+                f"--input {self.config.input}: none of the {plan.listed:,} recordings could be"
+                " reached; existing labels are kept, and the same command tries again"
+            )
         report = {
             "started_at": self.started.isoformat(timespec="seconds"),
             "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -147,12 +156,7 @@ class Run:
         self.store.write_report(f"{self.started:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}", report)
 
 
-def _check_outcome(config: LabelConfig, plan: Plan, stats: RunStats) -> None:
-    if stats.unreachable == plan.listed:
-        raise RunError(
-            f"--input {config.input}: none of the {plan.listed:,} recordings could be reached; what"
-            " was labelled before is kept, and the same command tries again"
-        )
+def _refuse_too_many_failures(config: LabelConfig, plan: Plan, stats: RunStats) -> None:
     failed = plan.done_failed + stats.failed
     if failed > config.max_failed_fraction * plan.listed:
         raise RunError(

@@ -2,12 +2,12 @@
 
 One row per recording is current:
 
-- A row is *final* if the recording's content decided it, and *transient* if the way to the content
-  did (`Status.final`). A transient row never replaces a final one.
+- A row is *final* if the recording's content caused it, and *transient* if the content could not
+  be read (`Status.final`). A transient row never replaces a final one.
 - A newer final row replaces an older one of the same recording. Times only go forward: what a run
-  writes is newer than all that the folder holds, whatever the clock says.
+  writes is newer than everything in the folder, whatever the clock says.
 - A recording is done if a final row has its `file_id` and the model's digest; with
-  ``--precision fp32``, a label must also have been made in fp32.
+  ``--precision fp32``, a label must also have been computed in fp32.
 - Columns are read by name; an older part that lacks one has nulls there.
 - One run at a time: a run claims the folder for as long as it writes.
 """
@@ -27,7 +27,7 @@ import pyarrow.compute as pc
 from ser_core.errors import FINAL, OutputError, Status
 from ser_core.labeling import release_0_1
 from ser_core.labeling.file_ids import FileIds
-from ser_core.labeling.parts import Part, as_stored, find_parts, write_part
+from ser_core.labeling.parts import Part, as_stored, conform, find_parts, write_part
 from ser_core.schema import classes_of, output_schema
 from ser_core.settings import Precision
 from ser_core.storage.claim import Claim
@@ -66,18 +66,15 @@ def superseded(recording: np.ndarray, final: np.ndarray, labeled_at: np.ndarray)
 
 
 def is_final(status: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Which rows stand until the file changes."""
+    """Which rows are valid until the file changes."""
     return pc.is_in(status.cast(pa.string()), pa.array(sorted(FINAL), pa.string()))
 
 
-def is_precise_enough(precision: pa.ChunkedArray, requested: Precision) -> pa.ChunkedArray:
-    """Which labels need not be made again in the precision that a run asks for."""
-    if requested == "fp32":
-        return pc.equal(precision.cast(pa.string()).fill_null("unknown"), "fp32")
-    return pc.is_valid(precision.cast(pa.string()).fill_null("unknown"))
-
-
-# ---- the store -----------------------------------------------------------------------------------
+def is_precise_enough(precision: pa.ChunkedArray, requested: Precision) -> Any:
+    """Which labels need not be computed again in the precision that a run asks for."""
+    if requested != "fp32":
+        return pa.scalar(True)
+    return pc.equal(precision.cast(pa.string()).fill_null("unknown"), "fp32")
 
 
 class Done(NamedTuple):
@@ -87,12 +84,15 @@ class Done(NamedTuple):
     failed: FileIds
 
 
+# ---- the store -----------------------------------------------------------------------------------
+
+
 class LabelStore:
     """A folder of labels.
 
     Attributes:
         folder: where its parts are.
-        schema: this run's columns, and those that the manifests of earlier runs left.
+        schema: this run's columns, and those of the manifests of earlier runs.
     """
 
     def __init__(self, uri: str, labels: Sequence[str], manifest: pa.Schema) -> None:
@@ -109,9 +109,12 @@ class LabelStore:
         self.folder = Folder(uri)
         if problem := self.folder.why_unusable():
             raise OutputError(f"--output {self.folder.uri}: {problem}")
-        self._ours = as_stored(output_schema(labels, manifest))
-        self.schema = self._with_earlier_columns()
+        self._columns = as_stored(output_schema(labels, pa.schema([])))
+        self._manifest = as_stored(manifest)
         self._newest = _EPOCH
+        self._known_parts: list[Part] | None = None
+        self.schema = self._columns
+        self._parts()
 
     @contextmanager
     def claimed(self) -> Iterator[Claim]:
@@ -121,7 +124,7 @@ class LabelStore:
             OutputError: another run is writing there.
         """
         with Claim(self.folder, f"{RUNS}/claim.json") as claim:
-            self.schema = self._with_earlier_columns()  # a run may just have ended
+            self._known_parts = None  # another run may just have ended
             self.compact()
             yield claim
 
@@ -133,9 +136,9 @@ class LabelStore:
         """The recordings that this model need not label again."""
         labelled, failed = [], []
         for table in self._tables(["file_id", "model_digest", "status", "precision"]):
-            ours = pc.equal(table["model_digest"].cast(pa.string()), model_digest)
+            same_model = pc.equal(table["model_digest"].cast(pa.string()), model_digest)
+            final = pc.and_(same_model, is_final(table["status"]))
             ok = pc.equal(table["status"].cast(pa.string()), Status.OK)
-            final = pc.and_(ours, is_final(table["status"]))
             enough = is_precise_enough(table["precision"], precision)
             labelled.append(table.filter(pc.and_(final, pc.and_(ok, enough)))["file_id"])
             failed.append(table.filter(pc.and_(final, pc.invert(ok)))["file_id"])
@@ -146,28 +149,24 @@ class LabelStore:
 
         Columns are taken by name, and those that the rows lack become null.
         """
-        columns = [
-            _as_type(rows[field.name], field.type)
-            if field.name in rows.column_names
-            else pa.nulls(len(rows), field.type)
-            for field in self.schema
-        ]
-        table = pa.table(columns, schema=self.schema).unify_dictionaries().combine_chunks()
-        return write_part(self.folder, table)
+        self._known_parts = None
+        return write_part(self.folder, conform(rows, self.schema))
 
-    def compact(self) -> int:
-        """Leaves the current rows only, in few parts with the same columns.
+    def compact(self, known_to_0_1: pa.Table | None = None) -> int:
+        """Removes superseded rows and merges small parts; every part gets the same columns.
 
         A part is written before those whose rows it takes are removed: a kill in between leaves a
         row twice, never none, and the next run begins by compacting.
 
+        Args:
+            known_to_0_1: `Plan.known_to_0_1`: the current identity of rows of release 0.1.
+
         Returns:
             How many superseded rows were removed.
         """
-        for subfolder in ("", RUNS):
-            self.folder.remove_temporary_files(subfolder)
-        parts = find_parts(self.folder)
-        current = self._current_rows(parts)
+        self.folder.remove_temporary_files()
+        upgrade = release_0_1.Upgrade(self.folder, known_to_0_1)
+        parts, current = self._parts(), self._current_rows()
         small = [part for part in parts if len(current[part.name]) < _SMALL_PART]
         rewritten = [
             part
@@ -175,37 +174,20 @@ class LabelStore:
             if len(current[part.name]) < part.num_rows
             or part.schema.names != self.schema.names
             or (len(small) > 1 and part in small)
+            or known_to_0_1 is not None
         ]
-        precision = release_0_1.precision_of_reports(self.folder)
         for bundle in _bundles(rewritten, current):
-            tables = [
-                part.read(self.schema, self.schema.names).take(current[part.name])
-                for part in bundle
-            ]
-            rows = release_0_1.with_missing_columns(pa.concat_tables(tables), precision)
-            self._replace(bundle, rows)
-        release_0_1.move_reports(self.folder, RUNS)
+            tables = [part.read(self.schema).take(current[part.name]) for part in bundle]
+            rows = upgrade.apply(pa.concat_tables(tables))
+            written = self.write_part(rows) if rows.num_rows else None
+            for part in bundle:
+                if part.name != written:
+                    self.folder.remove(part.name)
+        upgrade.move_reports(RUNS)
         return sum(part.num_rows - len(current[part.name]) for part in parts)
 
-    def adopt(self, known_to_0_1: pa.Table) -> None:
-        """Gives rows of release 0.1 the identity under which a run found their recordings again.
-
-        Args:
-            known_to_0_1: columns ``file_id_of_0_1``, ``uri`` and ``file_id``.
-        """
-        for part in find_parts(self.folder):
-            rows = part.read(self.schema, self.schema.names)
-            if rows["uri"].null_count:
-                self._replace([part], release_0_1.with_identity(rows, known_to_0_1))
-
-    def _replace(self, parts: list[Part], rows: pa.Table) -> None:
-        written = self.write_part(rows) if rows.num_rows else None
-        for part in parts:
-            if part.name != written:
-                self.folder.remove(part.name)
-
     def counts(self) -> dict[str, Any]:
-        """How many rows the folder holds, in all, by status and by label."""
+        """How many rows there are, in all, by status and by label."""
         names = ["status", "label"]
         table = pa.concat_tables([self.schema.empty_table().select(names), *self._tables(names)])
         status, label = (_value_counts(table[name]) for name in names)
@@ -216,20 +198,30 @@ class LabelStore:
         text = json.dumps(report, indent=2, ensure_ascii=False)
         self.folder.write(f"{RUNS}/{run_id}.json", text.encode())
 
-    def _with_earlier_columns(self) -> pa.Schema:
-        """Our columns, then those that only earlier parts have."""
-        schema = self._ours
-        for part in find_parts(self.folder):
+    # ---- parts -----------------------------------------------------------------------------------
+
+    def _parts(self) -> list[Part]:
+        """The parts; sets the folder's columns: ours, then earlier manifests', then new ones."""
+        if self._known_parts is not None:
+            return self._known_parts
+        parts = find_parts(self.folder)
+        schema = self._columns
+        for part in parts:
             self._refuse_other_tables(part)
             for field in part.schema:
                 if field.name not in schema.names:
                     schema = schema.append(field)
-        return schema
+        for field in self._manifest:
+            if field.name not in schema.names:
+                schema = schema.append(field)
+        self.schema, self._known_parts = schema, parts
+        return parts
 
     def _refuse_other_tables(self, part: Part) -> None:
-        theirs, ours = classes_of(part.schema), classes_of(self._ours)
+        theirs, ours = classes_of(part.schema), classes_of(self._columns)
         types = {field.name: field.type for field in part.schema}
-        differing = [f.name for f in self._ours if types.get(f.name, f.type) != f.type]
+        fields = [*self._columns, *self._manifest]
+        differing = [f.name for f in fields if types.get(f.name, f.type) != f.type]
         if not types.keys() >= _REQUIRED:
             reason = "was not written by jobs.label; remove it"
         elif theirs != ours:
@@ -240,50 +232,45 @@ class LabelStore:
             return
         raise OutputError(f"{part.where} {reason} choose another folder")
 
-    def _tables(self, columns: list[str], parts: list[Part] | None = None) -> Iterator[pa.Table]:
+    def _tables(self, columns: list[str]) -> Iterator[pa.Table]:
         """The columns of each part, in order."""
-        parts = find_parts(self.folder) if parts is None else parts
+        parts = self._parts()
         with ThreadPoolExecutor(_CONCURRENT_PARTS) as pool:
             for start in range(0, len(parts), _CONCURRENT_PARTS):
                 few = parts[start : start + _CONCURRENT_PARTS]
                 yield from pool.map(lambda part: part.read(self.schema, columns), few)
 
-    def _current_rows(self, parts: list[Part]) -> dict[str, np.ndarray]:
+    def _current_rows(self) -> dict[str, np.ndarray]:
         """The numbers of the current rows, by part."""
+        parts = self._parts()
         if not parts:
             return {}
-        tables = self._tables(["path", "uri", "status", "labeled_at"], parts)
-        columns = zip(*map(_rule_columns, tables), strict=True)
-        by_uri, by_path, without_uri, final, labeled_at = map(np.concatenate, columns)
-        self._newest = max(self._newest, _EPOCH + timedelta(microseconds=int(labeled_at.max())))
-        # A row of release 0.1 without a URI stands for whatever recording has its path.
-        known_by_path = np.isin(by_path, by_path[without_uri])
-        stale = superseded(np.where(known_by_path, by_path, by_uri), final, labeled_at)
+        tables = self._tables(["path", "uri", "status", "labeled_at"])
+        recording, final, labeled_at = map(
+            np.concatenate, zip(*map(_rule_columns, tables), strict=True)
+        )
+        if len(labeled_at):
+            newest = _EPOCH + timedelta(microseconds=int(labeled_at.max()))
+            self._newest = max(self._newest, newest)
+        stale = superseded(recording, final, labeled_at)
         ends = np.cumsum([part.num_rows for part in parts])[:-1]
-        names = (part.name for part in parts)
-        return {n: np.flatnonzero(~s) for n, s in zip(names, np.split(stale, ends), strict=True)}
+        return {
+            part.name: np.flatnonzero(~stale_of_part)
+            for part, stale_of_part in zip(parts, np.split(stale, ends), strict=True)
+        }
 
 
-def _rule_columns(rows: pa.Table) -> tuple[np.ndarray, ...]:
-    """What the rules look at: the recording by URI and by path, final or not, and the time.
+def _rule_columns(rows: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A hash of each row's recording, whether the row is final, and its time in µs.
 
-    Eight bytes hash a URI: among 10 million recordings, two share one with probability 3e-6.
+    Hashes have eight bytes: among 10 million recordings, two collide with probability 3e-6.
     """
-    path = rows["path"].to_numpy(zero_copy_only=False)
     uri = pc.coalesce(rows["uri"], rows["path"]).to_numpy(zero_copy_only=False)
     return (
         pd.util.hash_array(uri),
-        pd.util.hash_array(path),
-        rows["uri"].is_null().to_numpy(),
         is_final(rows["status"]).to_numpy(),
         rows["labeled_at"].cast(pa.int64()).to_numpy(),
     )
-
-
-def _as_type(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
-    if pa.types.is_dictionary(kind):  # encoded again, so that no value stays whose rows are gone
-        column = column.cast(kind.value_type).combine_chunks().dictionary_encode()
-    return column.cast(kind)
 
 
 def _bundles(parts: list[Part], current: dict[str, np.ndarray]) -> Iterator[list[Part]]:

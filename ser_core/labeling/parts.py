@@ -19,10 +19,15 @@ _CONCURRENT_FOOTERS = 16
 _FORMAT = ds.ParquetFileFormat()
 
 
-class _UncachedFiles(FSSpecHandler):  # type: ignore[misc]
-    """fsspec's files without its read-ahead, so that a column costs no more than its bytes."""
+class _FilesOf(FSSpecHandler):  # type: ignore[misc]
+    """The files of a folder by name, without fsspec's read-ahead: a column costs its bytes."""
 
-    def open_input_file(self, path: str) -> pa.PythonFile:
+    def __init__(self, folder: Folder) -> None:
+        super().__init__(folder.fs)
+        self._folder = folder
+
+    def open_input_file(self, name: str) -> pa.PythonFile:
+        path = self._folder.path(name)  # which pyarrow could not take if it is not UTF-8
         return pa.PythonFile(self.fs.open(path, mode="rb", cache_type="none"), mode="r")
 
 
@@ -58,14 +63,14 @@ class Part:
         """How many rows it has."""
         return int(self.fragment.metadata.num_rows)
 
-    def read(self, schema: pa.Schema, columns: list[str]) -> pa.Table:
-        """Some columns by name; those that the part lacks are null.
+    def read(self, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
+        """Columns by name; those that the part lacks are null.
 
         Args:
             schema: has all of the columns.
-            columns: which ones, in this order.
+            columns: which ones, in this order; all by default.
         """
-        return self.fragment.to_table(schema=schema, columns=columns)
+        return self.fragment.to_table(schema=schema, columns=columns or schema.names)
 
 
 def find_parts(folder: Folder) -> list[Part]:
@@ -74,12 +79,12 @@ def find_parts(folder: Folder) -> list[Part]:
     Raises:
         OutputError: one of them is not a Parquet file.
     """
-    files = PyFileSystem(_UncachedFiles(folder.fs))
+    files = PyFileSystem(_FilesOf(folder))
     names = [name for name in folder.names() if name.endswith(".parquet")]
     parts = [
         Part(
             name,
-            _FORMAT.make_fragment(folder.path(name), files),
+            _FORMAT.make_fragment(name, files),
             f"--output {folder.uri}: {name}",
         )
         for name in names
@@ -96,6 +101,23 @@ def write_part(folder: Folder, rows: pa.Table) -> str:
     pq.write_table(rows, buffer, compression="zstd")
     folder.write(name, buffer.getvalue())
     return name
+
+
+def conform(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Rows in the columns of a schema, taken by name; those that they lack become null."""
+    columns = [
+        _as_type(rows[field.name], field.type)
+        if field.name in rows.column_names
+        else pa.nulls(len(rows), field.type)
+        for field in schema
+    ]
+    return pa.table(columns, schema=schema).unify_dictionaries().combine_chunks()
+
+
+def _as_type(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    if pa.types.is_dictionary(kind):  # encoded again, so that no value stays whose rows are gone
+        column = column.cast(kind.value_type).combine_chunks().dictionary_encode()
+    return column.cast(kind)
 
 
 def as_stored(schema: pa.Schema) -> pa.Schema:

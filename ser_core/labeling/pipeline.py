@@ -47,7 +47,7 @@ _DECODER_CPUS = 0.1
 _RETRIED_ONCE = {"max_retries": 1}
 _ROWS_PER_CALL_ON_GPU = 512
 _WHOLE_ROWS_PER_CALL_ON_GPU = 8  # 1.8 GB if all last an hour
-_CALLS_ON_GPU = 2  # one's blocks are fetched while the other is classified, never both
+_CALLS_ON_GPU = 2  # one call fetches its blocks while the other classifies
 _CRASHED = "decoding crashed the worker process, even in isolation"
 
 

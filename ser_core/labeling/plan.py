@@ -3,18 +3,20 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from ser_core.labeling.label_store import Done
-from ser_core.schema import INDEX, MEMBER, SIZE, plan_schema
+from ser_core.schema import INDEX, SIZE, plan_schema
 from ser_core.sources.interface import Page
+from ser_core.sources.recording import reference_columns
 
 # Whole recordings are cut into blocks by the bytes of their files: 8 minutes of 16-bit WAV, an hour
 # or two of Opus.
 _BYTES_PER_BLOCK = 16 << 20
-_BYTES_OF_UNSEEN_FILE = _BYTES_PER_BLOCK // 4  # where the storage did not tell a size
+_BYTES_OF_UNSEEN_FILE = _BYTES_PER_BLOCK // 4  # if the storage reports no size
 
 
 @dataclass
@@ -64,15 +66,15 @@ def make_plan(pages: Iterable[Page], manifest: pa.Schema, done: Done) -> Plan:
     plan = Plan()
     for page in pages:
         file_ids = pa.array([recording.file_id for recording in page.recordings])
-        ok, failed = done.ok.have(file_ids), done.failed.have(file_ids)
+        ok, failed = done.ok.contains(file_ids), done.failed.contains(file_ids)
         if any(recording.name is not None for recording in page.recordings):
             earlier = pa.array([recording.file_id_of_0_1 for recording in page.recordings])
-            known = ~(ok | failed) & (done.ok.have(earlier) | done.failed.have(earlier))
-            ok, failed = ok | done.ok.have(earlier), failed | done.failed.have(earlier)
+            known = ~(ok | failed) & (done.ok.contains(earlier) | done.failed.contains(earlier))
+            ok, failed = ok | done.ok.contains(earlier), failed | done.failed.contains(earlier)
             plan.known_to_0_1 += _identities(page, np.flatnonzero(known))
         missing = np.flatnonzero(~(ok | failed))
         if len(missing):
-            plan.tables.append(_as_table(page, missing, plan.to_do, manifest))
+            plan.tables.append(_plan_table(page, missing, file_ids, plan.to_do, manifest))
         plan.listed += len(page.recordings)
         plan.done += len(page.recordings) - len(missing)
         plan.done_failed += int(failed.sum())
@@ -89,15 +91,13 @@ def _identities(page: Page, rows: np.ndarray) -> list[pa.Table]:
     return [pa.table(columns)] if recordings else []
 
 
-def _as_table(page: Page, rows: np.ndarray, first_index: int, manifest: pa.Schema) -> pa.Table:
-    recordings = [page.recordings[row] for row in rows]
-    columns = {
+def _plan_table(
+    page: Page, rows: np.ndarray, file_ids: pa.Array, first_index: int, manifest: pa.Schema
+) -> pa.Table:
+    columns: dict[str, Any] = {
         INDEX.name: np.arange(first_index, first_index + len(rows)),
-        "path": [recording.name for recording in recordings],
-        "uri": [recording.uri for recording in recordings],
-        "file_id": [recording.file_id for recording in recordings],
-        MEMBER.name: [recording.member for recording in recordings],
-        SIZE.name: [recording.size for recording in recordings],
+        "file_id": file_ids.take(rows),
+        **reference_columns([page.recordings[row] for row in rows]),
     }
     if page.columns is not None:
         kept = page.columns.take(rows)

@@ -1,72 +1,102 @@
-"""How an output of release 0.1 is continued: its rows get the columns that they lack.
+"""How an output of release 0.1 is continued: its rows get the columns and identity they lack.
 
-Release 0.1 had no column `uri` and no column `precision`, and put its reports into ``_runs/``.
+Release 0.1 had no columns `uri` and `precision`, computed `file_id` from the path as a manifest
+gave it, and put its reports into ``_runs/``.
 """
 
 import json
+from functools import cached_property
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ser_core.sources.manifest import is_manifest, recording_uris
+from ser_core.storage.filesystem import absolute, is_absolute
 from ser_core.storage.folder import Folder
+from ser_core.storage.listing import is_file
 
 REPORTS = "_runs"
-_ABSOLUTE = r"^(/|[a-z0-9+]+://)"
 
 
-def with_missing_columns(rows: pa.Table, precision: str | None) -> pa.Table:
-    """Rows with `uri` and `precision` where these can be known.
+class Upgrade:
+    """What an output of release 0.1 says about its rows; for later outputs, it changes nothing."""
 
-    An absolute path is the URI. A path that a manifest gave relative to itself leaves it null: such
-    a row stands for whatever recording has its path.
+    def __init__(self, folder: Folder, known: pa.Table | None = None) -> None:
+        """Reads the reports.
 
-    Args:
-        rows: of one part, in the current columns.
-        precision: that the reports of the folder agree on.
-    """
-    path, uri = rows["path"], rows["uri"]
-    absolute = pc.match_substring_regex(path, _ABSOLUTE)
-    known = pc.coalesce(uri, pc.if_else(absolute, path, None))
-    rows = rows.set_column(rows.schema.get_field_index("uri"), "uri", known)
-    if precision is None:
+        Args:
+            folder: the output.
+            known: columns ``file_id_of_0_1``, ``uri`` and ``file_id`` of recordings that a run
+                found again.
+        """
+        self._folder = folder
+        self._known = known
+        names = folder.names(REPORTS)
+        self._reports: dict[str, dict[str, Any]] = {
+            name: json.loads(folder.read(f"{REPORTS}/{name}")) for name in names
+        }
+
+    @cached_property
+    def precision(self) -> str | None:
+        """The precision of all runs, or None if they differ or no report says it."""
+        devices = (report.get("by_device", {}) for report in self._reports.values())
+        return _only({name.rpartition(" ")[2] for by_device in devices for name in by_device})
+
+    @cached_property
+    def manifest(self) -> str | None:
+        """A manifest in the folder to which all relative paths are relative, or None."""
+        configs = (report.get("config", {}) for report in self._reports.values())
+        manifests = {c["input"] for c in configs if is_manifest(c.get("input", ""))}
+        # A relative one can be trusted if it is there from here: the command was typed again.
+        if not all(is_absolute(uri) or is_file(uri) for uri in manifests):
+            return None
+        folder = _only({absolute(uri).rpartition("/")[0] for uri in manifests})
+        return None if folder is None else f"{folder}/manifest.csv"
+
+    def apply(self, rows: pa.Table) -> pa.Table:
+        """Fills what can be known: `uri`, the current `file_id`, `precision`."""
+        without_uri = rows["uri"].is_null()
+        if pc.any(without_uri).as_py():
+            rows = _fill(
+                rows, "uri", pa.array(map(self._uri, rows["path"].to_pylist()), pa.string())
+            )
+        if self.precision is not None:
+            labelled = pc.equal(rows["status"].cast(pa.string()), "ok")
+            rows = _fill(rows, "precision", pc.if_else(labelled, pa.scalar(self.precision), None))
+        return rows if self._known is None else self._with_identity(rows, self._known)
+
+    def move_reports(self, destination: str) -> None:
+        """Moves the reports to where no reader takes them for data."""
+        for name in self._reports:
+            data = self._folder.read(f"{REPORTS}/{name}")
+            self._folder.write(f"{destination}/{name}", data)
+            self._folder.remove(f"{REPORTS}/{name}")
+        if self._reports:
+            self._folder.remove_empty(REPORTS)
+
+    def _uri(self, path: str) -> str | None:
+        if is_absolute(path):
+            return recording_uris("/", [path])[0]
+        return None if self.manifest is None else recording_uris(self.manifest, [path])[0]
+
+    @staticmethod
+    def _with_identity(rows: pa.Table, known: pa.Table) -> pa.Table:
+        at = pc.index_in(rows["file_id"], known["file_id_of_0_1"].combine_chunks())
+        for name in ("uri", "file_id"):
+            found = known[name].combine_chunks().take(at.combine_chunks())
+            rows = _replace(rows, name, pc.coalesce(found, rows[name].combine_chunks()))
         return rows
-    labelled = pc.equal(rows["status"].cast(pa.string()), "ok")
-    made_in = pc.coalesce(
-        rows["precision"].cast(pa.string()), pc.if_else(labelled, pa.scalar(precision), None)
-    )
-    return rows.set_column(rows.schema.get_field_index("precision"), "precision", made_in)
 
 
-def with_identity(rows: pa.Table, known: pa.Table) -> pa.Table:
-    """Rows without a URI, found again by their `file_id`, with the URI and the current `file_id`.
-
-    Args:
-        rows: of one part.
-        known: columns ``file_id_of_0_1``, ``uri`` and ``file_id``.
-    """
-    without_uri = pa.array(rows["uri"].is_null().combine_chunks())
-    at = pc.index_in(rows["file_id"], known["file_id_of_0_1"].combine_chunks())
-    found = pc.if_else(without_uri, at, None)
-    for name in ("uri", "file_id"):
-        values = pc.coalesce(known[name].combine_chunks().take(found), rows[name].combine_chunks())
-        rows = rows.set_column(rows.schema.get_field_index(name), name, values)
-    return rows
+def _fill(rows: pa.Table, name: str, values: pa.Array | pa.ChunkedArray) -> pa.Table:
+    """Rows with values where the column is null."""
+    return _replace(rows, name, pc.coalesce(rows[name].cast(pa.string()), values))
 
 
-def precision_of_reports(folder: Folder) -> str | None:
-    """The precision of all runs in a folder, or None if they differ or no report says it."""
-    found: set[str] = set()
-    for name in folder.names(REPORTS):
-        report = json.loads(folder.read(f"{REPORTS}/{name}"))
-        found |= {device.rpartition(" ")[2] for device in report.get("by_device", {})}
-    return found.pop() if len(found) == 1 else None
+def _replace(rows: pa.Table, name: str, values: pa.Array | pa.ChunkedArray) -> pa.Table:
+    return rows.set_column(rows.schema.get_field_index(name), name, values)
 
 
-def move_reports(folder: Folder, destination: str) -> None:
-    """Moves the reports to where no reader takes them for data."""
-    names = folder.names(REPORTS)
-    for name in names:
-        folder.write(f"{destination}/{name}", folder.read(f"{REPORTS}/{name}"))
-        folder.remove(f"{REPORTS}/{name}")
-    if names:
-        folder.remove_empty(REPORTS)
+def _only(values: set[str]) -> str | None:
+    return next(iter(values)) if len(values) == 1 else None

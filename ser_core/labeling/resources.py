@@ -34,7 +34,7 @@ class Resources:
 
 
 def choose_resources(recordings: int) -> Resources:
-    """All GPUs that the cluster has or can start, up to what the work is worth; else its CPUs.
+    """All GPUs that the cluster has or can start, as many as the work justifies; else its CPUs.
 
     Args:
         recordings: how many there are to label.

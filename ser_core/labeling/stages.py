@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from ser_core.audio.constants import FULL_SCALE
 from ser_core.audio.decode import decode
-from ser_core.errors import RecordingError, Status
+from ser_core.errors import RecordingError, RunError, Status
 from ser_core.schema import (
     BUG,
     CLASSIFY_STAGES,
@@ -36,7 +36,7 @@ from ser_core.schema import (
 )
 from ser_core.settings import Segments
 from ser_core.sources.forms import open_recording
-from ser_core.sources.recording import Recording
+from ser_core.sources.recording import Recording, recordings_of
 from ser_core.storage.reading import Stopwatch
 
 _CONCURRENT_READS = 4  # per block: one recording's bytes arrive while another is decoded
@@ -86,9 +86,9 @@ def decode_block(planned: pa.Table, settings: StageSettings) -> pa.Table:
     """
     whole = settings.segments == "all"
     with ThreadPoolExecutor(_CONCURRENT_READS) as pool:
-        rows = list(pool.map(partial(decode_recording, whole=whole), _recordings(planned)))
+        rows = list(pool.map(partial(decode_recording, whole=whole), recordings_of(planned)))
     decoded = {name: [row[name] for row in rows] for name in rows[0]}
-    return _as_table(_listed_columns(planned) | decoded, decoded_schema(settings.manifest))
+    return _in_schema(_listed_columns(planned) | decoded, decoded_schema(settings.manifest))
 
 
 def decode_recording(recording: Recording, whole: bool) -> dict[str, Any]:
@@ -126,17 +126,12 @@ def decode_recording(recording: Recording, whole: bool) -> dict[str, Any]:
     return row
 
 
-def _recordings(planned: pa.Table) -> list[Recording]:
-    columns = (planned[name].to_pylist() for name in ("uri", MEMBER.name, SIZE.name))
-    return [Recording(uri, size, member=member) for uri, member, size in zip(*columns, strict=True)]
-
-
 def _listed_columns(planned: pa.Table) -> dict[str, Any]:
-    """What a row keeps of the plan: who it is, and the manifest's columns."""
+    """What a row keeps of the plan: what identifies it, and the manifest's columns."""
     kept = {n: planned[n] for n in planned.column_names if n not in (MEMBER.name, SIZE.name)}
-    member = planned[MEMBER.name]
-    identity = pc.binary_join_element_wise(planned["uri"], member, "::", null_handling="skip")
-    return kept | {"uri": identity, "path": pc.coalesce(planned["path"], identity)}
+    recordings = recordings_of(planned)
+    identity = [recording.identity for recording in recordings]
+    return kept | {"uri": identity, "path": [recording.path for recording in recordings]}
 
 
 def _as_int16_if_lossless(waveform: np.ndarray) -> np.ndarray:
@@ -180,7 +175,7 @@ def classify_block(
     for stage, seconds in zip(CLASSIFY_STAGES, (idle_seconds, transfer, compute), strict=True):
         columns[stage_seconds(stage).name] = np.full(len(decoded), seconds / len(decoded))
     columns[DEVICE.name] = pa.array([scorer.description] * len(decoded))
-    return _as_table(columns, labeled_schema(settings.labels, settings.manifest))
+    return _in_schema(columns, labeled_schema(settings.labels, settings.manifest))
 
 
 def _waveforms(decoded: pa.Table) -> list[np.ndarray]:
@@ -200,14 +195,14 @@ def block_with_bug(block: pa.Table, settings: StageSettings, traceback: str) -> 
     if decoded:
         schema = labeled_schema(settings.labels, settings.manifest)
     columns = {name: block[name] for name in block.column_names if name != BUG.name}
-    return _as_table(columns | {BUG.name: pa.array([traceback] * len(block))}, schema)
+    return _in_schema(columns | {BUG.name: pa.array([traceback] * len(block))}, schema)
 
 
 def failed_rows(planned: pa.Table, settings: StageSettings, status: Status, error: str) -> pa.Table:
     """Rows (``labeled_schema``) for recordings of the plan that never came out of the pipeline."""
     outcome = {"status": [status.value] * len(planned), "error": [error] * len(planned)}
     schema = labeled_schema(settings.labels, settings.manifest)
-    return _as_table(_listed_columns(planned) | outcome, schema)
+    return _in_schema(_listed_columns(planned) | outcome, schema)
 
 
 def output_rows(
@@ -225,20 +220,27 @@ def output_rows(
         schema: of the output.
         origin: its columns `model` and `model_digest`.
         labeled_at: the time of these rows.
+
+    Raises:
+        RunError: scores are not finite, which no bad recording causes.
     """
     columns = {name: labeled[name] for name in labeled.column_names if name in schema.names}
     scores = np.stack([labeled[n].to_numpy() for n in score_columns(settings.labels)], axis=1)
     ok = pc.equal(labeled["status"], Status.OK).to_numpy()
-    best = np.where(ok, np.nan_to_num(scores).argmax(axis=1), 0)
+    if not np.isfinite(scores[ok]).all():
+        made_by = labeled[DEVICE.name].drop_null()[0]
+        remedy = "try --precision fp32; if that fails too, the checkpoint is broken"
+        raise RunError(f"the model's scores are not finite numbers ({made_by}); {remedy}")
+    best = np.where(ok, scores.argmax(axis=1), 0)
     columns["label"] = pa.array(np.asarray(settings.labels)[best], mask=~ok)
     columns["score"] = pa.array(scores[np.arange(len(scores)), best], mask=~ok)
     columns["labeled_at"] = pa.array([labeled_at] * len(labeled))
     for name, value in origin.items():
         columns[name] = pa.array([value] * len(labeled))
-    return _as_table(columns, schema)
+    return _in_schema(columns, schema)
 
 
-def _as_table(columns: dict[str, Any], schema: pa.Schema) -> pa.Table:
+def _in_schema(columns: dict[str, Any], schema: pa.Schema) -> pa.Table:
     """The columns in the schema's order and types; those that lack are null."""
     num_rows = len(next(iter(columns.values())))
     ordered = [columns.get(f.name, pa.nulls(num_rows, f.type)) for f in schema]

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Any
 
 
-
 def page(template: str, pictures: Mapping[str, bytes], **content: Any) -> str:
     """An HTML page that needs no other file.
 

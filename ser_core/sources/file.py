@@ -9,6 +9,8 @@ from ser_core.sources.interface import Page
 from ser_core.sources.recording import Recording
 from ser_core.storage.listing import is_file, stat_file
 
+DESCRIPTION = "a recording with the extension of an audio file"
+
 # What counts as audio by name; decoding goes by content.
 _EXTENSIONS = frozenset(
     "aac ac3 aif aifc aiff amr ape au caf flac m4a m4b mka mkv mov mp2 mp3 mp4 mpga oga ogg opus "

@@ -11,6 +11,8 @@ from ser_core.sources.interface import PAGE_ROWS, Page
 from ser_core.sources.recording import Recording
 from ser_core.storage.listing import is_file, list_files
 
+DESCRIPTION = "a folder or prefix"
+
 
 def recognizes(uri: str) -> bool:
     """Whether a URI is no file, and so a folder or prefix, even one that does not exist."""

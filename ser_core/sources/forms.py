@@ -1,6 +1,5 @@
 """``--input`` → its form, and a recording → its bytes; forms are found, not registered."""
 
-import functools
 import importlib
 import pkgutil
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from typing import BinaryIO, cast
 import pyarrow as pa
 
 from ser_core import sources
-from ser_core.errors import CorpusError, SerError
+from ser_core.errors import CorpusError, RecordingError, SerError, Status
 from ser_core.sources.interface import Form, PackedForm, Page, Source
 from ser_core.sources.recording import Recording
 from ser_core.storage.filesystem import absolute, is_local
@@ -72,17 +71,18 @@ def _form_of(uri: str) -> Form:
     for form in _forms():
         if form.recognizes(uri):
             return form
-    raise CorpusError(f"--input {uri}: neither a folder, a recording nor a manifest by its name")
+    descriptions = ", ".join(form.DESCRIPTION for form in _forms())
+    raise CorpusError(f"--input {uri}: not one of: {descriptions}")
 
 
-@functools.lru_cache(maxsize=1024)
 def _packed_form_of(uri: str) -> PackedForm:
-    """Asked once for a packed file, not once for each of its members."""
-    return cast(PackedForm, _form_of(uri))
+    for form in _forms():
+        if hasattr(form, "open_member") and form.recognizes(uri):
+            return cast(PackedForm, form)
+    raise RecordingError(Status.UNAVAILABLE, "no input form opens its file")
 
 
-def _forms() -> Iterator[Form]:
-    for info in pkgutil.iter_modules(sources.__path__, f"{sources.__name__}."):
-        module = importlib.import_module(info.name)
-        if hasattr(module, "recognizes"):
-            yield cast(Form, module)
+def _forms() -> list[Form]:
+    infos = pkgutil.iter_modules(sources.__path__, f"{sources.__name__}.")
+    modules = [importlib.import_module(info.name) for info in infos]
+    return [cast(Form, module) for module in modules if hasattr(module, "recognizes")]

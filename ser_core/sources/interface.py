@@ -44,10 +44,16 @@ class Source(Protocol):
 
 
 class Form(Protocol):
-    """A module of this package that is a form of ``--input``."""
+    """A module of this package that is a form of ``--input``.
+
+    Attributes:
+        DESCRIPTION: what it takes, for messages: "a zip archive".
+    """
+
+    DESCRIPTION: str
 
     def recognizes(self, uri: str) -> bool:
-        """Whether an absolute URI is of this form; of an existing one, only one form says so."""
+        """Whether an absolute URI is of this form; for an existing input, one form returns True."""
 
     def open_source(self, uri: str) -> Source:
         """Opens an input and checks what can be checked without listing it.

@@ -19,6 +19,7 @@ from ser_core.storage.filesystem import absolute, join, resolve
 from ser_core.storage.listing import stat_file
 
 EXTENSIONS = ("parquet", "csv", "jsonl", "ndjson")
+DESCRIPTION = f"a manifest ({', '.join(EXTENSIONS)})"
 _CONCURRENT_STATS = 32  # requests in flight for the sizes and versions of a manifest's files
 
 
@@ -83,11 +84,9 @@ def recording_uris(manifest: str, paths: list[str]) -> list[str]:
     ['/data/a.wav', '/b.wav', 's3://bucket/c.wav']
     """
     base = absolute(manifest).rsplit("/", 1)[0]
-    return [_normalized(join(base, path)) for path in paths]
-
-
-def _normalized(uri: str) -> str:
-    return absolute(uri) if "/." in uri or "//" in uri else uri  # most need no second look
+    uris = (join(base, path) for path in paths)
+    # Most local paths need no second look.
+    return [absolute(uri) if "/." in uri or "//" in uri else uri for uri in uris]
 
 
 def read_manifest(uri: str) -> Iterator[pa.Table]:

@@ -1,7 +1,13 @@
 """The reference to one recording: where it lies and what identifies it; it holds no audio."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from ser_core.schema import MEMBER, SIZE
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,23 @@ class Recording:
     def file_id_of_0_1(self) -> str:
         """The `file_id` that release 0.1 gave it, which had no URI for a manifest's paths."""
         return _digest(self.path, self.size, self.version)
+
+
+def reference_columns(recordings: Sequence[Recording]) -> dict[str, list[Any]]:
+    """References as columns of a table (``plan_schema``)."""
+    return {
+        "path": [recording.name for recording in recordings],
+        "uri": [recording.uri for recording in recordings],
+        MEMBER.name: [recording.member for recording in recordings],
+        SIZE.name: [recording.size for recording in recordings],
+    }
+
+
+def recordings_of(table: pa.Table) -> list[Recording]:
+    """The references in a table with ``reference_columns``; they lack the version."""
+    columns = (table[name].to_pylist() for name in ("uri", SIZE.name, MEMBER.name, "path"))
+    rows = zip(*columns, strict=True)
+    return [Recording(uri, size, member=member, name=name) for uri, size, member, name in rows]
 
 
 def _digest(identity: str, size: int | None, version: str) -> str:

@@ -1,4 +1,4 @@
-"""One run at a time in a folder: a run claims it, and keeps the claim fresh until it ends."""
+"""One run at a time in a folder: a run claims it and keeps the claim fresh until it ends."""
 
 import json
 import os
@@ -12,15 +12,16 @@ from ser_core.console import say
 from ser_core.errors import OutputError, RunError
 from ser_core.storage.folder import Folder
 
-_FRESH_SECONDS = 15.0  # between two signs of life
-_STALE_SECONDS = 60.0  # without one, the run that holds the claim is taken for dead
+_HEARTBEAT_SECONDS = 15.0
+_STALE_SECONDS = 60.0  # without a heartbeat, a holder is considered dead
+_SETTLE_SECONDS = 1.0  # after taking a claim over, in case another run does the same
 
 
 class Claim:
     """A file that says which run holds a folder.
 
-    Whether the holder is alive is told by its file changing while we watch, never by comparing the
-    clocks of two machines; on the same machine, by its process.
+    A holder is alive while its claim file keeps changing or, on this machine, while its process
+    exists. Clocks of two machines are never compared.
 
     ::
 
@@ -33,18 +34,18 @@ class Claim:
         self,
         folder: Folder,
         name: str,
-        fresh_seconds: float = _FRESH_SECONDS,
+        heartbeat_seconds: float = _HEARTBEAT_SECONDS,
         stale_seconds: float = _STALE_SECONDS,
     ) -> None:
         self._folder = folder
         self._name = name
-        self._fresh_seconds = fresh_seconds
+        self._heartbeat_seconds = heartbeat_seconds
         self._stale_seconds = stale_seconds
         self._token = secrets.token_hex(8)
-        self._signs = 0
-        self._lost: str | None = None
+        self._beats = 0
+        self._lost = False
         self._ended = threading.Event()
-        self._keeper = threading.Thread(target=self._keep_fresh, daemon=True)
+        self._heartbeat = threading.Thread(target=self._keep_fresh, daemon=True)
 
     def __enter__(self) -> Self:
         """Claims the folder.
@@ -53,26 +54,33 @@ class Claim:
             OutputError: another run holds it and is alive.
             RunError: the claim could not be written.
         """
-        while not self._folder.create(self._name, self._content()):
-            self._take_over_if_stale()
-        self._keeper.start()
+        taken_over = False
+        while not (self._folder.create(self._name, self._content()) or self._is_ours()):
+            taken_over = self._take_over_if_stale()
+        if taken_over:
+            time.sleep(min(_SETTLE_SECONDS, self._stale_seconds))
+            if not self._is_ours():
+                self._refuse("another run has just started there")
+        self._heartbeat.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
-        self._keeper.join()
-        holder = self._holder()
-        if holder and holder["token"] == self._token:
-            self._folder.remove(self._name)
+        self._heartbeat.join()
+        try:
+            if self._is_ours():
+                self._folder.remove(self._name)
+        except Exception as error:  # the run has ended, well or not; its claim will go stale
+            say(f"the claim on {self._folder.uri} could not be released ({error})")
 
     def check(self) -> None:
         """Checks that the folder is still ours.
 
         Raises:
-            RunError: another run took it over, as this one gave no sign of life for a minute.
+            RunError: another run took it over, as this one had no heartbeat for too long.
         """
         if self._lost:
-            raise RunError(self._lost)
+            raise RunError(f"--output {self._folder.uri}: another run took the folder over")
 
     def _content(self) -> bytes:
         claim = {
@@ -81,64 +89,67 @@ class Claim:
             "machine": _machine(),
             "pid": os.getpid(),
             "process_started": _process_start(os.getpid()),
-            "signs_of_life": self._signs,
+            "beats": self._beats,
         }
         return json.dumps(claim, indent=2).encode()
 
     def _holder(self) -> dict[str, Any] | None:
         try:
-            content = json.loads(self._folder.read(self._name))
+            return dict(json.loads(self._folder.read(self._name)))
         except FileNotFoundError:
             return None
-        except ValueError:  # half of a file, where the store does not write whole ones
-            return {"token": "", "host": "unknown", "machine": None, "pid": 0}
-        return dict(content)
+        except ValueError:  # a partial write, where writes are not atomic
+            return {}
 
-    def _take_over_if_stale(self) -> None:
+    def _is_ours(self) -> bool:
+        return (self._holder() or {}).get("token") == self._token
+
+    def _take_over_if_stale(self) -> bool:
+        """Removes a claim whose holder is dead; whether it did, or the claim is gone anyway."""
         holder = self._holder()
         if holder is None:
-            return  # it has just been released
+            return False
         if not _died_on_this_machine(holder):
-            where = f"process {holder['pid']} on {holder['host']}"
-            say(f"{self._folder.uri} is claimed by a run ({where}); waiting for a sign of life")
+            process = f"process {holder.get('pid')} on {holder.get('host')}"
+            say(f"{self._folder.uri} is claimed by a run ({process}); waiting for its heartbeat")
             deadline = time.monotonic() + self._stale_seconds
             while time.monotonic() < deadline:
-                if self._ended.wait(min(self._fresh_seconds, self._stale_seconds) / 4):
-                    return
-                if self._holder() != holder:
-                    self._refuse_if_alive(where)
-                    return
+                time.sleep(min(self._heartbeat_seconds, self._stale_seconds) / 4)
+                now = self._holder()
+                if now is None:
+                    return False
+                if now != holder:
+                    self._refuse(f"another run is writing there ({process})")
         if self._holder() == holder:
             self._folder.remove(self._name)
+        return True
 
-    def _refuse_if_alive(self, where: str) -> None:
-        if self._holder() is not None:
-            reason = f"another run is writing there ({where}); wait for it or choose another folder"
-            raise OutputError(f"--output {self._folder.uri}: {reason}")
+    def _refuse(self, reason: str) -> None:
+        remedy = "wait for it or choose another folder"
+        raise OutputError(f"--output {self._folder.uri}: {reason}; {remedy}")
 
     def _keep_fresh(self) -> None:
-        while not self._ended.wait(self._fresh_seconds):
+        while not self._ended.wait(self._heartbeat_seconds):
             try:
-                holder = self._holder()
-                if holder and holder["token"] != self._token:
-                    self._lost = f"--output {self._folder.uri}: another run took the folder over"
+                if not self._is_ours():
+                    self._lost = True
                     return
-                self._signs += 1
+                self._beats += 1
                 self._folder.write(self._name, self._content())
-            except Exception as error:  # the store is away; the next sign may get through
+            except Exception as error:  # storage may fail now and answer next time
                 say(f"the claim on {self._folder.uri} could not be renewed ({error})")
 
 
 def _died_on_this_machine(holder: dict[str, Any]) -> bool:
     """Whether the process that holds a claim ran here and is gone."""
     machine = _machine()
-    if machine is None or holder["machine"] != machine:
+    if machine is None or holder.get("machine") != machine:
         return False
     return bool(_process_start(holder["pid"]) != holder["process_started"])
 
 
 def _machine() -> str | None:
-    """Identifies this boot of this machine and the container on it; None where Linux is not."""
+    """Identifies this boot of this machine and the container; None on systems other than Linux."""
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
             return f"{file.read().strip()} {os.readlink('/proc/self/ns/pid')}"
@@ -147,7 +158,7 @@ def _machine() -> str | None:
 
 
 def _process_start(pid: int) -> str | None:
-    """When a process started, in the system's own unit; None if there is no such process."""
+    """When a process started, in clock ticks since boot; None if there is no such process."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             return file.read().rpartition(b")")[2].split()[19].decode()

@@ -1,6 +1,7 @@
 """A URI → the file system that holds it and the path there; transient failures are retried."""
 
 import os
+import posixpath
 import re
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,7 @@ from fsspec.implementations.local import LocalFileSystem
 from ser_core.errors import UsageError
 
 _ESCAPED = re.compile(r"\\udc([89a-f][0-9a-f])")
+_ALIASES = {"s3a": "s3", "gcs": "gs", "abfss": "abfs"}  # of one file, one URI
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}  # protocol → our extra
 
 
@@ -23,6 +25,15 @@ def is_local(uri: str) -> bool:
     """
     protocol, separator, _ = uri.partition("://")
     return not separator or protocol in ("file", "local") or "/" in protocol
+
+
+def is_absolute(uri: str) -> bool:
+    """Whether a path or URI is independent of any folder.
+
+    >>> is_absolute("/a.wav"), is_absolute("s3://b/a.wav"), is_absolute("a/b.wav")
+    (True, True, False)
+    """
+    return "://" in uri or uri.startswith("/")
 
 
 def printable(path: str) -> str:
@@ -41,8 +52,17 @@ def local_path(uri: str) -> str:
 
 
 def absolute(uri: str) -> str:
-    """The URI independent of the working directory, printable and without a trailing slash."""
-    return printable(local_path(uri)) if is_local(uri) else uri.rstrip("/")
+    """The one URI of a file: independent of the working directory, printable, no trailing slash.
+
+    >>> absolute("s3a://bucket/calls/./monday/../1.wav")
+    's3://bucket/calls/1.wav'
+    """
+    if is_local(uri):
+        return printable(local_path(uri))
+    protocol, _, path = uri.partition("://")
+    if not {".", ".."}.isdisjoint(path.split("/")):
+        path = posixpath.normpath(path)
+    return f"{_ALIASES.get(protocol, protocol)}://{path.rstrip('/')}"
 
 
 def join(folder: str, name: str) -> str:
@@ -51,7 +71,7 @@ def join(folder: str, name: str) -> str:
     >>> join("s3://bucket/corpus/", "a b.wav"), join("/data", "/other/c.wav")
     ('s3://bucket/corpus/a b.wav', '/other/c.wav')
     """
-    return name if "://" in name or name.startswith("/") else f"{folder.rstrip('/')}/{name}"
+    return name if is_absolute(name) else f"{folder.rstrip('/')}/{name}"
 
 
 def resolve(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -70,7 +90,7 @@ def resolve(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     # Only the bucket goes through fsspec's parser, which would take "::" in a key for a chain of
     # file systems.
     fs, root = _file_system(f"{protocol}://{top}")
-    return fs, f"{root}{slash}{below}".rstrip("/")
+    return fs, f"{root.rstrip('/')}{slash}{below}".rstrip("/")
 
 
 _LOCAL = LocalFileSystem()

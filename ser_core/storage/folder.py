@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import time
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,8 @@ from ser_core.storage.listing import s3_pages
 
 # A PUT is atomic there, so that an object appears whole without a rename.
 _OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "memory"})
+
+_OTHER_WRITER_SECONDS = 1.0  # in which another writer that saw no file has written its own
 
 
 class Folder:
@@ -79,7 +82,9 @@ class Folder:
         self._with_run_error(name, lambda: self._put(name, data))
 
     def create(self, name: str, data: bytes) -> bool:
-        """Writes a file unless one of that name exists, which only one of two writers can.
+        """Writes a small file unless one of that name exists, which only one of two writers can.
+
+        Where a store cannot do that in one request, the one whose data is there afterwards did.
 
         Returns:
             Whether it was written.
@@ -93,7 +98,9 @@ class Folder:
             self.fs.invalidate_cache(self.root)
             if self.fs.exists(self.path(name)):  # stores report a failed condition in many ways
                 return False
-            raise
+            self.write(name, data)
+            time.sleep(_OTHER_WRITER_SECONDS)
+            return self.read(name) == data
         return True
 
     def remove(self, name: str) -> None:
@@ -108,11 +115,11 @@ class Folder:
         with contextlib.suppress(OSError):
             self.fs.rmdir(self.path(subfolder))
 
-    def remove_temporary_files(self, subfolder: str = "") -> None:
-        """Removes what a killed writer left half-written."""
-        for name in self.names(subfolder):
+    def remove_temporary_files(self) -> None:
+        """Removes what killed writers left half-written."""
+        for name in self.names():
             if name.startswith(".") and name.endswith(".tmp"):
-                self.remove(f"{subfolder}/{name}".lstrip("/"))
+                self.remove(name)
 
     def _put(self, name: str, data: bytes) -> None:
         if self._is_object_store():
@@ -128,11 +135,9 @@ class Folder:
                 self.fs.makedirs(os.path.dirname(self.path(name)), exist_ok=True)
             self.fs.pipe_file(self.path(name), data, mode="create")
             return
-        temporary = self._temporary(name, data)
-        try:
-            os.link(temporary, self.path(name))
-        finally:
-            os.remove(temporary)
+        os.makedirs(os.path.dirname(self.path(name)), exist_ok=True)
+        with open(self.path(name), "xb") as file:
+            file.write(data)
 
     def _temporary(self, name: str, data: bytes) -> str:
         folder, _, base = self.path(name).rpartition("/")

@@ -13,6 +13,7 @@ from ser_core.storage.filesystem import (
     printable,
     protocols,
     resolve,
+    retry_transient,
 )
 
 
@@ -125,8 +126,15 @@ def stat_file(uri: str) -> Entry:
 
 
 def is_file(uri: str) -> bool:
-    """Whether a URI names one file rather than a folder."""
+    """Whether a URI names one file rather than a folder.
+
+    Raises:
+        OSError, or whatever the file system raises: the storage cannot tell.
+    """
     if is_local(uri):
         return os.path.isfile(local_path(uri))
     fs, path = resolve(uri)
-    return bool(fs.isfile(path))
+    try:  # and not `isfile`, which takes every failure for a no
+        return bool(retry_transient(fs.info)(path)["type"] == "file")
+    except FileNotFoundError:
+        return False

@@ -1,5 +1,6 @@
-"""Decoding gives librosa's samples, or an error that says what is wrong."""
+"""Decoding returns the samples that librosa does, or raises an error with the reason."""
 
+import contextlib
 import io
 import warnings
 from importlib.metadata import version
@@ -25,12 +26,12 @@ def decode_file(path, whole=False):
 
 def librosa_samples(path):
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # librosa warns that audioread will be removed
+        warnings.simplefilter("ignore")  # about the removal of audioread
         return librosa.load(path, sr=16000)[0]
 
 
 @pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg", ".mp3"])
-def test_first_segment_is_bit_identical_to_the_whole_files(tmp_path, suffix):
+def test_the_first_segment_is_bit_identical_to_that_of_librosa(tmp_path, suffix):
     path = write_audio(tmp_path / f"x{suffix}", speech_like(21, 44100, 2), 44100)
     recording = decode_file(path)
     np.testing.assert_array_equal(recording.waveform, librosa_samples(path)[:SEGMENT_SAMPLES])
@@ -39,7 +40,7 @@ def test_first_segment_is_bit_identical_to_the_whole_files(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 5, 7, 8, 11, 16])
-def test_any_number_of_channels_is_mixed_to_the_same_bits(tmp_path, channels):
+def test_mixing_channels_is_bit_identical(tmp_path, channels):
     samples = speech_like(1, 16000, channels, seed=channels)
     path = write_audio(tmp_path / "x.wav", samples, subtype="FLOAT")
     np.testing.assert_array_equal(decode_file(path).waveform, librosa_samples(path))
@@ -61,18 +62,18 @@ def test_ffmpeg_formats_are_bit_identical(tmp_path, suffix, options, seconds):
     assert recording.duration == pytest.approx(seconds, abs=0.02)
 
 
-def test_whole_recording(tmp_path):
+def test_a_whole_recording(tmp_path):
     path = write_audio(tmp_path / "x.flac", speech_like(15, 22050), 22050)
     np.testing.assert_array_equal(decode_file(path, whole=True).waveform, librosa_samples(path))
 
 
-def test_from_memory_as_from_a_file(tmp_path):
+def test_decoding_from_memory_equals_decoding_from_a_file(tmp_path):
     path = write_audio(tmp_path / "x.mp3", speech_like(3, 22050), 22050)
     in_memory = decode(io.BytesIO(path.read_bytes()))
     np.testing.assert_array_equal(in_memory.waveform, decode_file(path).waveform)
 
 
-def test_content_decides_not_the_name(tmp_path):
+def test_the_format_is_detected_from_the_content(tmp_path):
     path = write_audio(tmp_path / "x.flac", speech_like(1))
     assert len(decode_file(path.rename(tmp_path / "x.mp3")).waveform) == 16000
 
@@ -85,7 +86,7 @@ BAD_CONTENT = {
 
 
 @pytest.mark.parametrize("name", BAD_CONTENT)
-def test_content_that_is_no_audio(tmp_path, name):
+def test_content_that_is_not_audio(tmp_path, name):
     content, status = BAD_CONTENT[name]
     (tmp_path / "x.wav").write_bytes(content)
     with pytest.raises(RecordingError) as caught:
@@ -94,49 +95,49 @@ def test_content_that_is_no_audio(tmp_path, name):
     assert len(str(caught.value)) > 10
 
 
-def test_header_without_samples(tmp_path):
+def test_a_header_without_samples(tmp_path):
     with pytest.raises(RecordingError, match="no samples") as caught:
         decode_file(write_audio(tmp_path / "x.wav", np.zeros(0, np.float32)))
     assert caught.value.status is Status.EMPTY
 
 
-def cut(path, share):
+def truncate(path, fraction):
     content = path.read_bytes()
-    path.write_bytes(content[: int(share * len(content))])
+    path.write_bytes(content[: int(fraction * len(content))])
     return path
 
 
 @pytest.mark.parametrize("suffix", [".wav", ".aiff", ".mp3", ".webm"])
-def test_cut_in_the_middle(tmp_path, suffix):
+def test_a_file_truncated_in_the_middle(tmp_path, suffix):
     write = write_audio if suffix != ".webm" else write_with_ffmpeg
     path = write(tmp_path / f"x{suffix}", speech_like(4), 16000)
     with pytest.raises(RecordingError, match=r"of 4\.0\d s could be decoded") as caught:
-        decode_file(cut(path, 0.5))
+        decode_file(truncate(path, 0.5))
     assert caught.value.status is Status.TRUNCATED
 
 
 @pytest.mark.parametrize("suffix", [".flac", ".m4a"])
-def test_cut_where_the_decoder_itself_notices(tmp_path, suffix):
+def test_a_truncated_file_that_the_decoder_rejects(tmp_path, suffix):
     write = write_audio if suffix != ".m4a" else write_with_ffmpeg
     path = write(tmp_path / f"x{suffix}", speech_like(4), 16000)
     with pytest.raises(RecordingError) as caught:
-        decode_file(cut(path, 0.5))
+        decode_file(truncate(path, 0.5))
     assert caught.value.status is Status.DECODE_ERROR
 
 
-def test_a_cut_beyond_the_first_segment_does_not_matter(tmp_path):
+def test_truncation_after_the_first_segment_does_not_matter(tmp_path):
     path = write_audio(tmp_path / "x.wav", speech_like(20))
     expected = decode_file(path).waveform
-    np.testing.assert_array_equal(decode_file(cut(path, 0.5)).waveform, expected)
+    np.testing.assert_array_equal(decode_file(truncate(path, 0.5)).waveform, expected)
 
 
-def test_a_tail_cut_off_is_labelled_as_the_card_would(tmp_path):
-    path = cut(write_audio(tmp_path / "x.wav", speech_like(2)), 0.97)
+def test_a_slightly_truncated_file_is_decoded_as_by_librosa(tmp_path):
+    path = truncate(write_audio(tmp_path / "x.wav", speech_like(2)), 0.97)
     np.testing.assert_array_equal(decode_file(path).waveform, librosa_samples(path))
 
 
-def test_a_wav_of_a_writer_that_could_not_seek(tmp_path):
-    """Its header states 4 GiB; its duration is that of its samples."""
+def test_a_streamed_wav_with_unknown_length(tmp_path):
+    """Its header says 4 GiB; its duration is that of its samples."""
     path = write_audio(tmp_path / "x.wav", speech_like(2))
     content = bytearray(path.read_bytes())
     at = content.index(b"data") + 4
@@ -145,7 +146,7 @@ def test_a_wav_of_a_writer_that_could_not_seek(tmp_path):
     assert len(decode_file(path).waveform) == 32000
 
 
-def test_samples_that_are_no_numbers(tmp_path):
+def test_samples_that_are_not_finite(tmp_path):
     samples = speech_like(1).copy()
     samples[100] = np.nan
     soundfile.write(tmp_path / "x.wav", samples, 16000, subtype="FLOAT")
@@ -153,7 +154,33 @@ def test_samples_that_are_no_numbers(tmp_path):
         decode_file(tmp_path / "x.wav")
 
 
-def test_a_buffered_file_is_read_from_its_beginning(tmp_path):
+def test_a_buffered_file_is_decoded_from_its_beginning(tmp_path):
     path = write_audio(tmp_path / "x.wav", speech_like(2))
-    with open(path, "rb") as handle:  # its descriptor is further on than it seems
+    with open(path, "rb") as handle:  # read-ahead moves the descriptor past the position
         np.testing.assert_array_equal(decode(handle).waveform, decode_file(path).waveform)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".flac", ".wav"])
+def test_damaged_files_raise_nothing_but_recording_errors(tmp_path, suffix):
+    """Whatever a decoder raises on such bytes; PyAV has an AttributeError for some of them."""
+    write = write_audio if suffix in (".flac", ".wav") else write_with_ffmpeg
+    content = write(tmp_path / f"x{suffix}", speech_like(0.5), 16000).read_bytes()
+    random = np.random.default_rng(0)
+    for _ in range(150):
+        damaged = bytearray(content)
+        for position in random.integers(0, len(content), 8):
+            damaged[position % (400 if random.random() < 0.7 else len(content))] ^= 0xFF
+        with contextlib.suppress(RecordingError):
+            decode(io.BytesIO(bytes(damaged)))
+
+
+def test_an_error_of_a_decoder_is_named(tmp_path, monkeypatch):
+    path = write_audio(tmp_path / "x.wav", speech_like(1))
+
+    def fail(*_):
+        raise AttributeError("no rate")
+
+    monkeypatch.setattr("ser_core.audio.decode._read_soundfile", fail)
+    with pytest.raises(RecordingError, match=r"AttributeError: no rate") as caught:
+        decode_file(path)
+    assert caught.value.status is Status.DECODE_ERROR

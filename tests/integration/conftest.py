@@ -1,4 +1,4 @@
-"""Ray, and the servers that the integration tests talk to."""
+"""Ray and S3 fixtures of the integration tests."""
 
 import os
 import uuid
@@ -12,7 +12,7 @@ import seaweed
 
 @pytest.fixture(scope="module")
 def ray_of_two_cores() -> Iterator[None]:
-    """Ray for a module that trains, one thread a process: the same bits need the same threads."""
+    """Ray for training tests; with one thread per process, results are bit-identical."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
         ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
@@ -29,14 +29,14 @@ def s3_server(tmp_path_factory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def bucket(s3_server) -> Iterator[str]:
-    """The URI of a bucket; for the module, the standard variables lead to its server."""
+    """The URI of a new bucket; the AWS variables point to its server during the module."""
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):
             if name.startswith("AWS_"):
                 patch.delenv(name)
         for name, value in seaweed.environment(s3_server).items():
             patch.setenv(name, value)
-        s3fs.S3FileSystem.clear_instance_cache()  # an instance keeps the variables it began with
+        s3fs.S3FileSystem.clear_instance_cache()  # cached instances keep the old variables
         name = f"corpora-{uuid.uuid4().hex[:8]}"
         s3fs.S3FileSystem().mkdir(name)
         yield f"s3://{name}"

@@ -1,4 +1,4 @@
-"""A real S3 server on this machine: SeaweedFS, in a folder and on ports of its own."""
+"""Runs a real S3 server, SeaweedFS, on this machine with its own folder and ports."""
 
 import json
 import random
@@ -13,22 +13,26 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 ACCESS_KEY = "tester"
-GUEST_KEY = "guest"  # may do all, but only below GUEST_PREFIX
+GUEST_KEY = "guest"  # has read, list and write permission below GUEST_PREFIX only
 GUEST_PREFIX = "shared/guest"
 SECRET_KEY = "not-a-secret"
 HOST = "127.0.0.1"
 
 _SERVICES = ("s3", "master", "volume", "filer", "admin")
-_GRPC_ABOVE = 10_000  # each service's gRPC listens this far above its port
-# Both stay below 32768, from where systems take the ports of outgoing connections.
+_GRPC_OFFSET = 10_000  # each service listens for gRPC on its port plus this
+# Both ports stay below 32768, where the range for outgoing connections begins.
 _LOWEST, _HIGHEST = 11_000, 22_000
-_READY_SECONDS = 30.0  # it takes one
-_ATTEMPTS = 3  # another process may take a port between the look and the start
+_READY_SECONDS = 30.0  # usually one
+_ATTEMPTS = 3  # another process may take a port between the check and the start
 
 
 @contextmanager
 def s3_endpoint(folder: Path) -> Iterator[str]:
-    """Runs a server that keeps its data below ``folder``; gives its URL."""
+    """Runs a server with its data in ``folder`` and yields its URL.
+
+    Raises:
+        RuntimeError: the server did not start.
+    """
     for attempt in range(_ATTEMPTS):
         port = free_block()
         home = folder / str(attempt)
@@ -46,7 +50,7 @@ def s3_endpoint(folder: Path) -> Iterator[str]:
 
 
 def environment(endpoint: str, key: str = ACCESS_KEY, secret: str = SECRET_KEY) -> dict[str, str]:
-    """The variables that lead any S3 client to the server."""
+    """The environment variables that point any S3 client to the server."""
     return {
         "AWS_ACCESS_KEY_ID": key,
         "AWS_SECRET_ACCESS_KEY": secret,
@@ -56,10 +60,10 @@ def environment(endpoint: str, key: str = ACCESS_KEY, secret: str = SECRET_KEY) 
 
 
 def free_block() -> int:
-    """The first of a block of ports, one per service, that are free here and for gRPC."""
+    """The first of a block of consecutive ports, one per service, free with their gRPC ports."""
     for _ in range(100):
         first = random.randrange(_LOWEST, _HIGHEST, len(_SERVICES))
-        if all(map(_block_is_free, (first, first + _GRPC_ABOVE))):
+        if all(map(_block_is_free, (first, first + _GRPC_OFFSET))):
             return first
     raise RuntimeError("no free block of ports")
 
@@ -78,15 +82,15 @@ def _start(home: Path, port: int) -> subprocess.Popen:
     weed = Path(sysconfig.get_path("scripts")) / "weed"
     identities = [
         _identity(ACCESS_KEY, ["Admin", "Read", "List", "Tagging", "Write"]),
-        _identity(GUEST_KEY, [f"{may}:{GUEST_PREFIX}*" for may in ("Read", "List", "Write")]),
+        _identity(GUEST_KEY, [f"{action}:{GUEST_PREFIX}*" for action in ("Read", "List", "Write")]),
     ]
     (home / "s3.json").write_text(json.dumps({"identities": identities}))
-    ports = [f"-{service}.port={port + place}" for place, service in enumerate(_SERVICES)]
-    off = ["-webdav=false", "-admin.ui=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]
-    off += ["-master.telemetry=false", "-s3.autoCreateBucket=false"]  # as on AWS
-    where = ["-dir=.", f"-ip={HOST}", f"-ip.bind={HOST}", "-s3.config=s3.json"]
-    where += ["-s3.localSocket=s3.sock", "-filer.localSocket=filer.sock"]
-    command = [weed, "-logtostderr=true", "mini", *where, *ports, *off]
+    ports = [f"-{service}.port={port + index}" for index, service in enumerate(_SERVICES)]
+    disabled = ["-webdav=false", "-admin.ui=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]
+    disabled += ["-master.telemetry=false", "-s3.autoCreateBucket=false"]  # as on AWS
+    local = ["-dir=.", f"-ip={HOST}", f"-ip.bind={HOST}", "-s3.config=s3.json"]
+    local += ["-s3.localSocket=s3.sock", "-filer.localSocket=filer.sock"]
+    command = [weed, "-logtostderr=true", "mini", *local, *ports, *disabled]
     with (home / "log").open("wb") as log:
         return subprocess.Popen(command, cwd=home, stdout=log, stderr=log)
 
@@ -108,8 +112,8 @@ def _becomes_ready(process: subprocess.Popen, url: str) -> bool:
 
 
 def _stop(process: subprocess.Popen, port: int) -> None:
-    process.kill()  # its data goes with the test
+    process.kill()  # its data is not needed after the tests
     process.wait()
-    for above in range(_GRPC_ABOVE, _GRPC_ABOVE + len(_SERVICES)):
-        for socket_file in Path("/tmp").glob(f"seaweedfs-*-grpc-{port + above}.sock"):
-            socket_file.unlink(missing_ok=True)  # it puts them there whatever TMPDIR says
+    for offset in range(_GRPC_OFFSET, _GRPC_OFFSET + len(_SERVICES)):
+        for socket_file in Path("/tmp").glob(f"seaweedfs-*-grpc-{port + offset}.sock"):
+            socket_file.unlink(missing_ok=True)  # SeaweedFS ignores TMPDIR

@@ -1,4 +1,4 @@
-"""The pipeline as it is with GPUs, on a machine that says it has one: all but the device itself."""
+"""The pipeline for GPUs, in a Ray session that claims to have one; the CPU computes."""
 
 import librosa
 import numpy as np
@@ -24,7 +24,9 @@ def ray_with_a_gpu():
 
 
 @pytest.mark.parametrize("segments", ["first", "all"])
-def test_every_recording_has_its_scores(tmp_path, small_checkpoint, monkeypatch, capsys, segments):
+def test_scores_belong_to_their_recordings(
+    tmp_path, small_checkpoint, monkeypatch, capsys, segments
+):
     monkeypatch.setattr(pipeline, "_ROWS_PER_CALL_ON_GPU", 6)
     for index, seconds in enumerate(SECONDS):
         write_audio(tmp_path / "corpus" / f"{index:02}.wav", speech_like(seconds, seed=index))
@@ -41,7 +43,7 @@ def test_every_recording_has_its_scores(tmp_path, small_checkpoint, monkeypatch,
     rows = pd.read_parquet(tmp_path / "labels").sort_values("path")
     assert list(rows["status"]) == ["ok"] * 30 + ["decode_error"]
     longest = 96_000 if segments == "first" else None
-    heard = [librosa.load(path, sr=16_000)[0][:longest] for path in rows["path"][:30]]
-    expected = Classifier(load_checkpoint(str(small_checkpoint)), "fp32").scores(heard)
+    waveforms = [librosa.load(path, sr=16_000)[0][:longest] for path in rows["path"][:30]]
+    expected = Classifier(load_checkpoint(str(small_checkpoint)), "fp32").scores(waveforms)
     scores = rows[:30].filter(like="score_").to_numpy()
     np.testing.assert_allclose(scores, expected, atol=1e-4)

@@ -1,4 +1,4 @@
-"""`ray job submit` to a cluster that asks for a token, as one does from a laptop."""
+"""`ray job submit` to a cluster with token authentication, as from a laptop."""
 
 import json
 import os
@@ -25,8 +25,8 @@ from recordings import speech_like, write_audio
 ROOT = Path(__file__).parents[2]
 RAY = Path(sysconfig.get_path("scripts")) / "ray"
 RECORDINGS = 6
-START_SECONDS = 120.0  # it takes ten on an idle machine
-JOB_SECONDS = 300.0  # it takes twenty
+START_SECONDS = 120.0  # ten on an idle machine
+JOB_SECONDS = 300.0  # twenty on an idle machine
 
 T = TypeVar("T")
 
@@ -36,10 +36,10 @@ class Head:
     """A running head node.
 
     Attributes:
-        url: of its dashboard, which takes jobs.
-        token: what it asks for.
-        folder: its temporary files.
-        environment: for commands that know the token.
+        url: of its dashboard, which accepts jobs.
+        token: authenticates requests.
+        folder: holds its temporary files.
+        environment: for commands that use the token.
     """
 
     url: str
@@ -48,17 +48,17 @@ class Head:
     environment: dict[str, str]
 
     def get(self, path: str, token: str | None = None) -> Any:
-        """What the dashboard answers, as JSON."""
+        """The dashboard's response to a GET request, from JSON."""
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         request = urllib.request.Request(f"{self.url}{path}", headers=headers)
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            return json.load(answer)
+        with urllib.request.urlopen(request, timeout=10) as response:
+            return json.load(response)
 
     def submit(self, job: str, *command: str, **environment: str) -> subprocess.CompletedProcess:
-        """Types `ray job submit`, and waits for its end."""
-        where = ["--address", self.url, "--working-dir", ROOT, "--submission-id", job]
+        """Runs `ray job submit` and waits until the job has ended."""
+        options = ["--address", self.url, "--working-dir", ROOT, "--submission-id", job]
         return subprocess.run(
-            [RAY, "job", "submit", *where, "--", "python", "-m", *command],
+            [RAY, "job", "submit", *options, "--", "python", "-m", *command],
             env=self.environment | environment,
             capture_output=True,
             text=True,
@@ -67,7 +67,7 @@ class Head:
         )
 
     def job(self, job: str) -> Any:
-        """What the cluster says of a job that has ended."""
+        """The cluster's details of a job, once it has ended."""
 
         def ended() -> Any:
             details = self.get(f"/api/jobs/{job}", self.token)
@@ -76,41 +76,41 @@ class Head:
         return wait_for(ended, JOB_SECONDS)
 
 
-def wait_for(look: Callable[[], T | None], seconds: float) -> T:
+def wait_for(condition: Callable[[], T | None], seconds: float) -> T:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        with suppress(OSError):  # nobody listens yet
-            found = look()
-            if found is not None:
-                return found
+        with suppress(OSError):  # the server does not listen yet
+            result = condition()
+            if result is not None:
+                return result
         time.sleep(0.2)
-    raise TimeoutError(f"not within {seconds} s: {look.__qualname__}")
+    raise TimeoutError(f"not within {seconds} s: {condition.__qualname__}")
 
 
 def free_ports(count: int) -> list[int]:
     with ExitStack() as sockets:
-        opened = [sockets.enter_context(socket.socket()) for _ in range(count)]
-        for one in opened:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in opened]
+        bound = [sockets.enter_context(socket.socket()) for _ in range(count)]
+        for free in bound:
+            free.bind(("127.0.0.1", 0))
+        return [free.getsockname()[1] for free in bound]
 
 
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
-    # Not tmp_path: Ray puts sockets there, whose paths may have 107 characters.
+    # Not tmp_path: Ray creates sockets there, and their paths are limited to 107 characters.
     folder = Path(tempfile.mkdtemp(prefix="ray-"))
     token = secrets.token_hex(16)
     (folder / "token").write_text(token)
     gcs, dashboard, agent, client = free_ports(4)
     environment = {name: v for name, v in os.environ.items() if not name.startswith("RAY_")}
     environment |= {
-        "HOME": str(folder),  # with no token of this machine's user in it
+        "HOME": str(folder),  # so that the user's own token is not used
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
         "RAY_USAGE_STATS_ENABLED": "0",
         "NO_PROXY": "127.0.0.1",
     }
-    # Jobs run the `python` of the head's path.
+    # Jobs run the first `python` in the PATH of the head node.
     environment["PATH"] = f"{RAY.parent}{os.pathsep}{environment['PATH']}"
     command = [RAY, "start", "--head", "--block", "--num-cpus=2", f"--temp-dir={folder / 'ray'}"]
     command += [f"--port={gcs}", "--include-dashboard=true", f"--dashboard-port={dashboard}"]
@@ -123,12 +123,12 @@ def head() -> Iterator[Head]:
     try:
         running = Head(f"http://127.0.0.1:{dashboard}", token, folder, environment)
 
-        def takes_jobs() -> Any:
+        def accepts_jobs() -> Any:
             if process.poll() is not None:
                 raise RuntimeError((folder / "log").read_text())
             return running.get("/api/jobs/", token)
 
-        wait_for(takes_jobs, START_SECONDS)
+        wait_for(accepts_jobs, START_SECONDS)
         yield running
     finally:
         stop(process)
@@ -136,10 +136,10 @@ def head() -> Iterator[Head]:
 
 
 def stop(process: subprocess.Popen) -> None:
-    """Ends the head's process group, which is all that it started, and no other process."""
+    """Ends the head node's process group: itself and everything it started."""
     os.killpg(process.pid, signal.SIGTERM)
     with suppress(subprocess.TimeoutExpired):
-        process.wait(5)  # s; Ray itself may take half a minute
+        process.wait(5)  # s; a full shutdown may take half a minute
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -155,10 +155,10 @@ def corpus(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def labels(head, corpus, small_checkpoint, tmp_path_factory) -> Path:
-    """The output of a job that was submitted."""
+    """The output of a submitted job."""
     output = tmp_path_factory.mktemp("output") / "labels"
-    where = ["--input", str(corpus), "--output", str(output), "--model", str(small_checkpoint)]
-    submitted = head.submit("labels", "jobs.label", *where)
+    flags = ["--input", str(corpus), "--output", str(output), "--model", str(small_checkpoint)]
+    submitted = head.submit("labels", "jobs.label", *flags)
     assert submitted.returncode == 0, submitted.stdout + submitted.stderr
     return output
 
@@ -174,7 +174,7 @@ def test_a_submitted_job_labels_every_recording(head, corpus, labels):
 
 @pytest.mark.usefixtures("labels")
 def test_only_the_code_is_uploaded(head):
-    """Ray and `.gitignore` keep out the rest, such as the environment, which has some GB."""
+    """Ray honours `.gitignore`; the virtual environment alone has several GB."""
     (package,) = head.folder.glob("ray/session_2*/runtime_resources/working_dir_files/_ray_pkg_*/")
     assert (package / "jobs" / "label.py").is_file()
     assert not (package / ".venv").exists()
@@ -182,7 +182,7 @@ def test_only_the_code_is_uploaded(head):
     assert sum(file.stat().st_size for file in package.rglob("*")) < 20e6
 
 
-def test_a_bad_flag_ends_with_code_2_and_one_line(head, corpus, tmp_path):
+def test_a_mistyped_flag_exits_with_2_and_one_line(head, corpus, tmp_path):
     submitted = head.submit("typo", "jobs.label", "--inptu", str(corpus), "--output", str(tmp_path))
     assert submitted.returncode != 0
     assert "did you mean --input?" in submitted.stdout
@@ -191,7 +191,7 @@ def test_a_bad_flag_ends_with_code_2_and_one_line(head, corpus, tmp_path):
     assert (job["status"], job["driver_exit_code"]) == ("FAILED", 2)
 
 
-def test_without_the_token_nothing_is_taken(head):
+def test_requests_without_the_token_are_refused(head):
     submitted = head.submit("nobody", "jobs.label", "--help", RAY_AUTH_MODE="disabled")
     assert submitted.returncode != 0
     assert "authentication" in submitted.stderr

@@ -1,4 +1,4 @@
-"""The job on real recordings, in one Ray session: parity, bad files, resume, crashes, bugs."""
+"""jobs.label in one Ray session: parity with the card, bad files, resuming, crashes, bugs."""
 
 import json
 import os
@@ -23,7 +23,7 @@ from ser_core.labeling.job import label_corpus
 @pytest.fixture(scope="module", autouse=True)
 def ray_session():
     def sabotage():
-        """In every worker: one name kills its process, another meets a bug."""
+        """Makes decoding crash the worker, or raise, for files with certain names."""
         import ser_core.labeling.stages
 
         decode_recording = ser_core.labeling.stages.decode_recording
@@ -69,13 +69,13 @@ def reports(label):
     return [json.loads(path.read_text()) for path in paths]
 
 
-def speak(folder, names):
+def write_speech(folder, names):
     for number, name in enumerate(names):
         write_audio(folder / name, speech_like(1 + number % 3, seed=number))
     return folder
 
 
-def test_every_recording_there_is(label, small_card, shared_data):
+def test_real_recordings_get_the_scores_of_the_card(label, small_card, shared_data):
     plan = label(shared_data)
     result = table(label)
     assert plan.to_do == len(result) == 1135
@@ -95,15 +95,15 @@ def test_every_recording_there_is(label, small_card, shared_data):
     assert report["elapsed_seconds"] > report["seconds_to_first_row"] > 0
 
 
-def test_bad_files_are_rows_and_their_neighbours_unharmed(label, tmp_path):
-    corpus = speak(tmp_path / "corpus", [f"{n}.wav" for n in range(6)])
+def test_bad_files_get_rows_and_do_not_affect_their_neighbours(label, tmp_path):
+    corpus = write_speech(tmp_path / "corpus", [f"{n}.wav" for n in range(6)])
     good = sorted(str(path) for path in corpus.iterdir())
     (corpus / "text.wav").write_text("not audio " * 99)
     (corpus / "zero.wav").touch()
     write_audio(corpus / "header.wav", np.zeros(0, np.float32))
     whole = write_audio(corpus / "cut.wav", speech_like(3)).read_bytes()
     (corpus / "cut.wav").write_bytes(whole[: len(whole) // 2])
-    (corpus / "0.wav").rename(corpus / "0.mp3")  # a wrong extension is no error
+    (corpus / "0.wav").rename(corpus / "0.mp3")  # a wrong extension is not an error
     good[0] = good[0].replace(".wav", ".mp3")
     (corpus / "dangling.wav").symlink_to(corpus / "nowhere.wav")
     os.mkfifo(corpus / "pipe.wav")
@@ -124,10 +124,10 @@ def test_bad_files_are_rows_and_their_neighbours_unharmed(label, tmp_path):
     assert result.loc[good, "error"].isna().all()
 
 
-def test_deleted_between_listing_and_reading(label, tmp_path, monkeypatch):
+def test_a_file_deleted_after_listing_is_not_found(label, tmp_path, monkeypatch):
     from ser_core.labeling import job
 
-    corpus = speak(tmp_path / "corpus", ["a.wav", "b.wav"])
+    corpus = write_speech(tmp_path / "corpus", ["a.wav", "b.wav"])
     make_plan = job.make_plan
 
     def plan_and_delete(*args):
@@ -140,8 +140,8 @@ def test_deleted_between_listing_and_reading(label, tmp_path, monkeypatch):
     assert list(table(label)["status"]) == ["not_found", "ok"]
 
 
-def test_again_labels_what_is_missing_or_changed(label, tmp_path):
-    corpus = speak(tmp_path / "corpus", ["a.wav", "b.wav", "c.wav"])
+def test_a_rerun_labels_new_and_changed_files(label, tmp_path):
+    corpus = write_speech(tmp_path / "corpus", ["a.wav", "b.wav", "c.wav"])
     (corpus / "d.wav").symlink_to(corpus / "later.wav")
     assert label(corpus).to_do == 4
     first = table(label)
@@ -154,7 +154,7 @@ def test_again_labels_what_is_missing_or_changed(label, tmp_path):
     assert second.index.is_unique
     assert set(second["status"]) == {"ok"}
     same = [str(corpus / "a.wav"), str(corpus / "c.wav")]
-    columns = ["file_id", "duration", "score", "labeled_at"]  # labeled once, not twice alike
+    columns = ["file_id", "duration", "score", "labeled_at"]  # not labelled again
     pd.testing.assert_frame_equal(second.loc[same, columns], first.loc[same, columns])
     assert second.loc[str(corpus / "b.wav"), "duration"] == 2.5
     assert reports(label)[1]["superseded_rows"] == 2  # the old b and d
@@ -163,10 +163,10 @@ def test_again_labels_what_is_missing_or_changed(label, tmp_path):
     assert reports(label)[2]["output"]["rows"] == 6
 
 
-def test_another_checkpoint_labels_anew(label, tmp_path, small_checkpoint):
+def test_another_checkpoint_labels_every_recording_again(label, tmp_path, small_checkpoint):
     import shutil
 
-    corpus = speak(tmp_path / "corpus", ["a.wav", "b.wav"])
+    corpus = write_speech(tmp_path / "corpus", ["a.wav", "b.wav"])
     label(corpus)
     other = shutil.copytree(small_checkpoint, tmp_path / "other")
     config = json.loads((other / "config.json").read_text()) | {"layer_norm_eps": 1e-4}
@@ -177,8 +177,8 @@ def test_another_checkpoint_labels_anew(label, tmp_path, small_checkpoint):
     assert set(result["model"]) == {str(other)}
 
 
-def test_manifest_columns_ride_along(label, tmp_path):
-    speak(tmp_path / "audio", ["a.wav", "b.wav"])
+def test_manifest_columns_are_kept(label, tmp_path):
+    write_speech(tmp_path / "audio", ["a.wav", "b.wav"])
     manifest = tmp_path / "calls.csv"
     manifest.write_text("agent,path\n007,audio/a.wav\n九,audio/b.wav\n")
     label(manifest)
@@ -186,7 +186,7 @@ def test_manifest_columns_ride_along(label, tmp_path):
     assert set(table(label)["status"]) == {"ok"}
 
 
-def test_two_manifests_with_the_same_names_have_their_own_rows(label, tmp_path):
+def test_manifests_with_equal_relative_paths_have_separate_rows(label, tmp_path):
     for number, day in enumerate(("monday", "tuesday")):
         write_audio(tmp_path / day / "1.wav", speech_like(1 + number, seed=number))
         (tmp_path / day / "calls.csv").write_text("path\n1.wav\n")
@@ -198,8 +198,8 @@ def test_two_manifests_with_the_same_names_have_their_own_rows(label, tmp_path):
     assert label(tmp_path / "monday" / "calls.csv").to_do == 0
 
 
-def test_a_corpus_out_of_reach_keeps_its_labels(label, tmp_path, capsys):
-    corpus = speak(tmp_path / "corpus", ["a.wav", "b.wav"])
+def test_an_unreachable_corpus_keeps_its_labels(label, tmp_path, capsys):
+    corpus = write_speech(tmp_path / "corpus", ["a.wav", "b.wav"])
     manifest = tmp_path / "calls.csv"
     manifest.write_text("path\ncorpus/a.wav\ncorpus/b.wav\n")
     label(manifest)
@@ -217,8 +217,8 @@ def test_a_corpus_out_of_reach_keeps_its_labels(label, tmp_path, capsys):
     assert reports(label)[-1]["unreachable"] == 1
 
 
-def test_precision_of_what_is_there(label, tmp_path):
-    corpus = speak(tmp_path / "corpus", ["a.wav", "b.wav"])
+def test_rows_of_lower_precision_are_labelled_again(label, tmp_path):
+    corpus = write_speech(tmp_path / "corpus", ["a.wav", "b.wav"])
     label(corpus, precision="bf16")
     assert set(table(label)["precision"]) == {"bf16"}
     assert label(corpus, precision="auto").to_do == 0
@@ -227,10 +227,10 @@ def test_precision_of_what_is_there(label, tmp_path):
     assert label(corpus, precision="auto").to_do == 0
 
 
-def test_killed_between_its_last_part_and_its_report(label, tmp_path, monkeypatch):
+def test_a_run_killed_before_its_report_is_completed(label, tmp_path, monkeypatch):
     from ser_core.labeling import job
 
-    corpus = speak(tmp_path / "corpus", ["a.wav", "b.wav"])
+    corpus = write_speech(tmp_path / "corpus", ["a.wav", "b.wav"])
     with monkeypatch.context() as patch:
         patch.setattr(job.Run, "write_report", lambda *_: exec("raise KeyboardInterrupt"))
         with pytest.raises(KeyboardInterrupt):
@@ -241,7 +241,7 @@ def test_killed_between_its_last_part_and_its_report(label, tmp_path, monkeypatc
     assert (report["listed"], report["done_before"], report["output"]["rows"]) == (2, 2, 2)
 
 
-def test_all_segments(label, tmp_path, small_card):
+def test_all_segments_are_averaged_by_length(label, tmp_path, small_card):
     path = write_audio(tmp_path / "corpus" / "long.wav", speech_like(14, seed=3))
     label(tmp_path / "corpus", segments="all")
     samples, _ = librosa.load(path, sr=16000)
@@ -255,49 +255,49 @@ def test_all_segments(label, tmp_path, small_card):
     np.testing.assert_allclose(scores, expected, atol=1e-4)
 
 
-def test_what_kills_its_process_gets_a_row_and_takes_nobody_with_it(label, tmp_path):
+def test_a_file_that_crashes_the_worker_does_not_affect_its_neighbours(label, tmp_path):
     names = [f"{n}.wav" for n in range(20)] + ["kills.wav", "kills-too.wav"]
-    corpus = speak(tmp_path / "corpus", names)
+    corpus = write_speech(tmp_path / "corpus", names)
     label(corpus)
     result = table(label)
     assert len(result) == 22
     crashed = result[result["status"] == "crashed"]
     assert sorted(map(os.path.basename, crashed.index)) == ["kills-too.wav", "kills.wav"]
     assert (result["status"] == "ok").sum() == 20
-    assert label(corpus).to_do == 0  # and it is not tried again until it changes
+    assert label(corpus).to_do == 0  # not tried again until the file changes
 
 
-def test_a_bug_stops_the_run_and_keeps_what_is_labelled(label, tmp_path):
-    corpus = speak(tmp_path / "corpus", [f"{n}.wav" for n in range(8)] + ["bug.wav"])
+def test_a_bug_stops_the_run(label, tmp_path):
+    corpus = write_speech(tmp_path / "corpus", [f"{n}.wav" for n in range(8)] + ["bug.wav"])
     with pytest.raises(RunError, match="ZeroDivisionError: a bug"):
         label(corpus)
     assert reports(label) == []
 
 
-def test_too_many_failures(label, tmp_path):
-    corpus = speak(tmp_path / "corpus", ["a.wav", "b.wav"])
+def test_max_failed_fraction(label, tmp_path):
+    corpus = write_speech(tmp_path / "corpus", ["a.wav", "b.wav"])
     (corpus / "c.wav").touch()
     label(corpus, max_failed_fraction=0.34)
-    for _ in range(2):  # also when everything was done before
+    for _ in range(2):  # also when there is nothing left to do
         with pytest.raises(RunError, match="1 of 3 recordings have no label"):
             label(corpus, max_failed_fraction=0.33)
     assert len(table(label)) == 3
 
 
-def test_nothing_to_label(label, tmp_path):
+def test_an_empty_corpus_is_refused(label, tmp_path):
     (tmp_path / "corpus").mkdir()
     with pytest.raises(CorpusError, match="no recordings"):
         label(tmp_path / "corpus")
     assert not label.output.exists()
 
 
-def command(corpus, output, checkpoint, *more):
+def command(corpus, output, checkpoint, *extra):
     flags = ["--input", corpus, "--output", output, "--model", checkpoint, "--precision", "fp32"]
-    return [sys.executable, "-m", "jobs.label", *map(str, flags), *more]
+    return [sys.executable, "-m", "jobs.label", *map(str, flags), *extra]
 
 
-def test_killed_at_any_moment_and_typed_again(tmp_path, small_checkpoint):
-    corpus = speak(tmp_path / "corpus", [f"{n:03}.wav" for n in range(300)])
+def test_a_killed_run_is_resumed(tmp_path, small_checkpoint):
+    corpus = write_speech(tmp_path / "corpus", [f"{n:03}.wav" for n in range(300)])
     output = tmp_path / "labels"
     argv = command(corpus, output, small_checkpoint, "--part-seconds", "0.2", "--batch-size", "1")
     job = subprocess.Popen(argv, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
@@ -307,7 +307,7 @@ def test_killed_at_any_moment_and_typed_again(tmp_path, small_checkpoint):
     job.kill()
     job.wait()
     parts = list(output.glob("*.parquet"))
-    labeled = sum(len(pd.read_parquet(part)) for part in parts)  # each part is readable
+    labeled = sum(len(pd.read_parquet(part)) for part in parts)  # every part is readable
     assert 0 < labeled < 300
     assert [path.name for path in (output / "__runs").iterdir()] == ["claim.json"]
     subprocess.run(argv, check=True, capture_output=True)
@@ -318,9 +318,9 @@ def test_killed_at_any_moment_and_typed_again(tmp_path, small_checkpoint):
     assert report["done_before"] == labeled
 
 
-def test_stopped_by_its_cluster(tmp_path, small_checkpoint):
-    """What `ray job stop` and a machine that is taken away send."""
-    corpus = speak(tmp_path / "corpus", [f"{n:03}.wav" for n in range(300)])
+def test_sigterm_stops_the_run(tmp_path, small_checkpoint):
+    """`ray job stop` and the preemption of a machine send SIGTERM."""
+    corpus = write_speech(tmp_path / "corpus", [f"{n:03}.wav" for n in range(300)])
     output = tmp_path / "labels"
     argv = command(corpus, output, small_checkpoint, "--part-seconds", "0.2", "--batch-size", "1")
     job = subprocess.Popen(argv, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
@@ -328,17 +328,17 @@ def test_stopped_by_its_cluster(tmp_path, small_checkpoint):
     while not list(output.glob("*.parquet")) and time.monotonic() < deadline:
         time.sleep(0.02)
     job.terminate()
-    _, words = job.communicate(timeout=60)
+    _, message = job.communicate(timeout=60)
     assert job.returncode == 1
-    assert "stopped; run the same command again to continue" in words
+    assert "stopped; run the same command again to continue" in message
     assert 0 < len(pd.read_parquet(output)) < 300
 
 
-def test_a_cluster_that_does_not_answer(tmp_path, small_checkpoint):
-    corpus = speak(tmp_path / "corpus", ["a.wav"])
+def test_an_unreachable_cluster_is_refused(tmp_path, small_checkpoint):
+    corpus = write_speech(tmp_path / "corpus", ["a.wav"])
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"  # bound, but nobody listens
+        address = f"127.0.0.1:{free.getsockname()[1]}"  # bound, but not listening
         done = subprocess.run(
             command(corpus, tmp_path / "labels", small_checkpoint),
             env=os.environ | {"RAY_ADDRESS": address},
@@ -352,8 +352,8 @@ def test_a_cluster_that_does_not_answer(tmp_path, small_checkpoint):
     assert not (tmp_path / "labels").exists()
 
 
-def test_the_command_as_typed(tmp_path, small_checkpoint):
-    corpus = speak(tmp_path / "corpus", ["a.wav"])
+def test_messages_of_the_command(tmp_path, small_checkpoint):
+    corpus = write_speech(tmp_path / "corpus", ["a.wav"])
     done = subprocess.run(
         command(corpus, tmp_path / "labels", small_checkpoint),
         capture_output=True,
@@ -362,7 +362,7 @@ def test_the_command_as_typed(tmp_path, small_checkpoint):
     )
     assert "1 recordings" in done.stdout
     assert "cpu fp32: 1 of 1 recordings, 0 failed" in done.stderr
-    assert "ray" not in done.stderr.lower(), "Ray's own noise"
+    assert "ray" not in done.stderr.lower(), "Ray's own messages"
     bad = subprocess.run(
         command(tmp_path / "nowhere", tmp_path / "other", small_checkpoint),
         capture_output=True,

@@ -1,7 +1,7 @@
-"""A corpus on a real S3 server: labelled, killed and resumed, refused, read a few ranges at a time.
+"""Labelling a corpus on a real S3 server: resuming, refusing bad commands, reading by ranges.
 
-The jobs run as users run them, in processes of their own, and find the server by the standard
-variables alone.
+The jobs run in separate processes, as users run them, and find the server through the standard
+AWS variables only.
 """
 
 import errno
@@ -42,23 +42,23 @@ from ser_core.storage.reading import open_file
 
 ROOT = Path(__file__).parents[2]
 MIB = 1 << 20
-JOB_SECONDS = 300.0  # one takes 25 on two idle cores, most of it Ray's start
+JOB_SECONDS = 300.0  # 25 on two idle cores, mostly for starting Ray
 
 
 # ---- the corpus ----------------------------------------------------------------------------------
 
 
 def encoded(samples: np.ndarray, rate: int = 16_000, form: str = "wav", **options: Any) -> bytes:
-    """A recording as a file's bytes."""
+    """Encodes samples as the bytes of an audio file."""
     buffer = io.BytesIO()
     channels = 1 if samples.ndim == 1 else samples.shape[1]
     with soundfile.SoundFile(buffer, "w", rate, channels, format=form.upper(), **options) as file:
-        for start in range(0, len(samples), 4000):  # libsndfile dies of a long Ogg in one call
+        for start in range(0, len(samples), 4000):  # libsndfile crashes on a long Ogg
             file.write(samples[start : start + 4000])
     return buffer.getvalue()
 
 
-# What a URL, a shell or a glob would take for something else.
+# Characters with a special meaning in a URL, a shell or a glob.
 ODD_NAMES = (
     "中文/你好 世界.wav",
     "a b.wav",
@@ -71,12 +71,12 @@ ODD_NAMES = (
     "[1] *.wav",
     "a&b=c;d.wav",
     "UPPER.WAV",
-    "e\u0301.wav",  # é in two code points, as macOS writes it
-    "\u00e9.wav",  # é in one
+    "e\u0301.wav",  # é as two code points, as on macOS
+    "\u00e9.wav",  # é as one code point
 )
 FIXED_RATE = {"bitrate_mode": "CONSTANT", "compression_level": 0.0}
-# Too large for one request: seconds, rate, channels, options. The short ones are heard to their
-# end, so that their last read meets the end of the object.
+# Too large for one request: seconds, rate, channels, options. The short recordings are decoded to
+# their end, so that the last read reaches the end of the object.
 LARGE = {
     "large/long.wav": (60, 16_000, 1, {}),
     "large/long.flac": (60, 16_000, 1, {}),
@@ -94,7 +94,7 @@ SKIPPED = ("_hidden/a.wav", "plain/_part/b.wav", ".dot.wav", "plain/.dot.wav", "
 
 
 def audible(folder: Path) -> dict[str, bytes]:
-    """The recordings that have a label, by their key below the corpus."""
+    """Makes the recordings that get a label, by their key below the corpus."""
     files = {}
     for number in range(16):
         form = ("wav", "flac", "ogg", "mp3")[number % 4]
@@ -105,7 +105,7 @@ def audible(folder: Path) -> dict[str, bytes]:
     for number, (name, (seconds, rate, channels, options)) in enumerate(LARGE.items()):
         samples = speech_like(seconds, rate, channels, seed=100 + number)
         files[name] = encoded(samples, rate, name.rsplit(".", 1)[-1], **options)
-    # Its index lies at its end, where FFmpeg puts it unless told otherwise.
+    # By default FFmpeg writes the index at the end of the file.
     m4a = write_with_ffmpeg(folder / "x.m4a", speech_like(90, 44_100, 2), 44_100, "-b:a", "192k")
     files["large/long.m4a"] = m4a.read_bytes()
     assert all(len(data) > MIB for name, data in files.items() if name.startswith("large/"))
@@ -117,9 +117,9 @@ def upload(prefix: str, files: Mapping[str, bytes]) -> None:
 
 
 def local_scores(checkpoint: Path, files: Mapping[str, bytes]) -> tuple[list[str], np.ndarray]:
-    """The labels and the scores of the same bytes, without storage, Ray or a batch."""
+    """The labels and scores of the same bytes, computed without storage, Ray or batches."""
     loaded = load_checkpoint(str(checkpoint))
-    with mock.patch("torch.cuda.is_available", return_value=False):  # where the jobs compute too
+    with mock.patch("torch.cuda.is_available", return_value=False):  # as in the jobs
         classifier = Classifier(loaded, "fp32", batch_size=1)
     waveforms = [decode(io.BytesIO(data)).waveform for data in files.values()]
     scores = classifier.scores(waveforms)
@@ -131,17 +131,17 @@ def local_scores(checkpoint: Path, files: Mapping[str, bytes]) -> tuple[list[str
 
 def command(**flags: Any) -> list[str]:
     pairs = [(f"--{name.replace('_', '-')}", str(value)) for name, value in flags.items()]
-    return [sys.executable, "-m", "jobs.label", *(word for pair in pairs for word in pair)]
+    return [sys.executable, "-m", "jobs.label", *(argument for pair in pairs for argument in pair)]
 
 
-def surroundings(**changed: str) -> dict[str, str]:
-    """This process's variables, without a cluster that it may know of, and without GPUs."""
-    kept = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    return kept | {"CUDA_VISIBLE_DEVICES": ""} | changed
+def environment(**changes: str) -> dict[str, str]:
+    """The variables of this process with changes, without a Ray cluster and without GPUs."""
+    inherited = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    return inherited | {"CUDA_VISIBLE_DEVICES": ""} | changes
 
 
-def label(changed: Mapping[str, str] | None = None, **flags: Any) -> subprocess.CompletedProcess:
-    env = surroundings(**(changed or {}))
+def label(changes: Mapping[str, str] | None = None, **flags: Any) -> subprocess.CompletedProcess:
+    env = environment(**(changes or {}))
     return subprocess.run(
         command(**flags),
         cwd=ROOT,
@@ -170,19 +170,19 @@ def reports(output: str) -> list[dict[str, Any]]:
     return [json.loads(fs.cat_file(f"{output}/{name}")) for name in runs]
 
 
-# ---- a corpus in, labels out ---------------------------------------------------------------------
+# ---- labelling -----------------------------------------------------------------------------------
 
 
 class Corpus(NamedTuple):
     uri: str
-    files: dict[str, bytes]  # those that have a label
+    files: dict[str, bytes]  # only those that get a label
 
 
 class Labeled(NamedTuple):
     corpus: str
     files: dict[str, bytes]
     output: str
-    rows: pd.DataFrame  # by path
+    rows: pd.DataFrame  # indexed by path
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +206,7 @@ def test_every_listed_file_has_one_row(labeled):
     assert sorted(labeled.rows.index) == sorted(listed)
 
 
-def test_scores_are_those_of_the_same_bytes_at_hand(labeled, small_checkpoint):
+def test_scores_equal_those_of_the_same_bytes_decoded_locally(labeled, small_checkpoint):
     labels, scores = local_scores(small_checkpoint, labeled.files)
     rows = labeled.rows.loc[[f"{labeled.corpus}/{name}" for name in labeled.files]]
     problems = rows[rows["status"] != "ok"]
@@ -215,21 +215,21 @@ def test_scores_are_those_of_the_same_bytes_at_hand(labeled, small_checkpoint):
     columns = [name for name in rows.columns if name.startswith("score_")]
     np.testing.assert_allclose(rows[columns], scores, atol=1e-5)
     np.testing.assert_allclose(rows["score"], scores.max(axis=1), atol=1e-5)
-    assert np.ptp(scores, axis=0).max() > 1e-3  # else a row could have another's scores
+    assert np.ptp(scores, axis=0).max() > 1e-3  # scores differ, so that swapped rows are noticed
 
 
-def test_files_that_are_no_audio_say_so(labeled):
+def test_status_of_files_that_are_not_audio(labeled):
     status = {name: labeled.rows.loc[f"{labeled.corpus}/{name}", "status"] for name in BROKEN}
     assert status == {"x.wav": "decode_error", "y.wav": "empty", "large/junk.wav": "decode_error"}
 
 
-def test_folder_reads_as_one_table(labeled):
+def test_the_output_reads_as_one_table(labeled):
     table = ds.dataset(labeled.output.removeprefix("s3://"), filesystem=s3fs.S3FileSystem())
     assert table.count_rows() == len(labeled.rows)
     assert table.schema.field("labeled_at").type == pa.timestamp("us", tz="UTC")
 
 
-def test_report_says_that_the_run_is_complete(labeled):
+def test_the_report_counts_every_row(labeled):
     (report,) = reports(labeled.output)
     assert report["listed"] == len(labeled.rows)
     assert report["by_status"] == labeled.rows["status"].value_counts().to_dict()
@@ -238,14 +238,14 @@ def test_report_says_that_the_run_is_complete(labeled):
     assert all(name.startswith("part-") and name.endswith(".parquet") for name in parts)
 
 
-# ---- checkpoint and manifest there too -----------------------------------------------------------
+# ---- checkpoint and manifest in the bucket -------------------------------------------------------
 
 
-def test_checkpoint_and_manifest_by_uri(bucket, small_checkpoint):
+def test_checkpoint_and_manifest_in_the_bucket(bucket, small_checkpoint):
     files = {name: encoded(speech_like(1, seed=n)) for n, name in enumerate(["1.wav", "二 +.wav"])}
     upload(f"{bucket}/calls", files)
-    elsewhere = encoded(speech_like(2, seed=9), form="flac")
-    upload(f"{bucket}/elsewhere", {"3.flac": elsewhere})
+    other = encoded(speech_like(2, seed=9), form="flac")
+    upload(f"{bucket}/elsewhere", {"3.flac": other})
     upload(f"{bucket}/model", {f.name: f.read_bytes() for f in small_checkpoint.iterdir()})
     paths = [*files, f"{bucket}/elsewhere/3.flac", "gone.wav"]
     extra = {"speaker": ["007", "王", None, "x"], "turn": pa.array([1, 2, 3, None], pa.int64())}
@@ -253,31 +253,31 @@ def test_checkpoint_and_manifest_by_uri(bucket, small_checkpoint):
     pq.write_table(pa.table({"path": paths, **extra}), buffer)
     upload(f"{bucket}/calls", {"calls.parquet": buffer.getvalue()})
 
-    where = {"input": f"{bucket}/calls/calls.parquet", "output": f"{bucket}/manifest-labels"}
-    done = label(**where, model=f"{bucket}/model", precision="fp32")
+    manifest, output = f"{bucket}/calls/calls.parquet", f"{bucket}/manifest-labels"
+    done = label(input=manifest, output=output, model=f"{bucket}/model", precision="fp32")
     assert done.returncode == 0, done.stderr
 
-    rows = ds.dataset(where["output"].removeprefix("s3://"), filesystem=s3fs.S3FileSystem())
-    rows = rows.to_table().sort_by("turn").to_pylist()  # null comes last
+    rows = ds.dataset(output.removeprefix("s3://"), filesystem=s3fs.S3FileSystem())
+    rows = rows.to_table().sort_by("turn").to_pylist()  # nulls last
     assert [row["path"] for row in rows] == paths
     assert [row["speaker"] for row in rows] == extra["speaker"]
     assert [row["status"] for row in rows] == ["ok", "ok", "ok", "not_found"]
     assert {row["model"] for row in rows} == {f"{bucket}/model"}
-    labels, scores = local_scores(small_checkpoint, {**files, "3.flac": elsewhere})
+    labels, scores = local_scores(small_checkpoint, {**files, "3.flac": other})
     assert [row["label"] for row in rows[:3]] == labels
     np.testing.assert_allclose([r["score"] for r in rows[:3]], scores.max(axis=1), atol=1e-5)
 
 
-# ---- killed and typed again ----------------------------------------------------------------------
+# ---- killed and resumed --------------------------------------------------------------------------
 
 
 def descendants(pid: int) -> list[int]:
     listing = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, check=True)
     parents = dict(map(int, line.split()) for line in listing.stdout.splitlines())
-    found = [pid]
-    for parent in found:  # grows while it is walked
-        found += [child for child, of in parents.items() if of == parent]
-    return found[1:]
+    family = [pid]
+    for member in family:  # grows during iteration
+        family += [child for child, parent in parents.items() if parent == member]
+    return family[1:]
 
 
 def is_running(pid: int) -> bool:
@@ -287,36 +287,36 @@ def is_running(pid: int) -> bool:
     return state.stdout.strip()[:1] not in ("", "Z")
 
 
-def kill_when_a_part_is_there(job: subprocess.Popen, output: str) -> None:
-    """SIGKILL for the driver, and then for what Ray had started for it."""
+def kill_after_the_first_part(job: subprocess.Popen, output: str) -> None:
+    """Kills the driver, then the processes that Ray started for it."""
     started: list[int] = []
     deadline = time.monotonic() + JOB_SECONDS
     try:
         while not parts_in(output):
-            assert job.poll() is None, "it ended before it could be killed"
+            assert job.poll() is None, "the job ended before it could be killed"
             assert time.monotonic() < deadline, "no part appeared"
             started = descendants(job.pid)
             time.sleep(0.02)
     finally:
         job.kill()
         job.wait()
-        for pid in filter(is_running, started):  # Ray's agents need a minute to see it
+        for pid in filter(is_running, started):  # Ray's agents would take a minute to exit
             os.kill(pid, signal.SIGKILL)
 
 
 MANY = 400
 
 
-def test_killed_run_goes_on_where_it_was(bucket, small_checkpoint, tmp_path):
+def test_a_killed_run_is_resumed(bucket, small_checkpoint, tmp_path):
     corpus, output = f"{bucket}/many", f"{bucket}/many-labels"
     upload(corpus, {f"{n:03}.wav": encoded(speech_like(0.05, seed=n)) for n in range(MANY)})
     flags = {"input": corpus, "output": output, "model": small_checkpoint, "part_seconds": 1}
     flags |= {"batch_size": 1, "precision": "fp32"}
     with (tmp_path / "log").open("wb") as log:
         job = subprocess.Popen(
-            command(**flags), cwd=ROOT, env=surroundings(), stdout=log, stderr=log
+            command(**flags), cwd=ROOT, env=environment(), stdout=log, stderr=log
         )
-        kill_when_a_part_is_there(job, output)
+        kill_after_the_first_part(job, output)
 
     fs = s3fs.S3FileSystem()
     parts = {name: fs.cat_file(f"{output}/{name}") for name in parts_in(output)}
@@ -336,31 +336,32 @@ def test_killed_run_goes_on_where_it_was(bucket, small_checkpoint, tmp_path):
     assert (rows.loc[kept["path"], "labeled_at"].to_numpy() == kept["labeled_at"].to_numpy()).all()
 
 
-# ---- refused -------------------------------------------------------------------------------------
+# ---- commands that are refused -------------------------------------------------------------------
 
+# The flag that the error message names; "--" where it may be any.
 WRONG = {
-    "wrong secret": "--",  # input and output both lie there
+    "wrong secret": "--",
     "no such bucket": "--input",
     "no recordings": "--input",
     "no bucket for the output": "--output",
-    "nobody answers": "--",
+    "no server": "--",
 }
 
 
 @pytest.fixture(scope="module")
 def refused(bucket, small_checkpoint) -> dict[str, subprocess.CompletedProcess]:
-    """The commands that cannot run as written, two at a time."""
+    """The results of commands that cannot run as written, run two at a time."""
     upload(f"{bucket}/one", {"1.wav": encoded(speech_like(1))})
     upload(f"{bucket}/texts", {"1.txt": b"text"})
-    one, output, nowhere = f"{bucket}/one", f"{bucket}/refused", "s3://no-such-bucket"
-    silent = f"http://{seaweed.HOST}:{seaweed.free_block()}"
+    corpus, output, missing = f"{bucket}/one", f"{bucket}/refused", "s3://no-such-bucket"
+    no_server = f"http://{seaweed.HOST}:{seaweed.free_block()}"
     wrong_secret = seaweed.environment(os.environ["AWS_ENDPOINT_URL"], secret="another")
     calls = [
-        (wrong_secret, one, output),
-        ({}, f"{nowhere}/one", output),
+        (wrong_secret, corpus, output),
+        ({}, f"{missing}/one", output),
         ({}, f"{bucket}/texts", output),
-        ({}, one, f"{nowhere}/labels"),
-        ({"AWS_ENDPOINT_URL": silent}, one, output),
+        ({}, corpus, f"{missing}/labels"),
+        ({"AWS_ENDPOINT_URL": no_server}, corpus, output),
     ]
     with ThreadPoolExecutor(2) as pool:
         results = pool.map(
@@ -370,13 +371,13 @@ def refused(bucket, small_checkpoint) -> dict[str, subprocess.CompletedProcess]:
         return dict(zip(WRONG, results, strict=True))
 
 
-@pytest.mark.parametrize("what", WRONG)
-def test_refused_in_one_line(refused, what):
-    done = refused[what]
+@pytest.mark.parametrize("mistake", WRONG)
+def test_a_refusal_is_one_line(refused, mistake):
+    done = refused[mistake]
     assert done.returncode == 2, done.stderr
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ")
-    assert WRONG[what] in line
+    assert WRONG[mistake] in line
 
 
 def test_refused_commands_write_nothing(refused, bucket):
@@ -385,12 +386,12 @@ def test_refused_commands_write_nothing(refused, bucket):
     assert not s3fs.S3FileSystem().exists("no-such-bucket")
 
 
-# ---- not refused ---------------------------------------------------------------------------------
+# ---- restricted permissions ----------------------------------------------------------------------
 
 
 @pytest.fixture
 def guest(bucket, monkeypatch) -> Iterator[str]:  # noqa: ARG001
-    """A prefix beside which the credentials may do nothing, not even look for the bucket."""
+    """A prefix outside which the credentials have no permission, not even to see the bucket."""
     s3fs.S3FileSystem().mkdir(seaweed.GUEST_PREFIX.split("/")[0])
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", seaweed.GUEST_KEY)
     s3fs.S3FileSystem.clear_instance_cache()
@@ -398,7 +399,7 @@ def guest(bucket, monkeypatch) -> Iterator[str]:  # noqa: ARG001
     s3fs.S3FileSystem.clear_instance_cache()
 
 
-def test_rights_to_a_prefix_are_enough(guest):
+def test_permissions_for_a_prefix_are_enough(guest):
     upload(f"{guest}/corpus", {"1.wav": b"x"})
     (entry,) = list_files(f"{guest}/corpus", bool)
     assert entry.path == f"{guest}/corpus/1.wav"
@@ -410,11 +411,11 @@ def test_rights_to_a_prefix_are_enough(guest):
         s3fs.S3FileSystem().ls(guest.rsplit("/", 1)[0])
 
 
-# ---- one recording -------------------------------------------------------------------------------
+# ---- reading a recording -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [None, 1000, 2 * MIB])
-def test_deleted_object_is_not_found(bucket, size):
+def test_a_deleted_object_is_not_found(bucket, size):
     uri = f"{bucket}/deleted.wav"
     upload(bucket, {"deleted.wav": encoded(speech_like(1))})
     s3fs.S3FileSystem().rm_file(uri)
@@ -424,7 +425,7 @@ def test_deleted_object_is_not_found(bucket, size):
 
 
 @pytest.mark.parametrize("name", [*LARGE, "large/long.m4a"])
-def test_large_recording_is_read_to_its_end(corpus, name):
+def test_a_large_recording_is_read_to_its_end(corpus, name):
     uri, data = f"{corpus.uri}/{name}", corpus.files[name]
     with open_file(uri, len(data)) as handle:
         remote = decode(handle, whole=True)
@@ -436,7 +437,7 @@ def test_large_recording_is_read_to_its_end(corpus, name):
 @pytest.mark.parametrize(
     ("form", "options"), [("wav", {}), ("mp3", FIXED_RATE)], ids=["wav", "mp3"]
 )
-def test_long_recording_takes_few_small_requests(bucket, form, options, monkeypatch):
+def test_a_long_recording_needs_few_small_requests(bucket, form, options, monkeypatch):
     data = encoded(np.tile(speech_like(60), 10), form=form, **options)
     upload(bucket, {f"long.{form}": data})
     uri = f"{bucket}/long.{form}"
@@ -459,36 +460,36 @@ def test_long_recording_takes_few_small_requests(bucket, form, options, monkeypa
 
 
 class Busy(fsspec.AbstractFileSystem):
-    """A store that answers 503 so many times before it answers."""
+    """A store that fails a number of times before it returns data."""
 
     protocol = "busy"
     data = encoded(speech_like(1))
-    trouble: Exception
-    times: float = 0
+    error: Exception
+    failures: float = 0
     calls: int = 0
 
     def cat_file(self, path, start=None, end=None, **_):  # noqa: ARG002
         Busy.calls += 1
-        if Busy.calls <= Busy.times:
-            raise Busy.trouble
+        if Busy.calls <= Busy.failures:
+            raise Busy.error
         return self.data[start:end]
 
 
 @pytest.fixture(
     params=[OSError(errno.EBUSY, "Please reduce your request rate."), RuntimeError("no route")],
-    ids=["OSError", "an error of the client's own"],
+    ids=["OSError", "error of the client library"],
 )
 def busy(request, monkeypatch) -> list[float]:
-    """A store that will be busy; the pauses that are asked for, which take no time here."""
+    """Registers the busy store; returns the pauses between retries, which take no time here."""
     fsspec.register_implementation("busy", Busy, clobber=True)
     pauses: list[float] = []
-    Busy.data, Busy.trouble, Busy.calls = encoded(speech_like(1)), request.param, 0
+    Busy.data, Busy.error, Busy.calls = encoded(speech_like(1)), request.param, 0
     monkeypatch.setattr(tenacity.nap.time, "sleep", pauses.append)
     return pauses
 
 
-def test_passing_trouble_is_waited_out(busy):
-    Busy.times = 2
+def test_transient_errors_are_retried(busy):
+    Busy.failures = 2
     with open_file("busy://x.wav", len(Busy.data)) as handle:
         assert decode(handle).duration == 1.0
     assert Busy.calls == 3
@@ -496,19 +497,19 @@ def test_passing_trouble_is_waited_out(busy):
     assert min(busy) > 0
 
 
-def test_lasting_trouble_is_unavailable(busy):
-    Busy.times = np.inf
+def test_a_persistent_error_is_unavailable(busy):
+    Busy.failures = np.inf
     with pytest.raises(RecordingError) as caught, open_file("busy://x.wav", 10):
         pass
     assert caught.value.status is Status.UNAVAILABLE
-    assert str(Busy.trouble.args[-1]) in str(caught.value)
+    assert str(Busy.error.args[-1]) in str(caught.value)
     assert len(busy) == Busy.calls - 1 >= 1
 
 
 # ---- listing -------------------------------------------------------------------------------------
 
 
-def test_all_pages_are_listed_and_none_kept(bucket):
+def test_all_pages_are_listed_and_none_cached(bucket):
     names = {f"{n % 7}/{n:04}.wav" for n in range(1100)}
     upload(f"{bucket}/pages", dict.fromkeys(names, b"x"))
     s3fs.S3FileSystem.clear_instance_cache()

@@ -1,4 +1,4 @@
-"""The rules of the label store, each with a test that a store without it fails."""
+"""The rules of the label store; each has a test that fails without the rule."""
 
 import json
 import os
@@ -30,7 +30,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def rows(*names, model="m1", status="ok", hours=0, version="v1", precision="fp32", folder="/c"):
-    """Rows as a run would write them, `hours` after the first."""
+    """Rows as a run writes them, labelled `hours` after `START`."""
     count, ok = len(names), status == "ok"
     columns = {
         "path": names,
@@ -62,9 +62,9 @@ def parts(store):
 
 
 def done(store, *names, model="m1", precision="auto", version="v1"):
-    found = store.done(model, precision)
-    wanted = pa.array([f"/c/{name}-{version}" for name in names])
-    return found.ok.have(wanted).tolist(), found.failed.have(wanted).tolist()
+    state = store.done(model, precision)
+    file_ids = pa.array([f"/c/{name}-{version}" for name in names])
+    return state.ok.contains(file_ids).tolist(), state.failed.contains(file_ids).tolist()
 
 
 # ---- what is current -----------------------------------------------------------------------------
@@ -107,14 +107,14 @@ def test_the_newest_of_several_transient_rows_is_kept(store):
     assert list(table(store)["status"]) == ["unavailable"]
 
 
-def test_two_recordings_of_one_relative_name_are_two(store):
+def test_equal_relative_paths_in_two_folders_are_two_recordings(store):
     store.write_part(rows("1.wav", folder="/monday"))
     store.write_part(rows("1.wav", folder="/tuesday", hours=1))
     assert store.compact() == 0
     assert list(table(store)["uri"]) == ["/monday/1.wav", "/tuesday/1.wav"]
 
 
-def test_times_only_go_forward(store):
+def test_labeled_at_is_later_than_every_existing_row(store):
     ahead = datetime.now(UTC) + timedelta(hours=1)
     store.write_part(rows("a", hours=(ahead - START) / timedelta(hours=1)))
     store.compact()
@@ -125,7 +125,7 @@ def test_times_only_go_forward(store):
     assert list(table(store)["file_id"]) == ["/c/a-v2"]
 
 
-def test_the_clock_is_used_where_it_is_ahead(store):
+def test_labeled_at_is_the_current_time_if_that_is_later(store):
     store.write_part(rows("a"))
     store.compact()
     assert datetime.now(UTC) - store.now() < timedelta(minutes=1)
@@ -134,12 +134,12 @@ def test_the_clock_is_used_where_it_is_ahead(store):
 # ---- what is done --------------------------------------------------------------------------------
 
 
-def test_nothing_there_is_nothing_done(store):
+def test_an_empty_output_has_nothing_done(store):
     assert done(store, "a") == ([False], [False])
     assert not os.path.exists(store.folder.uri)
 
 
-def test_done_is_what_is_final_and_of_this_model(store):
+def test_final_rows_of_this_model_are_done(store):
     store.write_part(rows("a", "b"))
     store.write_part(rows("c", model="m2"))
     store.write_part(rows("d", status="decode_error"))
@@ -154,7 +154,7 @@ def test_done_is_what_is_final_and_of_this_model(store):
 
 
 @pytest.mark.parametrize(
-    ("made_in", "asked_for", "is_done"),
+    ("made_with", "requested", "is_done"),
     [
         ("fp32", "fp32", True),
         ("bf16", "fp32", False),
@@ -166,29 +166,29 @@ def test_done_is_what_is_final_and_of_this_model(store):
         ("fp32", "bf16", True),
     ],
 )
-def test_precision_of_what_is_done(store, made_in, asked_for, is_done):
-    store.write_part(rows("a", precision=made_in))
+def test_rows_are_done_for_a_precision(store, made_with, requested, is_done):
+    store.write_part(rows("a", precision=made_with))
     store.write_part(rows("b", status="empty"))
-    assert done(store, "a", "b", precision=asked_for) == ([is_done, False], [False, True])
+    assert done(store, "a", "b", precision=requested) == ([is_done, False], [False, True])
 
 
 # ---- parts ---------------------------------------------------------------------------------------
 
 
-def test_the_same_rows_written_again_replace_themselves(store):
+def test_writing_the_same_rows_again_replaces_their_part(store):
     assert store.write_part(rows("a", "b")) == store.write_part(rows("b", "a"))
     assert len(table(store)) == 2
 
 
-def test_rows_made_later_do_not_replace_a_part_unseen(store):
-    """Otherwise rows of unreachable recordings would overwrite labels before any rule applies."""
+def test_later_rows_of_the_same_files_do_not_overwrite_a_part(store):
+    """Otherwise transient rows would overwrite labels before the rules apply."""
     store.write_part(rows("a", "b"))
     store.write_part(rows("a", "b", hours=1, status="unavailable"))
     store.compact()
     assert set(table(store)["status"]) == {"ok"}
 
 
-def test_small_parts_are_merged_and_large_ones_left(store, monkeypatch):
+def test_small_parts_are_merged_and_large_ones_kept(store, monkeypatch):
     monkeypatch.setattr(label_store, "ROWS_PER_PART", 10)
     monkeypatch.setattr(label_store, "_SMALL_PART", 5)
     large = store.write_part(rows(*"ABCDEFG"))
@@ -204,7 +204,7 @@ def test_small_parts_are_merged_and_large_ones_left(store, monkeypatch):
     assert parts(store) == before
 
 
-def test_killed_while_compacting_leaves_rows_twice_and_never_none(store, monkeypatch):
+def test_a_kill_while_compacting_duplicates_rows_but_loses_none(store, monkeypatch):
     store.write_part(rows("a", "b"))
     store.write_part(rows("b", hours=1, version="v2"))
 
@@ -221,7 +221,7 @@ def test_killed_while_compacting_leaves_rows_twice_and_never_none(store, monkeyp
     assert list(table(store)["file_id"]) == ["/c/a-v1", "/c/b-v2"]
 
 
-def test_a_half_written_part_is_never_seen(store, monkeypatch):
+def test_a_partially_written_part_is_never_visible(store, monkeypatch):
     def killed(*_):
         raise KeyboardInterrupt
 
@@ -236,7 +236,7 @@ def test_a_half_written_part_is_never_seen(store, monkeypatch):
     assert os.listdir(store.folder.uri) == []
 
 
-def test_writer_writes_by_time_and_at_the_end_even_of_a_failed_run(store):
+def test_the_writer_writes_after_an_interval_and_at_the_end_of_a_failed_run(store):
     with pytest.raises(ZeroDivisionError), PartWriter(store, seconds=3600) as writer:
         writer.add(rows("a"))
         assert not os.path.exists(store.folder.uri)
@@ -248,7 +248,7 @@ def test_writer_writes_by_time_and_at_the_end_even_of_a_failed_run(store):
         assert len(table(store)) == 3
 
 
-def test_a_part_that_cannot_be_written_is_one_line_and_tried_once(store, monkeypatch):
+def test_a_part_that_cannot_be_written_is_an_error_without_retries(store, monkeypatch):
     calls = []
 
     def refuse(name, _):
@@ -263,7 +263,7 @@ def test_a_part_that_cannot_be_written_is_one_line_and_tried_once(store, monkeyp
 
 
 class Counted(AbstractBufferedFile):
-    """A file as object stores have it: what is not cached is fetched."""
+    """A file that is fetched by ranges, as from an object store."""
 
     def _fetch_range(self, start, end):
         CountedFileSystem.fetched += end - start
@@ -271,7 +271,7 @@ class Counted(AbstractBufferedFile):
 
 
 class CountedFileSystem(MemoryFileSystem):
-    """Counts the bytes that are fetched of its files."""
+    """Counts the bytes that are fetched from its files."""
 
     protocol = "counted"
     fetched = 0
@@ -282,7 +282,7 @@ class CountedFileSystem(MemoryFileSystem):
         return Counted(self, self._strip_protocol(path), mode, size=self.size(path), **options)
 
 
-def test_a_column_costs_no_more_than_its_bytes():
+def test_only_the_columns_needed_are_fetched():
     fsspec.register_implementation("counted", CountedFileSystem, clobber=True)
     store = LabelStore("counted://labels", LABELS, SPEAKER)
     wide = rows(*(f"{n:06}" for n in range(20_000))).drop_columns("speaker")
@@ -319,7 +319,7 @@ def test_a_manifest_with_other_columns_adds_them(store):
         (LABELS, pa.schema([("speaker", pa.int64())]), r"columns of another type \(speaker\)"),
     ],
 )
-def test_tables_that_do_not_fit_are_refused_before_anything_is_written(
+def test_an_incompatible_output_is_refused_before_anything_is_written(
     store, labels, manifest, reason
 ):
     store.write_part(rows("a"))
@@ -329,14 +329,14 @@ def test_tables_that_do_not_fit_are_refused_before_anything_is_written(
     assert os.listdir(store.folder.uri) == before
 
 
-def test_an_output_that_cannot_be_is_refused(tmp_path):
+def test_an_output_that_is_not_a_folder_is_refused(tmp_path):
     (tmp_path / "file").touch()
-    for where in (tmp_path / "file", tmp_path / "file" / "labels"):
+    for output in (tmp_path / "file", tmp_path / "file" / "labels"):
         with pytest.raises(OutputError, match="is not a folder"):
-            LabelStore(str(where), LABELS, SPEAKER)
+            LabelStore(str(output), LABELS, SPEAKER)
 
 
-def test_a_file_that_is_no_part_is_named(store):
+def test_a_foreign_parquet_file_is_named_in_the_error(store):
     name = store.write_part(rows("a"))
     path = f"{store.folder.uri}/{name}"
     pq.write_table(pa.table({"x": [1]}), path)
@@ -352,8 +352,8 @@ def test_a_file_that_is_no_part_is_named(store):
     "kind",
     [pa.large_string(), pa.dictionary(pa.int8(), pa.string()), pa.timestamp("s"), pa.uint32()],
 )
-def test_manifest_columns_of_any_type_resume(tmp_path, kind):
-    """Parquet returns some types as others; that must not look like another output."""
+def test_outputs_with_manifest_columns_of_any_type_are_continued(tmp_path, kind):
+    """Parquet reads some types back as others, which must not count as a difference."""
     is_text = kind == pa.large_string() or pa.types.is_dictionary(kind)
     values = pa.array(["x"]) if is_text else pa.array([1], pa.int64())
     manifest = pa.schema([("extra", kind)])
@@ -365,7 +365,7 @@ def test_manifest_columns_of_any_type_resume(tmp_path, kind):
     assert done(again, "a") == ([True], [False])
 
 
-def test_the_classes_are_those_of_the_checkpoint_whatever_the_manifest_has(tmp_path):
+def test_manifest_columns_are_never_taken_for_classes(tmp_path):
     manifest = pa.schema([("score_manual", pa.float64()), ("status_of_call", pa.string())])
     store = LabelStore(str(tmp_path / "labels"), LABELS, manifest)
     store.write_part(rows("a").drop_columns("speaker"))
@@ -373,17 +373,17 @@ def test_the_classes_are_those_of_the_checkpoint_whatever_the_manifest_has(tmp_p
     assert classes_of(LabelStore(store.folder.uri, LABELS, SPEAKER).schema) == LABELS
 
 
-def test_values_whose_rows_are_gone_are_gone(store):
+def test_compacting_removes_unused_dictionary_values(store):
     store.write_part(rows("a"))
     store.write_part(rows("a", hours=1, status="unavailable"))
     store.compact()
     assert list(table(store)["status"].cat.categories) == ["ok"]
 
 
-# ---- runs and readers ----------------------------------------------------------------------------
+# ---- concurrent runs and readers -----------------------------------------------------------------
 
 
-def test_counts_are_those_of_the_rows(store):
+def test_counts_equal_those_of_the_rows(store):
     assert store.counts() == {"rows": 0, "by_status": {}, "by_label": {}}
     store.write_part(rows("a", "b"))
     store.write_part(rows("c", status="empty"))
@@ -394,8 +394,8 @@ def test_counts_are_those_of_the_rows(store):
     }
 
 
-def test_a_second_run_is_refused(store, monkeypatch):
-    quick = partial(Claim, fresh_seconds=0.05, stale_seconds=5)
+def test_a_concurrent_run_is_refused(store, monkeypatch):
+    quick = partial(Claim, heartbeat_seconds=0.05, stale_seconds=5)
     monkeypatch.setattr(label_store, "Claim", quick)
     with store.claimed():
         other = LabelStore(store.folder.uri, LABELS, SPEAKER)
@@ -406,7 +406,7 @@ def test_a_second_run_is_refused(store, monkeypatch):
     assert store.folder.names("__runs") == []
 
 
-def test_readers_open_the_folder_as_one_table(store, tmp_path):
+def test_common_readers_open_the_folder_as_one_table(store, tmp_path):
     store.write_part(rows("a", "b"))
     store.write_part(rows("c", status="decode_error", hours=1))
     store.write_report("run", {"recordings": 3})
@@ -427,7 +427,7 @@ def test_readers_open_the_folder_as_one_table(store, tmp_path):
     assert report == {"recordings": 3}
 
 
-def test_the_store_needs_no_ray_and_no_torch():
+def test_the_store_imports_neither_ray_nor_torch():
     code = (
         "import sys, ser_core.labeling.label_store; sys.exit('ray' in sys.modules"
         " or 'torch' in sys.modules)"

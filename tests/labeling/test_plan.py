@@ -1,4 +1,4 @@
-"""The plan is the listing less what is done, and its blocks are the plan."""
+"""The plan is the listing without what is done; its blocks cover the plan exactly."""
 
 import pandas as pd
 import pyarrow as pa
@@ -26,10 +26,10 @@ def planned(plan):
     return pa.concat_tables([table.drop_columns(SIZE.name) for table in plan.tables]).to_pandas()
 
 
-# ---- what is to do -------------------------------------------------------------------------------
+# ---- the plan ------------------------------------------------------------------------------------
 
 
-def test_what_is_done_is_not_planned():
+def test_recordings_that_are_done_are_not_planned():
     recordings = [Recording(f"/c/{n}.wav", n, "v") for n in range(6)]
     pages = [Page(recordings[:4]), Page(recordings[4:])]
     done = Done(ids(recordings[0].file_id, recordings[4].file_id), ids(recordings[2].file_id))
@@ -54,7 +54,7 @@ def test_manifest_columns_stay_with_their_recordings():
     ]
 
 
-def test_what_release_0_1_labelled_is_done_and_remembered():
+def test_recordings_labelled_by_release_0_1_are_done_and_reported():
     unchanged = Recording("/c/1.wav", 1, "v", name="1.wav")
     changed = Recording("/c/2.wav", 1, "v2", name="2.wav")
     before = Recording("/c/2.wav", 1, "v1", name="2.wav")
@@ -70,7 +70,7 @@ def test_what_release_0_1_labelled_is_done_and_remembered():
     ]
 
 
-def test_left_out_is_what_was_not_seen():
+def test_left_out_recordings_are_those_not_seen():
     recordings = [Recording(f"/c/{n}.wav", 1, "v") for n in range(5)]
     plan = make_plan([Page(recordings[:3]), Page(recordings[3:])], NONE, Done(ids(), ids()))
     seen = pd.Series([True, False, True, True, False]).to_numpy()
@@ -102,7 +102,7 @@ SIZES = st.lists(st.none() | st.integers(0, 40 * MIB), max_size=60)
 
 @settings(deadline=None)
 @given(tables=st.lists(SIZES, max_size=3), rows=st.integers(1, 9), whole=st.booleans())
-def test_blocks_are_the_plan_in_few_rows(tables, rows, whole):
+def test_blocks_cover_the_plan_and_have_limited_rows(tables, rows, whole):
     tables = [plan_of(sizes) for sizes in tables]
     blocks = cut_into_blocks(tables, rows, whole)
     assert joined(blocks).equals(joined(tables))
@@ -111,13 +111,13 @@ def test_blocks_are_the_plan_in_few_rows(tables, rows, whole):
 
 @settings(deadline=None)
 @given(sizes=SIZES)
-def test_a_block_of_whole_recordings_has_few_bytes_after_its_first(sizes):
+def test_blocks_of_whole_recordings_have_limited_bytes(sizes):
     for block in cut_into_blocks([plan_of(sizes)], 1000, whole=True):
         known = [4 * MIB if size is None else size for size in block[SIZE.name].to_pylist()]
         assert sum(known[1:]) <= 16 * MIB
 
 
 @pytest.mark.parametrize(("whole", "blocks"), [(False, 4), (True, 10)])
-def test_small_files_fill_their_blocks_and_large_ones_stand_alone(whole, blocks):
+def test_small_files_share_blocks_and_large_ones_are_alone(whole, blocks):
     short, hours = [10_000] * 1000, [100 * MIB] * 6
     assert len(cut_into_blocks([plan_of(short + hours)], 256, whole)) == blocks

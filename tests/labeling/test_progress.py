@@ -1,4 +1,4 @@
-"""The line, the counts and the report say what happened."""
+"""The progress line, the counts and the report of a run."""
 
 import pyarrow as pa
 import pytest
@@ -37,12 +37,12 @@ def test_counts_and_report():
     assert report["by_status"] == {"ok": 5, "empty": 1}
     assert report["by_label"] == {"sad": 3, "angry": 2}
     assert report["audio_hours"] == pytest.approx(34 / 3600)
-    assert report["heard_hours"] == pytest.approx(22 / 3600)  # 6 s of each 10; nothing of the bad
+    assert report["heard_hours"] == pytest.approx(22 / 3600)  # at most 6 s each
     assert report["stage_seconds"] == dict.fromkeys(STAGES, 1.5)
     assert report["compute_hours"] == pytest.approx(1.5 / 3600)
 
 
-def test_what_could_not_be_reached_is_counted():
+def test_unreachable_recordings_are_counted():
     stats = RunStats(total=4)
     for status in ("ok", "decode_error", "not_found", "unavailable"):
         add(stats, 1, status=status)
@@ -50,13 +50,13 @@ def test_what_could_not_be_reached_is_counted():
     assert stats.report()["unreachable"] == 2
 
 
-def test_whole_recordings_count_to_their_end():
+def test_whole_recordings_count_with_their_full_duration():
     stats = RunStats(total=1, whole=True)
     add(stats, 1, duration=100.0)
     assert stats.labeled_seconds == 100
 
 
-def test_line(monkeypatch):
+def test_the_progress_line(monkeypatch):
     stats = RunStats(total=1200)
     assert stats.line().startswith("starting: 0 of 1,200 recordings, 0 failed")
     add(stats, 300)
@@ -67,18 +67,18 @@ def test_line(monkeypatch):
     )
 
 
-def test_lines_come_where_there_is_no_terminal(monkeypatch, capsys):
+def test_lines_are_printed_without_a_terminal(monkeypatch, capsys):
     monkeypatch.setattr(progress, "_LINE_SECONDS", 0.001)
     stats = RunStats(total=5)
     with Display(stats) as display:
         add(stats, 5)
         display.update()
         printed = ""
-        while printed.count("5 of 5 recordings") < 2:  # until the thread has printed twice
+        while printed.count("5 of 5 recordings") < 2:  # the thread prints repeatedly
             printed += capsys.readouterr().err
 
 
-def test_a_bar_on_a_terminal(monkeypatch, capsys):
+def test_a_bar_is_shown_on_a_terminal(monkeypatch, capsys):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
     stats = RunStats(total=5)

@@ -1,4 +1,4 @@
-"""What travels between decoders and classifiers, and what each stage took."""
+"""The stages of labelling: samples sent to the classifier, times, and output rows."""
 
 from datetime import UTC, datetime
 
@@ -9,7 +9,7 @@ import pytest
 from recordings import speech_like, write_audio
 
 from ser_core.audio.decode import decode
-from ser_core.errors import Status
+from ser_core.errors import RunError, Status
 from ser_core.labeling.stages import (
     StageSettings,
     classify_block,
@@ -25,7 +25,7 @@ SETTINGS = StageSettings("first", ("sad", "happy"), NONE)
 
 
 class Recorder:
-    """Stands for a classifier: keeps what it is given."""
+    """A fake classifier that records its waveforms."""
 
     transfer_seconds = 0.0
     precision = "fp32"
@@ -38,14 +38,14 @@ class Recorder:
 
 
 def plan(*uris, names=None, members=None):
-    nothing = [None] * len(uris)
+    nulls = [None] * len(uris)
     columns = {
         "_index": range(len(uris)),
-        "path": names or nothing,
+        "path": names or nulls,
         "uri": map(str, uris),
         "file_id": map(str, uris),
-        "_member": members or nothing,
-        "_size": nothing,
+        "_member": members or nulls,
+        "_size": nulls,
     }
     return pa.table({k: list(v) for k, v in columns.items()}).cast(plan_schema(NONE))
 
@@ -59,14 +59,14 @@ def corpus(tmp_path):
     return [pcm, resampled, tmp_path / "bad.wav", loud]
 
 
-def test_samples_travel_in_the_fewest_bytes_that_lose_none(corpus):
+def test_samples_are_sent_in_the_smallest_lossless_type(corpus):
     decoded = decode_block(plan(*corpus), SETTINGS)
     assert decoded["_sample_type"].to_pylist() == ["<i2", "<f4", None, "<f4"]
     sizes = [None if w is None else len(w) for w in decoded["_waveform"].to_pylist()]
     assert sizes == [32000, 64000, None, 64000]
 
 
-def test_the_classifier_gets_what_was_decoded(corpus):
+def test_the_classifier_gets_the_decoded_samples(corpus):
     recorder = Recorder()
     labeled = classify_block(decode_block(plan(*corpus), SETTINGS), SETTINGS, recorder, 0.0)
     readable = [path for path in corpus if path.name != "bad.wav"]
@@ -78,7 +78,7 @@ def test_the_classifier_gets_what_was_decoded(corpus):
     assert labeled["score_happy"].to_pylist() == [0.75, 0.75, None, 0.75]
 
 
-def test_each_stage_says_how_long_it_took(corpus):
+def test_rows_contain_the_seconds_of_each_stage(corpus):
     for path in corpus:
         fsspec.filesystem("memory").pipe_file(f"/blocks/{path.name}", path.read_bytes())
     planned = plan(*(f"memory://blocks/{path.name}" for path in corpus))
@@ -91,7 +91,7 @@ def test_each_stage_says_how_long_it_took(corpus):
     assert from_disk["_fetch_seconds"].to_pylist() == [0.0] * 4  # read while decoding
 
 
-def test_rows_name_their_recording_as_the_user_does():
+def test_rows_have_the_path_as_the_user_gave_it():
     planned = plan("/c/a.wav", "/c/b.wav", "/c/t.tar", names=[None, "b.wav", None])
     planned = planned.set_column(
         planned.schema.get_field_index("_member"), "_member", pa.array([None, None, "x.wav"])
@@ -106,7 +106,7 @@ def test_rows_name_their_recording_as_the_user_does():
     assert member["path"].to_pylist() == member["uri"].to_pylist() == ["/c/t.tar::x.wav"]
 
 
-def test_rows_have_label_score_origin_and_precision(corpus):
+def test_output_rows_follow_the_schema(corpus):
     labeled = classify_block(decode_block(plan(*corpus), SETTINGS), SETTINGS, Recorder(), 0.0)
     schema = output_schema(SETTINGS.labels, NONE)
     now = datetime.now(UTC)
@@ -118,3 +118,15 @@ def test_rows_have_label_score_origin_and_precision(corpus):
     assert rows["model"].to_pylist() == ["m"] * 4
     assert rows["labeled_at"].to_pylist() == [now] * 4
     assert rows["status"].to_pylist() == ["ok", "ok", "decode_error", "ok"]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_scores_that_are_not_finite_stop_the_run(corpus, value):
+    class Broken(Recorder):
+        def scores(self, waveforms):
+            return np.full((len(waveforms), 2), value, np.float32)
+
+    labeled = classify_block(decode_block(plan(*corpus), SETTINGS), SETTINGS, Broken(), 0.0)
+    schema = output_schema(SETTINGS.labels, NONE)
+    with pytest.raises(RunError, match=r"not finite numbers \(cpu fp32\); try --precision fp32"):
+        output_rows(labeled, SETTINGS, schema, {}, datetime.now(UTC))

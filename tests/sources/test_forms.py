@@ -1,4 +1,4 @@
-"""Folders, files and manifests become recordings, or are refused in one line."""
+"""Input forms: folders, files and manifests are listed, or refused with a one-line message."""
 
 import os
 import tracemalloc
@@ -18,13 +18,13 @@ from ser_core.storage.reading import Stopwatch
 
 
 def listed(uri):
-    """What a source lists, with its manifest's columns, by path."""
+    """The recordings of an input with the columns of its manifest."""
     rows = []
     for page in open_source(str(uri)).pages():
         columns = page.columns.to_pylist() if page.columns else [{}] * len(page.recordings)
-        for recording, others in zip(page.recordings, columns, strict=True):
+        for recording, extra in zip(page.recordings, columns, strict=True):
             reference = {name: getattr(recording, name) for name in ("uri", "size", "file_id")}
-            rows.append({"path": recording.path, **reference, **others})
+            rows.append({"path": recording.path, **reference, **extra})
     return pd.DataFrame(rows, columns=None if rows else ["path"])
 
 
@@ -54,7 +54,7 @@ EXPECTED = ["a.wav", "deep/er/b.FLAC", "名 字+#%.mp3"]
 # ---- folders and files ---------------------------------------------------------------------------
 
 
-def test_folder(folder):
+def test_a_folder(folder):
     table = listed(folder)
     assert sorted(table["path"]) == sorted(str(folder / name) for name in EXPECTED)
     assert list(table["uri"]) == list(table["path"])
@@ -62,20 +62,20 @@ def test_folder(folder):
     assert table["file_id"].is_unique
 
 
-def test_relative_folder_gives_absolute_paths(folder, monkeypatch):
+def test_a_relative_folder_gives_absolute_paths(folder, monkeypatch):
     monkeypatch.chdir(folder.parent)
     assert sorted(listed("corpus/")["path"]) == sorted(str(folder / name) for name in EXPECTED)
     assert sorted(listed(f"file://{folder}")["path"]) == sorted(listed(folder)["path"])
 
 
-def test_fsspec_uri(folder):
+def test_an_fsspec_uri(folder):
     fs = fsspec.filesystem("memory")
     fs.put(str(folder), "/corpus", recursive=True)
     paths = sorted(listed("memory://corpus")["path"])
     assert paths == sorted(f"memory:///corpus/{name}" for name in EXPECTED)
 
 
-def test_links_are_followed_once_and_dangling_ones_listed(folder):
+def test_links_are_followed_once_and_dangling_links_are_listed(folder):
     (folder / "loop").symlink_to(folder)
     (folder / "gone.wav").symlink_to(folder / "nowhere")
     table = listed(folder).set_index("path")
@@ -92,27 +92,27 @@ def test_file_id_changes_with_the_content(folder):
     assert changed == {str(folder / "a.wav"), str(folder / "deep/er/b.FLAC")}
 
 
-def test_single_recording(folder):
+def test_a_single_recording(folder):
     assert list(listed(folder / "a.wav")["path"]) == [str(folder / "a.wav")]
 
 
-def test_what_is_not_there_or_no_recording(folder):
+def test_missing_and_unsupported_inputs_are_refused(folder):
     assert "no such file" in refusal(folder / "nowhere")
     assert "no such file" in refusal(folder / "nowhere.csv")
-    assert "neither a folder, a recording nor a manifest" in refusal(folder / "notes.txt")
+    assert "not one of: a recording" in refusal(folder / "notes.txt")
 
 
 def test_names_that_are_not_utf8_are_listed_and_opened(folder):
     os.close(os.open(os.fsencode(folder) + b"/\xd6\xd0.wav", os.O_CREAT))
     recordings = [r for page in open_source(str(folder)).pages() for r in page.recordings]
     (odd,) = [recording for recording in recordings if recording.size == 0]
-    assert odd.uri.encode()  # is text
+    assert odd.uri.encode()  # has no surrogates
     with open_recording(odd, Stopwatch()) as handle:
         assert handle.read() == b""
 
 
-def test_a_million_names_stream(monkeypatch):
-    """The listing keeps a page, not the corpus: memory does not grow with the names."""
+def test_the_listing_is_streamed(monkeypatch):
+    """Memory does not grow with the number of files."""
 
     def names(*_, **__):
         yield from (Entry(f"/data/{n:09}.wav", 5, "1") for n in range(100_000))
@@ -123,10 +123,10 @@ def test_a_million_names_stream(monkeypatch):
     assert sum(len(page.recordings) for page in source.pages()) == 100_000
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 10e6  # bytes; all of them would be 27 MB
+    assert peak < 10e6  # bytes; a list of them all takes 27 MB
 
 
-def test_pages_come_before_the_listing_ends(folder):
+def test_a_listing_returns_its_first_entry(folder):
     entries = list_files(str(folder), lambda _: True)
     assert next(entries)
 
@@ -135,7 +135,7 @@ def test_pages_come_before_the_listing_ends(folder):
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
-def test_manifest(folder, suffix):
+def test_a_manifest(folder, suffix):
     frame = pd.DataFrame(
         {
             "speaker": ["007", "8", "九", "x"],
@@ -144,16 +144,16 @@ def test_manifest(folder, suffix):
         }
     )
     table = listed(write_manifest(frame, folder / f"calls{suffix}"))
-    assert list(table["path"]) == list(frame["path"])  # as the manifest gave them
+    assert list(table["path"]) == list(frame["path"])  # as in the manifest
     absolute = [str(folder / name) for name in (*frame["path"][:3], "gone.wav")]
     assert list(table["uri"]) == absolute
     assert list(table["speaker"]) == list(frame["speaker"])
     assert list(table["take"]) == ([*"1234"] if suffix == ".csv" else [1, 2, 3, 4])
-    assert list(table["size"][:3]) == [5, 5, 5]  # found relative to the manifest
+    assert list(table["size"][:3]) == [5, 5, 5]  # relative to the manifest
     assert pd.isna(table["size"][3])
 
 
-def test_one_file_has_one_identity_however_it_is_named(folder):
+def test_all_spellings_of_a_path_have_one_identity(folder):
     names = ["a.wav", "./a.wav", "deep/../a.wav", str(folder / "a.wav"), f"file://{folder}/a.wav"]
     (by_folder,) = [row for row in listed(folder).itertuples() if row.path.endswith("a.wav")]
     for name in names:
@@ -163,7 +163,7 @@ def test_one_file_has_one_identity_however_it_is_named(folder):
         assert (row.path, row.uri, row.file_id) == (name, by_folder.uri, by_folder.file_id)
 
 
-def test_one_name_in_two_folders_is_two_recordings(tmp_path):
+def test_equal_relative_paths_in_two_folders_are_two_recordings(tmp_path):
     uris = []
     for day in ("monday", "tuesday"):
         (tmp_path / day).mkdir()
@@ -177,7 +177,7 @@ def test_one_name_in_two_folders_is_two_recordings(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
-def test_manifests_that_are_refused(tmp_path, suffix):
+def test_invalid_manifests_are_refused(tmp_path, suffix):
     path = tmp_path / f"m{suffix}"
     assert "no column `path` (file)" in refusal(
         write_manifest(pd.DataFrame({"file": ["a.wav"]}), path)
@@ -187,7 +187,7 @@ def test_manifests_that_are_refused(tmp_path, suffix):
     twice = pd.DataFrame({"path": ["a.wav", "b.wav", "x/../a.wav"]})
     assert refusal(write_manifest(twice, path)).endswith("twice: a.wav and x/../a.wav")
     null = pd.DataFrame({"path": ["a.wav", None], "x": ["1", "2"]})
-    if suffix != ".csv":  # where it would be the empty text
+    if suffix != ".csv":  # which has no nulls, only empty text
         assert "a row has no path" in refusal(write_manifest(null, path))
     path.write_bytes(b"\xff\xfe\x00 not a table \x00" * 9)
     assert refusal(path)
@@ -195,7 +195,7 @@ def test_manifests_that_are_refused(tmp_path, suffix):
     assert refusal(path)
 
 
-def test_a_column_named_path_twice(tmp_path):
+def test_a_manifest_with_two_path_columns_is_refused(tmp_path):
     (tmp_path / "m.csv").write_text("path,path\na.wav,b.wav\n")
     assert "more than one column `path`" in refusal(tmp_path / "m.csv")
 
@@ -216,6 +216,9 @@ from ser_core.sources.interface import Page
 from ser_core.sources.recording import Recording
 from ser_core.storage.listing import is_file
 from ser_core.storage.reading import open_file
+
+
+DESCRIPTION = "a zip archive"
 
 
 def recognizes(uri):
@@ -252,14 +255,14 @@ def open_member(recording, stopwatch):
 
 @pytest.fixture
 def with_zip_form(tmp_path, monkeypatch):
-    """A module beside the others, and nothing else."""
+    """Adds a module to the package and changes nothing else."""
     (tmp_path / "forms").mkdir()
     (tmp_path / "forms" / "zipped.py").write_text(ZIP_FORM)
     monkeypatch.setattr(sources, "__path__", [*sources.__path__, str(tmp_path / "forms")])
 
 
 @pytest.mark.usefixtures("with_zip_form")
-def test_a_form_is_one_module_and_nothing_else(tmp_path):
+def test_a_new_form_is_one_module(tmp_path):
     archive = tmp_path / "calls.zip"
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("1.wav", b"one")

@@ -1,4 +1,4 @@
-"""What identifies a recording, and what changes with its content."""
+"""The identity of a recording, and its file_id, which changes with the content."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ from ser_core.sources.recording import Recording
 ONE = Recording("/a/1.wav", 10, "v1", name="1.wav")
 
 
-def test_identity_is_the_uri_and_the_member_never_the_name():
+def test_identity_is_the_uri_and_the_member_but_not_the_name():
     assert ONE.identity == dataclasses.replace(ONE, name="other").identity == "/a/1.wav"
     member = dataclasses.replace(ONE, member="x.wav")
     assert member.identity not in (ONE.identity, dataclasses.replace(ONE, member="y.wav").identity)
@@ -19,12 +19,12 @@ def test_file_id_changes_with_identity_size_and_version_only():
         assert dataclasses.replace(ONE, **change).file_id != ONE.file_id
 
 
-def test_file_ids_do_not_run_together():
+def test_file_ids_separate_their_fields():
     assert Recording("/a1", 2, "3").file_id != Recording("/a", 12, "3").file_id
 
 
-def test_file_ids_are_those_of_release_0_1():
-    """Written down from its outputs: other ones would label every corpus again."""
+def test_file_ids_have_not_changed_since_release_0_1():
+    """Copied from its outputs; if they changed, every corpus would be labelled again."""
     assert Recording("/a.wav", 10, "1").file_id == "0cb7702a21b808c2985b5345e2589375"
     assert (
         Recording("/data/a.wav", 10, "1", name="a.wav").file_id_of_0_1

@@ -1,9 +1,11 @@
-"""One run at a time: a claim is refused while its run lives, and taken over when it is dead."""
+"""Claims allow one run at a time: live claims are respected, dead ones are taken over."""
 
 import json
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import pytest
 
@@ -33,21 +35,21 @@ def folder(request, tmp_path):
 
 
 def hold(folder, fresh_seconds=FRESH):
-    """A process that holds the claim until it is killed."""
+    """Starts a process that holds the claim until it is killed."""
     command = [sys.executable, "-c", HOLD, folder.uri, NAME, str(fresh_seconds)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "claimed\n"
     return process
 
 
-def test_a_claim_is_released_also_after_an_error(folder):
+def test_a_claim_is_released_after_an_error(folder):
     with pytest.raises(ZeroDivisionError), Claim(folder, NAME):
         assert folder.names("__runs") == ["claim.json"]
         raise ZeroDivisionError
     assert folder.names("__runs") == []
 
 
-def test_a_run_that_lives_is_not_disturbed(folder):
+def test_a_live_claim_is_respected(folder):
     with Claim(folder, NAME, FRESH, STALE) as first:
         second = Claim(folder, NAME, FRESH, STALE)
         with pytest.raises(OutputError, match="another run is writing there"), second:
@@ -56,7 +58,7 @@ def test_a_run_that_lives_is_not_disturbed(folder):
     assert folder.names("__runs") == []
 
 
-def test_a_run_killed_on_this_machine_is_replaced_at_once(tmp_path):
+def test_the_claim_of_a_run_killed_on_this_machine_is_taken_over_at_once(tmp_path):
     folder = Folder(str(tmp_path))
     process = hold(folder)
     process.kill()
@@ -66,7 +68,7 @@ def test_a_run_killed_on_this_machine_is_replaced_at_once(tmp_path):
         assert time.monotonic() - started < 30
 
 
-def test_a_run_elsewhere_is_replaced_after_silence_whatever_its_clock(folder):
+def test_a_stale_claim_from_another_machine_is_taken_over(folder):
     claim = {"token": "t", "host": "elsewhere", "machine": "another", "pid": 1}
     folder.write(NAME, json.dumps(claim | {"process_started": "1"}).encode())
     started = time.monotonic()
@@ -74,28 +76,71 @@ def test_a_run_elsewhere_is_replaced_after_silence_whatever_its_clock(folder):
         assert time.monotonic() - started >= STALE
 
 
-def test_half_a_claim_is_taken_over(folder):
+def test_a_partially_written_claim_is_taken_over(folder):
     folder.write(NAME, b'{"token"')
     with Claim(folder, NAME, FRESH, STALE) as claim:
         claim.check()
 
 
-def test_who_lost_the_claim_is_told_and_leaves_the_new_one(folder):
+def test_a_lost_claim_is_an_error_and_the_new_one_is_kept(folder):
     with Claim(folder, NAME, FRESH, STALE) as claim:
         claim.check()
-        taken = json.loads(folder.read(NAME)) | {"token": "another"}
-        folder.write(NAME, json.dumps(taken).encode())
-        claim._keeper.join(30)  # it ends when it sees that
+        new_claim = json.loads(folder.read(NAME)) | {"token": "another"}
+        folder.write(NAME, json.dumps(new_claim).encode())
+        claim._heartbeat.join(30)  # the thread ends when it notices
         with pytest.raises(RunError, match="took the folder over"):
             claim.check()
     assert json.loads(folder.read(NAME))["token"] == "another"
 
 
-def test_one_of_many_at_once_has_it(folder):
-    assert [folder.create(NAME, b"{}") for _ in range(5)] == [True] + [False] * 4
+def test_only_one_of_many_concurrent_claims_succeeds(tmp_path):
+    folder, barrier = Folder(str(tmp_path)), Barrier(8)
+
+    def create(number):
+        barrier.wait()
+        return folder.create(NAME, str(number).encode())
+
+    for round_ in range(20):
+        with ThreadPoolExecutor(8) as pool:
+            created = list(pool.map(create, range(8)))
+        assert created.count(True) == 1, f"round {round_}"
+        assert folder.read(NAME) == str(created.index(True)).encode()
+        folder.remove(NAME)
 
 
-def test_another_container_with_the_same_name_is_not_taken_for_dead(monkeypatch):
+def test_a_claim_that_was_written_although_the_store_said_no(folder, monkeypatch):
+    """A retried PUT meets the object that its first try wrote."""
+    create = folder.create
+    monkeypatch.setattr(folder, "create", lambda *args: create(*args) and False)
+    with Claim(folder, NAME, FRESH, STALE) as claim:
+        claim.check()
+
+
+def test_of_two_runs_that_take_a_claim_over_one_gives_way(folder, monkeypatch):
+    folder.write(NAME, b"{}")
+    sleep = time.sleep
+
+    def another_is_quicker(seconds):
+        if json.loads(folder.read(NAME)).get("beats") == 0:  # ours has just been written
+            folder.write(NAME, b'{"token": "another"}')
+        sleep(min(seconds, 0.01))
+
+    monkeypatch.setattr(time, "sleep", another_is_quicker)
+    with pytest.raises(OutputError, match="another run has just started"):
+        Claim(folder, NAME, FRESH, STALE).__enter__()
+    assert json.loads(folder.read(NAME)) == {"token": "another"}
+
+
+def test_a_claim_that_cannot_be_released_does_not_hide_how_the_run_ended(folder, monkeypatch):
+    def refuse(_):
+        raise OSError("storage is away")
+
+    with pytest.raises(ZeroDivisionError), Claim(folder, NAME):
+        monkeypatch.setattr(folder, "read", refuse)
+        raise ZeroDivisionError
+
+
+def test_a_run_in_another_container_is_not_considered_dead(monkeypatch):
     holder = {"machine": claim_module._machine(), "pid": 2**22 + 1, "process_started": "1"}
     assert claim_module._died_on_this_machine(holder)
     monkeypatch.setattr(claim_module, "_machine", lambda: "another")

@@ -1,4 +1,4 @@
-"""A URI leads to one file, whatever characters its name has."""
+"""URIs resolve to a file system and a path, whatever characters they contain."""
 
 import fsspec
 import pytest
@@ -10,7 +10,7 @@ ODD = ["a::b.wav", "zip::a.wav", "a b+c#d%20.wav", "what?*[1].wav", "名 字.wav
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_odd_names_are_found_locally_and_remotely(tmp_path, name):
+def test_special_characters_in_names(tmp_path, name):
     (tmp_path / name).write_bytes(b"local")
     fs, path = resolve(f"{tmp_path}/{name}")
     assert fs.cat_file(path) == b"local"
@@ -20,11 +20,11 @@ def test_odd_names_are_found_locally_and_remotely(tmp_path, name):
         assert fs.cat_file(path) == b"remote"
 
 
-def test_one_bucket_is_one_file_system():
+def test_uris_of_a_protocol_share_a_file_system():
     assert resolve("memory://a/b")[0] is resolve("memory://c/d")[0]
 
 
-def test_absolute(tmp_path, monkeypatch):
+def test_absolute_uris(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert absolute("x/../y/") == f"{tmp_path}/y"
     assert absolute(f"file://{tmp_path}/y") == f"{tmp_path}/y"
@@ -36,6 +36,6 @@ def test_absolute(tmp_path, monkeypatch):
     ("uri", "remedy"),
     [("gs://bucket/x", r"pip install 'ser-batch\[gcs\]'"), ("nope://x", "nope")],
 )
-def test_a_protocol_that_nothing_installed_supports(uri, remedy):
+def test_an_unsupported_protocol_is_refused(uri, remedy):
     with pytest.raises(UsageError, match=rf"no installed package supports .*{remedy}"):
         resolve(uri)

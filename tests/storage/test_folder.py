@@ -1,4 +1,4 @@
-"""Files of an output folder appear whole or not at all, on disk and on object stores."""
+"""Output folders on disk and on object stores: files are written completely or not at all."""
 
 import os
 
@@ -15,7 +15,7 @@ def folder(request, tmp_path):
     return Folder(f"memory://folders-{tmp_path.name}")
 
 
-def test_write_replaces_and_remove_forgives(folder):
+def test_write_replaces_and_remove_ignores_missing_files(folder):
     assert folder.names() == []
     folder.write("a.json", b"1")
     folder.write("a.json", b"2")
@@ -30,7 +30,7 @@ def test_write_replaces_and_remove_forgives(folder):
         folder.read("a.json")
 
 
-def test_create_writes_once(folder):
+def test_create_does_not_overwrite(folder):
     assert folder.create("sub/claim", b"mine")
     assert not folder.create("sub/claim", b"theirs")
     assert folder.read("sub/claim") == b"mine"
@@ -43,14 +43,31 @@ def test_create_leaves_no_temporary_file(tmp_path):
     assert os.listdir(tmp_path) == ["claim"]
 
 
-def test_what_cannot_be_written_is_an_error_in_one_line(folder, monkeypatch):
+def test_a_failed_write_is_a_one_line_error(folder, monkeypatch):
     def refuse(*_, **__):
         raise PermissionError("Access\nDenied.")
 
     monkeypatch.setattr(folder.fs, "pipe_file", refuse)
+    monkeypatch.setattr("builtins.open", refuse)
     for write in (folder.write, folder.create):
         with pytest.raises(RunError, match=r"a could not be written \(Access Denied\.\)"):
             write("a", b"1")
+
+
+def test_a_store_without_conditional_writes_can_be_claimed(tmp_path, monkeypatch):
+    folder = Folder(f"memory://unconditional-{tmp_path.name}")
+    pipe_file = folder.fs.pipe_file
+
+    def unconditional(path, data, mode="overwrite"):
+        if mode == "create":
+            raise NotImplementedError("A header you provided implies functionality")
+        pipe_file(path, data)
+
+    monkeypatch.setattr(folder.fs, "pipe_file", unconditional)
+    monkeypatch.setattr("ser_core.storage.folder._OTHER_WRITER_SECONDS", 0)
+    assert folder.create("claim", b"mine")
+    assert not folder.create("claim", b"theirs")
+    assert folder.read("claim") == b"mine"
 
 
 def test_temporary_files_of_a_killed_writer_are_removed(tmp_path):

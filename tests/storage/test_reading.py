@@ -1,4 +1,4 @@
-"""Each reason why a file cannot be opened has a status of its own."""
+"""Opening files, and the status of each reason why one cannot be opened."""
 
 import os
 import subprocess
@@ -16,26 +16,26 @@ def status_of(path):
     return caught.value.status, str(caught.value)
 
 
-def test_missing(tmp_path):
+def test_a_missing_file(tmp_path):
     assert status_of(tmp_path / "gone.wav")[0] is Status.NOT_FOUND
 
 
-def test_dangling_link(tmp_path):
+def test_a_dangling_link(tmp_path):
     (tmp_path / "x.wav").symlink_to(tmp_path / "nowhere.wav")
     status, reason = status_of(tmp_path / "x.wav")
     assert status is Status.NOT_FOUND
     assert "link" in reason
 
 
-def test_pipe_is_refused_rather_than_waited_for(tmp_path):
+def test_a_pipe_is_refused_without_waiting(tmp_path):
     os.mkfifo(tmp_path / "x.wav")
     status, reason = status_of(tmp_path / "x.wav")
     assert status is Status.DECODE_ERROR
     assert "regular file" in reason
 
 
-def test_forbidden(tmp_path):
-    """In a process without root's rights, which would read it all the same."""
+def test_a_file_without_read_permission(tmp_path):
+    """Runs in a process that gives up root permissions, since root can read any file."""
     path = tmp_path / "x.wav"
     path.write_bytes(b"RIFF")
     path.chmod(0)
