@@ -26,8 +26,9 @@ demo-checkpoint: install
 	rm -rf examples/checkpoint
 	cp -r build/demo-checkpoint/best examples/checkpoint
 
+# Two at a time, a file each: most of the time is spent waiting for Ray and for retries.
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-quick: install
 	$(BIN)/python -m pytest $(QUICK)

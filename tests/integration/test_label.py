@@ -11,6 +11,8 @@ import time
 import librosa
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import ray
 from recordings import speech_like, write_audio
@@ -18,6 +20,8 @@ from recordings import speech_like, write_audio
 from ser_core.errors import CorpusError, RunError
 from ser_core.labeling.config import LabelConfig
 from ser_core.labeling.job import label_corpus
+from ser_core.sources.forms import open_source
+from ser_core.storage.claim import Claim
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -230,15 +234,48 @@ def test_rows_of_lower_precision_are_labelled_again(label, tmp_path):
 def test_a_run_killed_before_its_report_is_completed(label, tmp_path, monkeypatch):
     from ser_core.labeling import job
 
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
     corpus = write_speech(tmp_path / "corpus", ["a.wav", "b.wav"])
     with monkeypatch.context() as patch:
-        patch.setattr(job.Run, "write_report", lambda *_: exec("raise KeyboardInterrupt"))
+        patch.setattr(job.Run, "finish", interrupt)
         with pytest.raises(KeyboardInterrupt):
             label(corpus)
     assert reports(label) == []
     assert label(corpus).to_do == 0
     (report,) = reports(label)
     assert (report["listed"], report["done_before"], report["output"]["rows"]) == (2, 2, 2)
+
+
+def test_a_run_that_lost_its_claim_stops(label, tmp_path, monkeypatch):
+    corpus = write_speech(tmp_path / "corpus", ["a.wav", "b.wav"])
+    monkeypatch.setattr(Claim, "_is_ours", lambda _: False)
+    monkeypatch.setattr(Claim.__init__, "__defaults__", (0.01, 60.0))
+    with pytest.raises(RunError, match="another run took the folder over"):
+        label(corpus)
+    assert reports(label) == []
+
+
+def test_an_output_of_release_0_1_is_continued(label, tmp_path):
+    """Its parts lack `uri` and `precision`, and its file_ids come from the manifest's paths."""
+    write_speech(tmp_path / "audio", ["a.wav", "b.wav"])
+    manifest = tmp_path / "calls.csv"
+    manifest.write_text("path\naudio/a.wav\naudio/b.wav\n")
+    label(manifest)
+    (part,) = label.output.glob("*.parquet")
+    rows = pq.read_table(part).drop_columns(["uri", "precision"])
+    recordings = [r for page in open_source(str(manifest)).pages() for r in page.recordings]
+    old_ids = {recording.path: recording.file_id_of_0_1 for recording in recordings}
+    ids = pa.array([old_ids[path] for path in rows["path"].to_pylist()])
+    rows = rows.set_column(rows.schema.get_field_index("file_id"), "file_id", ids)
+    pq.write_table(rows, part)
+    (label.output / "__runs").rename(label.output / "_runs")
+    assert label(manifest, precision="fp32").to_do == 0
+    result = table(label)
+    assert set(result["uri"]) == {recording.uri for recording in recordings}
+    assert set(result["file_id"]) == {recording.file_id for recording in recordings}
+    assert set(result["precision"]) == {"fp32"}
 
 
 def test_all_segments_are_averaged_by_length(label, tmp_path, small_card):
