@@ -69,7 +69,7 @@ def table(label):
 
 
 def reports(label):
-    paths = sorted((label.output / "__runs").glob("*.json"), key=os.path.getmtime)
+    paths = sorted((label.output / "__runs").glob("2*.json"), key=os.path.getmtime)
     return [json.loads(path.read_text()) for path in paths]
 
 
