@@ -15,6 +15,7 @@ import pyarrow.dataset
 from ser_core.corpora.truth import first_few, read_truth
 from ser_core.emotions import canonical
 from ser_core.errors import FINAL, CorpusError, Status
+from ser_core.labeling.label_store import superseded
 from ser_core.schema import classes_of, score_columns
 from ser_core.sources.manifest import recording_uris
 from ser_core.storage.filesystem import resolve
@@ -118,10 +119,11 @@ def _read_labels(uri: str) -> tuple[pd.DataFrame, tuple[str, ...]]:
     for name in set(_TEXTS) & set(labels):
         labels[name] = _as_text(labels[name])
     identity = labels["uri"].fillna(labels["path"]) if "uri" in labels else labels["path"]
-    labels = labels.assign(identity=identity, final=labels["status"].isin(FINAL))
-    by = [name for name in ("final", "labeled_at") if name in labels]
-    labels = labels.sort_values(by, kind="stable")
-    return labels.drop_duplicates("identity", keep="last", ignore_index=True), classes
+    when = labels["labeled_at"] if "labeled_at" in labels else pd.Series(range(len(labels)))
+    stale = superseded(
+        pd.factorize(identity)[0], labels["status"].isin(FINAL).to_numpy(), when.to_numpy()
+    )
+    return labels.assign(identity=identity)[~stale].reset_index(drop=True), classes
 
 
 def _read_parts(uri: str) -> tuple[pa.Table, tuple[str, ...]]:

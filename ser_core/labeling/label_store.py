@@ -240,15 +240,22 @@ class LabelStore:
                 few = parts[start : start + _CONCURRENT_PARTS]
                 yield from pool.map(lambda part: part.read(self.schema, columns), few)
 
+    def _with_path(self, part: Part, rows: pa.Table) -> pa.Table:
+        """Rows of release 0.1 whose URI is not known are known by their path."""
+        path = part.read(self.schema, ["path"])["path"]
+        return rows.set_column(0, "uri", pc.coalesce(rows["uri"], path))
+
     def _current_rows(self) -> dict[str, np.ndarray]:
         """The numbers of the current rows, by part."""
         parts = self._parts()
         if not parts:
             return {}
-        tables = self._tables(["path", "uri", "status", "labeled_at"])
-        recording, final, labeled_at = map(
-            np.concatenate, zip(*map(_rule_columns, tables), strict=True)
-        )
+        tables = self._tables(["uri", "status", "labeled_at"])
+        columns = [
+            _rule_columns(table if not table["uri"].null_count else self._with_path(part, table))
+            for part, table in zip(parts, tables, strict=True)
+        ]
+        recording, final, labeled_at = map(np.concatenate, zip(*columns, strict=True))
         if len(labeled_at):
             newest = _EPOCH + timedelta(microseconds=int(labeled_at.max()))
             self._newest = max(self._newest, newest)
@@ -265,7 +272,7 @@ def _rule_columns(rows: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
     Hashes have eight bytes: among 10 million recordings, two collide with probability 3e-6.
     """
-    uri = pc.coalesce(rows["uri"], rows["path"]).to_numpy(zero_copy_only=False)
+    uri = rows["uri"].to_numpy(zero_copy_only=False)
     return (
         pd.util.hash_array(uri),
         is_final(rows["status"]).to_numpy(),

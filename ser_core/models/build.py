@@ -19,7 +19,8 @@ from ser_core.models.hubert import HubertForSpeechClassification
 from ser_core.models.standard import StandardClassifier
 
 # The networks that can be built, by `model_type`. To add an architecture, write its module beside
-# hubert.py and enter it here; padding.py lists separately the ones whose padding can be elided.
+# hubert.py, with the same `backbone` and `head`, and enter it here; padding.py lists separately the
+# families whose padding can be elided.
 CARD_NETWORKS: Mapping[str, Any] = {"hubert": HubertForSpeechClassification}
 STANDARD_NETWORKS: Mapping[str, Any] = {
     "hubert": HubertForSequenceClassification,
@@ -64,8 +65,8 @@ def build_model(checkpoint: Checkpoint) -> SpeechClassifier:
         if parametrize.is_parametrized(module, "weight"):
             parametrize.remove_parametrizations(module, "weight")
     model.eval().requires_grad_(False)
-    if isinstance(model, HubertForSpeechClassification):
-        return model
+    if is_card_style(checkpoint.config):
+        return cast(SpeechClassifier, model)
     return StandardClassifier(model).eval()
 
 
