@@ -5,9 +5,8 @@ It measures how far the split methods differ, not how good the published model i
 
 import argparse
 import time
-from pathlib import Path
 
-from benchmarks.measuring import ROOT, SHARED_DATA, machine, write_result
+from benchmarks.measuring import ROOT, add_emodb_flag, machine, write_result
 from ser_core.training.compare_splits import compare_splits, summarize
 from ser_core.training.config import CompareSplitsConfig
 
@@ -17,7 +16,7 @@ SETTINGS = {"epochs": 20, "batch_size": 16, "learning_rate": 5e-3, "seeds": 3, "
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, default=SHARED_DATA / "emodb")
+    add_emodb_flag(parser)
     parser.add_argument(
         "--output", default="build/compare-splits", help="where finished runs are kept"
     )

@@ -1,5 +1,6 @@
 """Shared by the benchmarks: machine details, memory and CPU usage, waveforms, result files."""
 
+import argparse
 import itertools
 import json
 import os
@@ -18,9 +19,20 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
-SHARED_DATA = Path(os.environ.get("SER_TEST_DATA", ROOT.parent / "shared" / "data"))
 _RESULTS = ROOT / "benchmarks" / "results"
-_PACKAGES = ("torch", "transformers", "ray", "librosa", "soundfile", "soxr", "numpy", "pyarrow")
+_PACKAGES = (
+    "ser-batch",
+    "torch",
+    "transformers",
+    "ray",
+    "librosa",
+    "soundfile",
+    "soxr",
+    "numpy",
+    "pyarrow",
+)
+# Instructions that decide which kernels are used and how fast they are.
+_CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile", "amx_bf16")
 # Reading the memory of one process takes 12 ms of a core. Child processes, about a dozen for a Ray
 # job, are sampled less often, at growing intervals, so that sampling does not slow them down.
 _SAMPLING_SECONDS = 1.0
@@ -29,10 +41,25 @@ _CASIA_SECONDS = (0.96, 1.69, 4.93)  # shortest, median, longest
 _CASIA_SIGMA = 0.43  # of the logarithm; gives CASIA's mean of 1.9 s
 
 
+def real_recordings_folder() -> Path | None:
+    """The folder that the environment variable ``SER_TEST_DATA`` names (see CONTRIBUTING.md)."""
+    folder = os.environ.get("SER_TEST_DATA")
+    return Path(folder) if folder else None
+
+
+def add_emodb_flag(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--data``, the folder of EMO-DB, required where ``SER_TEST_DATA`` is not set."""
+    folder = real_recordings_folder()
+    parser.add_argument(
+        "--data", type=Path, default=folder and folder / "emodb", required=folder is None,
+        help="folder of EMO-DB; by default $SER_TEST_DATA/emodb",
+    )  # fmt: skip
+
+
 def casia_lengths(count: int, seed: int = 34) -> np.ndarray:
     """Lengths in seconds, distributed like CASIA's, shape ``(count,)``.
 
-    >>> round(float(casia_lengths(1200).mean()), 1)
+    >>> round(float(casia_lengths(100_000).mean()), 1)
     1.9
     """
     shortest, median, longest = _CASIA_SECONDS
@@ -70,11 +97,11 @@ def machine() -> dict[str, Any]:
     import torch
 
     cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    cpu = cpu_details(cpuinfo.read_text() if cpuinfo.exists() else "")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
-        "cpu": names[0] if names else platform.processor(),
+        "cpu": platform.processor(),
+        **cpu,  # on Linux
         "cores": os.cpu_count(),
         "memory_gib": round(memory / 2**30, 1),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
@@ -83,6 +110,28 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         **{name: installed for name in _PACKAGES if (installed := _version(name))},
     }
+
+
+def cpu_details(cpuinfo: str) -> dict[str, Any]:
+    r"""The name, generation and relevant instructions of the first core in ``/proc/cpuinfo``.
+
+    >>> cpu_details("model name\t: AMD EPYC\ncpu family\t: 26\nflags\t\t: fpu avx512f\n")
+    {'cpu': 'AMD EPYC', 'cpu_family': 26, 'cpu_flags': ['avx512f']}
+    """
+    fields: dict[str, str] = {}
+    for line in cpuinfo.partition("\n\n")[0].splitlines():
+        name, _, value = line.partition(":")
+        fields[name.strip()] = value.strip()
+    details: dict[str, Any] = {}
+    if "model name" in fields:
+        details["cpu"] = fields["model name"]
+    for key, field in {"cpu_family": "cpu family", "cpu_model": "model"}.items():
+        if field in fields:
+            details[key] = int(fields[field])
+    if "flags" in fields:
+        flags = fields["flags"].split()
+        details["cpu_flags"] = [flag for flag in _CPU_FLAGS if flag in flags]
+    return details
 
 
 def _version(package: str) -> str | None:

@@ -30,14 +30,18 @@ def sentences() -> Iterator[tuple[str, str]]:
     label = read_result("label-cpu")
     yield "README.md", _headline(label)
     for sentence in (
+        *_where_measured(),
         _recordings_measured(label),
         _start_and_end(label),
         _agreement(label),
         _times_the_card(label),
         _other_machines(),
         _job_and_classifier(label, read_result("label-cpu-1-of-2")),
+        _cores_of_ray(label),
+        _networks_elsewhere(),
         _limits(read_result("classifier-cpu")["casia_limits"]),
         _memory_per_recording(read_result("scale-cpu")["sizes"]),
+        _training(read_result("train-emodb")),
     ):
         yield "docs/performance.md", sentence
     yield "docs/evaluation.md", _splits(read_result("compare-splits-emodb"))
@@ -155,6 +159,23 @@ def _headline(label: dict[str, Any]) -> str:
     )
 
 
+def _where_measured() -> Iterator[str]:
+    """The machine of each table of docs/performance.md, as the text before the table names it."""
+    for name, sentence in {
+        "label-cpu": "Files per second on two cores of an {cpu},",
+        "classifier-cpu": "Recordings per second on one core of an {cpu},",
+        "batches-cpu": "On one core of an {cpu}, 128 recordings in blocks of 8",
+        "decode-cpu": "(stereo, 48 kHz, one core of an {cpu})",
+        "scale-cpu": "(on two cores of an {cpu})",
+    }.items():
+        yield sentence.format(cpu=_cpu(read_result(name)))
+
+
+def _cpu(result: dict[str, Any]) -> str:
+    name: str = result["machine"]["cpu"]
+    return name.replace("(R)", "").removesuffix(" Processor")
+
+
 def _recordings_measured(label: dict[str, Any]) -> str:
     kinds = label["kinds"]
     counts = {side: run["recordings"] for side, run in kinds["casia"]["sides"].items()}
@@ -216,10 +237,12 @@ def _other_machines() -> str:
         for name in ("label-cpu-amx", "label-cpu-zen4")
     )
     return (
-        "On two cores of an Intel Xeon with matrix instructions (AMX) the classifier reached"
+        f"On two cores of an {_cpu(read_result('label-cpu-amx'))} with matrix instructions (AMX)"
+        " the classifier reached"
         f" {amx['classifier fp32 / card']:.1f} and {amx['classifier auto / card']:.1f} times the"
-        " card's rate (`label-cpu-amx.json`); on Zen 4, with an earlier version whose convolutions"
-        f" were not yet matrix products, {zen4['classifier fp32 / card']:.1f} and"
+        " card's rate (`label-cpu-amx.json`); on another"
+        f" {_cpu(read_result('label-cpu-zen4'))}, with an earlier version whose convolutions were"
+        f" not yet matrix products, {zen4['classifier fp32 / card']:.1f} and"
         f" {zen4['classifier auto / card']:.1f} times (`label-cpu-zen4.json`)."
     )
 
@@ -241,6 +264,43 @@ def _shares_of_classifier(result: dict[str, Any]) -> dict[str, float]:
         / sides[f"classifier {precision}"]["files_per_second"]
         for precision in ("fp32", "auto")
     }
+
+
+def _cores_of_ray(label: dict[str, Any]) -> str:
+    sides = label["kinds"]["casia"]["sides"]
+    fp32, auto = (
+        # Ray Data runs both decoding and classifying in processes of this name.
+        sum(cores for name, cores in sides[job]["cores"].items() if name != "ray::MapWorker(")
+        for job in ("job fp32", "job auto")
+    )
+    return (
+        "On CASIA's mix, the driver and Ray's own processes use"
+        f" {fp32:.2f} (fp32) and {auto:.2f} (auto) of a core on average."
+    )
+
+
+def _networks_elsewhere() -> str:
+    amx, zen4 = (
+        read_result(name)["times_the_card"]["casia"]
+        for name in ("classifier-cpu-amx", "classifier-cpu-zen4")
+    )
+    return (
+        "On CASIA's mix, the Xeon with AMX reaches"
+        f" {amx['ours fp32']:.1f} (fp32) and {amx['ours bf16']:.1f} (bf16) times the rate of the"
+        " card's network (`classifier-cpu-amx.json`), and the other EPYC, with the earlier"
+        f" version, {zen4['ours fp32']:.1f} and {zen4['ours bf16']:.1f} times"
+        " (`classifier-cpu-zen4.json`)."
+    )
+
+
+def _training(result: dict[str, Any]) -> str:
+    settings, test = result["settings"], result["metrics"]["best"]["test"]
+    return (
+        f"Training a small HuBERT from scratch on EMO-DB for {settings['epochs']} epochs took"
+        f" {result['seconds']:.0f} s on two cores of an {_cpu(result)}; on speakers of the test"
+        f" split its UAR is {test['uar']:.2f}, with chance at {result['chance_uar']:.2f}"
+        " (`train-emodb.json`)."
+    )
 
 
 def _limits(limits: dict[str, Any]) -> str:
@@ -267,9 +327,9 @@ def _splits(result: dict[str, Any]) -> str:
         "A small HuBERT trained from scratch on EMO-DB (seven classes, chance 0.143,"
         f" {result['settings']['seeds']} seeds) reaches a UAR of {uar['random']} on a random split,"
         f" {uar['speaker']} on other speakers, and {uar['speaker-sentence']} on other speakers"
-        " saying other sentences. The seeds differ by more than the first two splits do, and the"
-        f" third trains on {train['speaker-sentence']} recordings instead of {train['speaker']}"
-        " (`benchmarks/results/compare-splits-emodb.json`)."
+        " saying other sentences. The variation between seeds exceeds the difference between the"
+        f" first two splits, and the third trains on {train['speaker-sentence']} recordings"
+        f" instead of {train['speaker']} (`benchmarks/results/compare-splits-emodb.json`)."
     )
 
 

@@ -3,9 +3,8 @@
 import argparse
 import tempfile
 import time
-from pathlib import Path
 
-from benchmarks.measuring import ROOT, SHARED_DATA, machine, write_result
+from benchmarks.measuring import ROOT, add_emodb_flag, machine, write_result
 from ser_core.training.config import TrainConfig
 from ser_core.training.job import train
 
@@ -15,7 +14,7 @@ SETTINGS = {"split": "speaker", "epochs": 24, "batch_size": 16, "learning_rate":
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, default=SHARED_DATA / "emodb")
+    add_emodb_flag(parser)
     # Not 34: network and learning rate were chosen on the split of that seed.
     parser.add_argument("--seed", type=int, default=40)
     flags = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Installed versions of packages; a package that is not installed is reported, never an error."""
+"""Installed versions of packages; missing ones are reported and never raise."""
 
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version

@@ -187,9 +187,11 @@ def test_every_module_is_in_the_layout():
 
 
 def test_every_module_that_a_page_names_exists():
+    # A module of a worked example does not exist, and neither does the test of it.
     examples = {code.split("\n")[0].removeprefix("# ") for code in blocks(ARCHITECTURE, "python")}
+    examples |= {re.sub(r"ser_core/(.*/)(\w+\.py)", r"tests/\1test_\2", path) for path in examples}
     for name, page in PAGES.items():
-        for path in re.findall(r"`((?:ser_core|jobs|benchmarks|examples)/[\w./-]+)`", page):
+        for path in re.findall(r"`((?:ser_core|jobs|benchmarks|examples|tests)/[\w./-]+)`", page):
             assert (ROOT / path).exists() or path in examples, f"{name}: {path}"
 
 

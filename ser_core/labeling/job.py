@@ -133,7 +133,7 @@ class Run:
             RunError: no recording could be reached, so that the corpus is not complete.
         """
         known = pa.concat_tables(plan.known_to_0_1) if plan.known_to_0_1 else None
-        superseded = self.store.compact(known)
+        superseded = self.store.compact(known) if plan.to_do or known else 0
         if stats.unreachable == plan.listed:
             raise RunError(
                 f"--input {self.config.input}: none of the {plan.listed:,} recordings could be"

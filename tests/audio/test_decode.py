@@ -39,13 +39,6 @@ def test_the_first_segment_is_bit_identical_to_that_of_librosa(tmp_path, suffix)
     assert recording.sampling_rate == 44100
 
 
-@pytest.mark.parametrize("channels", [1, 2, 3, 5, 7, 8, 11, 16])
-def test_mixing_channels_is_bit_identical(tmp_path, channels):
-    samples = speech_like(1, 16000, channels, seed=channels)
-    path = write_audio(tmp_path / "x.wav", samples, subtype="FLOAT")
-    np.testing.assert_array_equal(decode_file(path).waveform, librosa_samples(path))
-
-
 @pytest.mark.parametrize(
     ("suffix", "options"), [(".m4a", ["-c:a", "aac"]), (".webm", ["-c:a", "libopus"])]
 )

@@ -149,6 +149,18 @@ def test_the_newest_row_of_a_recording(label_rows, tmp_path, newer):
     assert predicted(read_predictions(folder, None)) == {"/a": "sad", "/b": "happy"}
 
 
+def test_a_recording_out_of_reach_keeps_its_label(label_rows, tmp_path):
+    """In the folder of a run that did not finish, as the label store has not settled it."""
+    folder = write(tmp_path / "labels", label_rows(["/a"], [SAD], truth=["sad"]))
+    rows = label_rows(
+        ["/a"], [np.full(3, np.nan)], pd.Timestamp("2026-02-01", tz="UTC"), truth=["sad"]
+    )
+    status = pa.array(["not_found"]).cast(rows.schema.field("status").type)
+    rows = rows.set_column(rows.schema.get_field_index("status"), "status", status)
+    write(tmp_path / "labels", rows, "part-b")
+    assert predicted(read_predictions(folder, None)) == {"/a": "sad"}
+
+
 def test_an_older_part_without_uri(label_rows, tmp_path):
     """Release 0.1 told recordings apart by their path."""
     older = label_rows(["/a", "/b"], [SAD, SAD], truth=["sad", "sad"])

@@ -1,7 +1,7 @@
 """The printed commands run as printed, in the shell that somebody has after `make demo`.
 
-test_readme.py parses every printed command; here those that can run without a bucket or a cluster
-do run.
+tests/test_docs.py parses every printed command; here those that can run without a bucket or a
+cluster do run.
 """
 
 import re

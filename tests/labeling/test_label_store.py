@@ -394,6 +394,13 @@ def test_counts_equal_those_of_the_rows(store):
     }
 
 
+def test_a_run_sees_what_another_wrote_before_it_could_claim_the_folder(store):
+    waiting = LabelStore(store.folder.uri, LABELS, SPEAKER)
+    store.write_part(rows("a"))
+    with waiting.claimed():
+        assert done(waiting, "a") == ([True], [False])
+
+
 def test_a_concurrent_run_is_refused(store, monkeypatch):
     quick = partial(Claim, heartbeat_seconds=0.05, stale_seconds=5)
     monkeypatch.setattr(label_store, "Claim", quick)

@@ -68,6 +68,9 @@ def test_a_store_without_conditional_writes_can_be_claimed(tmp_path, monkeypatch
     assert folder.create("claim", b"mine")
     assert not folder.create("claim", b"theirs")
     assert folder.read("claim") == b"mine"
+    folder.remove("claim")
+    monkeypatch.setattr("time.sleep", lambda _: folder.write("claim", b"theirs"))
+    assert not folder.create("claim", b"mine")  # the other one wrote last
 
 
 def test_temporary_files_of_a_killed_writer_are_removed(tmp_path):
