@@ -31,7 +31,7 @@ def main() -> None:
         "model": f"{MODEL}, 114 k parameters, from scratch",
         "settings": SETTINGS,
         "seconds": time.monotonic() - started,
-        "protocols": summarize(runs).to_dict("records"),
+        "splits": summarize(runs).to_dict("records"),
         "runs": runs.to_dict("records"),
     }
     write_result("compare-splits-emodb", result)

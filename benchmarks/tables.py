@@ -320,7 +320,7 @@ def _memory_per_recording(sizes: list[dict[str, Any]]) -> str:
 
 
 def _splits(result: dict[str, Any]) -> str:
-    by_split = {row["protocol"]: row for row in result["protocols"]}
+    by_split = {row["split"]: row for row in result["splits"]}
     uar = {name: f"{row['uar_mean']:.3f} ± {row['uar_std']:.3f}" for name, row in by_split.items()}
     train = {name: f"{row['train']:.0f}" for name, row in by_split.items()}
     return (

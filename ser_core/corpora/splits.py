@@ -203,7 +203,8 @@ def _description(split: pd.DataFrame, shared: pd.DataFrame, dropped: int) -> Ite
         speakers = part["speaker"].nunique() or "unknown"
         yield f"{name}: {len(part):,} recordings; {classes}; speakers: {speakers}"
     if dropped:
-        yield f"in no split: {dropped:,} recordings"
+        reason = "their speaker or sentence belongs to another split"
+        yield f"{dropped:,} recordings left out: {reason}"
     nouns = {"speaker": "speakers", "sentence": "sentences", "audio": "identical files"}
     for pair, row in shared.iterrows():
         counts_ = ", ".join(

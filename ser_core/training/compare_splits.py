@@ -13,6 +13,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from ser_core.cluster import check_address
 from ser_core.console import say
 from ser_core.corpora.layouts import read_corpus
 from ser_core.corpora.splits import SPLITS, audio_digests, overlaps, split_corpus
@@ -25,7 +26,7 @@ from ser_core.training.config import CompareSplitsConfig, TrainConfig
 from ser_core.training.job import train
 from ser_core.training.run_folder import to_json
 
-PROTOCOLS: tuple[SplitMethod, ...] = ("random", "speaker", "speaker-sentence")
+SPLIT_METHODS: tuple[SplitMethod, ...] = ("random", "speaker", "speaker-sentence")
 _MEASURES = ("uar", "accuracy")
 _SHARED = ("speaker", "sentence", "audio")
 
@@ -34,7 +35,7 @@ def compare_splits(config: CompareSplitsConfig) -> pd.DataFrame:
     """Trains with every split method and every seed, and writes and prints the comparison.
 
     Returns:
-        A row per run: protocol, seed, UAR and accuracy on test, sizes, and what test shares with
+        A row per run: split, seed, UAR and accuracy on test, sizes, and what test shares with
         train.
 
     Raises:
@@ -42,6 +43,7 @@ def compare_splits(config: CompareSplitsConfig) -> pd.DataFrame:
         RunError: a run did not finish; the same command continues it.
     """
     require_libraries("train")
+    check_address()
     output = Folder(config.output)
     if why := output.why_unusable():
         raise OutputError(f"--output {output.uri}: cannot be used ({why})")
@@ -49,13 +51,11 @@ def compare_splits(config: CompareSplitsConfig) -> pd.DataFrame:
     recordings = recordings.assign(audio=audio_digests(recordings["path"]))
     seeds = range(config.seed, config.seed + config.seeds)
     splits = {
-        (protocol, seed): split_corpus(recordings, protocol, seed)
-        for protocol in PROTOCOLS
+        (method, seed): split_corpus(recordings, method, seed)
+        for method in SPLIT_METHODS
         for seed in seeds
     }  # all of them before the first run, so that too few speakers are an error at once
-    rows = [
-        _run(config, output, protocol, seed, split) for (protocol, seed), split in splits.items()
-    ]
+    rows = [_run(config, output, method, seed, split) for (method, seed), split in splits.items()]
     runs = pd.DataFrame(rows)
     _write(output, config, runs)
     _print(runs, output.uri)
@@ -65,24 +65,25 @@ def compare_splits(config: CompareSplitsConfig) -> pd.DataFrame:
 def _run(
     config: CompareSplitsConfig,
     output: Folder,
-    protocol: SplitMethod,
+    method: SplitMethod,
     seed: int,
     split: pd.DataFrame,
 ) -> dict[str, Any]:
     """The row of one run, which is trained unless it has finished before."""
-    name = f"{protocol}-{seed}"
+    name = f"{method}-{seed}"
     kept = config.model_dump(exclude={"output", "seeds", "seed", "split", "held_out"})
-    asked = TrainConfig(**kept, seed=seed, split=protocol, output=f"{output.uri}/{name}")
+    asked = TrainConfig(**kept, seed=seed, split=method, output=f"{output.uri}/{name}")
     paths = split[["path", "split"]].to_dict("list")
     if "result.json" in output.names(name):
         before = json.loads(output.read(f"{name}/result.json"))
         if before["asked"] == asked.model_dump() and before["paths"] == paths:
-            say(f"{protocol}, seed {seed}: finished earlier")
-            return dict(before["row"])
-    say(f"{protocol}, seed {seed}:")
-    metrics = train(asked, split.drop(columns="audio")).metrics["best"]["test"]
+            say(f"{method}, seed {seed}: finished earlier")
+            before["row"].pop("protocol", None)  # what release 0.1 called the split
+            return {"split": method, **before["row"]}
+    say(f"{method}, seed {seed}:")
+    metrics = train(asked, split).metrics["best"]["test"]
     row = {
-        "protocol": protocol,
+        "split": method,
         "seed": seed,
         **{measure: metrics[measure] for measure in _MEASURES},
         **{part: int((split["split"] == part).sum()) for part in SPLITS},
@@ -94,16 +95,16 @@ def _run(
 
 
 def summarize(runs: pd.DataFrame) -> pd.DataFrame:
-    """Mean and standard deviation over the seeds, a row per protocol.
+    """Mean and standard deviation over the seeds, a row per split method.
 
     Args:
         runs: what ``compare_splits`` returns.
     """
-    by_protocol = runs.groupby("protocol", sort=False)
-    measures = by_protocol[list(_MEASURES)].agg(["mean", "std"])
+    by_method = runs.groupby("split", sort=False)
+    measures = by_method[list(_MEASURES)].agg(["mean", "std"])
     measures.columns = ["_".join(name) for name in measures.columns.to_flat_index()]
-    others = by_protocol[[*SPLITS, *(f"shared_{kind}" for kind in _SHARED)]].mean()
-    table: pd.DataFrame = measures.join(others).assign(runs=by_protocol.size()).reset_index()
+    others = by_method[[*SPLITS, *(f"shared_{kind}" for kind in _SHARED)]].mean()
+    table: pd.DataFrame = measures.join(others).assign(runs=by_method.size()).reset_index()
     return table
 
 
@@ -114,7 +115,7 @@ def _write(output: Folder, config: CompareSplitsConfig, runs: pd.DataFrame) -> N
     table = summarize(runs)
     content = {
         "config": config.model_dump(exclude={"split", "held_out"}),
-        "protocols": table.astype(object).where(table.notna(), None).to_dict("records"),
+        "splits": table.astype(object).where(table.notna(), None).to_dict("records"),
         "runs": runs.to_dict("records"),
     }
     lines = [_line(row) for row in table.to_dict("records")]
@@ -130,17 +131,17 @@ def _write(output: Folder, config: CompareSplitsConfig, runs: pd.DataFrame) -> N
 
 
 _COLUMNS = (
-    *("protocol", "UAR", "accuracy", "train", "test"),
+    *("split", "UAR", "accuracy", "train", "test"),
     *("speakers shared", "sentences shared", "files shared"),
 )
 _WIDTH = 120  # characters of the table where there is no terminal
 
 
 def _line(row: Mapping[Any, Any]) -> list[str]:
-    """A protocol's cells as text, in the order of ``_COLUMNS``."""
+    """A split method's cells as text, in the order of ``_COLUMNS``."""
     measures = (_with_deviation(row[f"{m}_mean"], row[f"{m}_std"]) for m in _MEASURES)
     counts = [row["train"], row["test"], *(row[f"shared_{kind}"] for kind in _SHARED)]
-    return [row["protocol"], *measures, *(f"{count:,.0f}" for count in counts)]
+    return [row["split"], *measures, *(f"{count:,.0f}" for count in counts)]
 
 
 def _with_deviation(mean: float, deviation: float) -> str:

@@ -32,7 +32,7 @@ class TrainConfig(BaseModel):
     )
     held_out: str | None = Field(None, description="test speaker of leave-one-speaker-out")
     seed: int = Field(
-        34, ge=0, description="seed of the split, the new weights, the order and dropout"
+        SEED, ge=0, description="seed of the split, the new weights, the order and dropout"
     )
     epochs: int = Field(30, ge=1, description="passes over the training recordings")
     batch_size: int = Field(36, ge=1, description="recordings per step, over all workers")

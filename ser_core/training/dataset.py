@@ -16,13 +16,13 @@ import pandas as pd
 
 from ser_core.audio.decode import decode
 from ser_core.corpora.splits import SPLITS
-from ser_core.errors import CorpusError, RecordingError
+from ser_core.errors import CorpusError, RecordingError, RunError
 from ser_core.sources.forms import open_recording
 from ser_core.sources.recording import Recording
 from ser_core.storage.reading import Stopwatch
 
-_READERS_PER_CORE = 4  # readers of an object store wait more than they decode
-_MAX_UNREADABLE = 0.1  # of the corpus; beyond that, truth and audio hardly belong together
+_READERS_PER_CORE = 4  # reads from object stores are mostly waiting
+_MAX_UNDECODABLE = 0.1  # of the corpus; beyond that, truth and audio hardly belong together
 _MAX_NAMED = 5
 
 logger = logging.getLogger(__name__)
@@ -44,31 +44,62 @@ class Dataset:
 def load_waveforms(recordings: pd.DataFrame) -> pd.DataFrame:
     """Decodes the recordings into a column ``waveform``.
 
-    Recordings that cannot be decoded are named in a warning and left out.
+    Recordings whose content cannot be decoded are named in a warning and left out.
 
     Raises:
         CorpusError: more than a tenth of them cannot be decoded.
+        RunError: a recording is missing, forbidden or out of reach. Training without it would give
+            another result than the next run of the same command.
     """
     with ThreadPoolExecutor(_READERS_PER_CORE * (os.cpu_count() or 1)) as pool:
-        waveforms: list[Any] = list(pool.map(_load, recordings["path"].tolist()))
-    loaded = recordings.assign(waveform=waveforms)
-    failed = loaded[[isinstance(waveform, str) for waveform in waveforms]]
+        results: list[Any] = list(pool.map(_load, recordings["path"].tolist()))
+    errors = [result if isinstance(result, RecordingError) else None for result in results]
+    loaded = recordings.assign(waveform=results, error=np.array(errors, object))
+    failed = loaded[loaded["error"].notna()]
+    final = [error.status.final for error in failed["error"]]
+    unread = failed[~np.array(final, bool)]
+    if len(unread):
+        counts = _counts(unread, len(loaded))
+        raise RunError(f"--data: cannot read {counts}; rerun the same command to try again")
     if len(failed):
-        named = [f"{row.path}: {row.waveform}" for row in failed.head(_MAX_NAMED).itertuples()]
-        counts = f"{len(failed):,} of {len(loaded):,} recordings ({'; '.join(named)})"
-        if len(failed) > max(_MAX_NAMED, _MAX_UNREADABLE * len(loaded)):
-            raise CorpusError(f"--data: cannot read {counts}")
-        logger.warning("skipped what cannot be read: %s", counts)
-    return loaded.drop(failed.index).reset_index(drop=True)
+        counts = _counts(failed, len(loaded))
+        if len(failed) > max(_MAX_NAMED, _MAX_UNDECODABLE * len(loaded)):
+            raise CorpusError(f"--data: cannot decode {counts}")
+        logger.warning("skipped recordings that cannot be decoded: %s", counts)
+    return loaded.drop(failed.index).drop(columns="error").reset_index(drop=True)
 
 
-def _load(path: str) -> np.ndarray | str:
-    """The waveform, or the reason why there is none."""
+def _counts(failed: pd.DataFrame, total: int) -> str:
+    named = [f"{row.path}: {row.error}" for row in failed.head(_MAX_NAMED).itertuples()]
+    return f"{len(failed):,} of {total:,} recordings ({'; '.join(named)})"
+
+
+def _load(path: str) -> np.ndarray | RecordingError:
+    """The waveform, or why there is none."""
     try:
         with open_recording(Recording(path), Stopwatch()) as handle:
             return decode(handle).waveform
     except RecordingError as error:
-        return str(error)
+        return error
+
+
+def labels_of_train(split: pd.DataFrame) -> list[str]:
+    """The classes in train, in the order of their indices.
+
+    Args:
+        split: columns ``truth`` and ``split``.
+
+    Raises:
+        CorpusError: train or validation is empty, or another split has a class that train lacks.
+    """
+    _refuse_empty(split)
+    labels = set(split["truth"][split["split"] == "train"])
+    for name in SPLITS:
+        unknown = sorted(set(split["truth"][split["split"] == name]) - labels)
+        if unknown:
+            problem = f"{', '.join(unknown)} is in `{name}` but not in `train`"
+            raise CorpusError(f"--data: {problem}; choose another --split or --seed")
+    return sorted(labels)
 
 
 def split_datasets(loaded: pd.DataFrame, labels: Sequence[str]) -> dict[str, Dataset]:
@@ -76,20 +107,25 @@ def split_datasets(loaded: pd.DataFrame, labels: Sequence[str]) -> dict[str, Dat
 
     Args:
         loaded: columns ``waveform``, ``truth`` and ``split``.
-        labels: the classes, in the order of their indices.
+        labels: from ``labels_of_train``, before undecodable recordings were left out.
 
     Raises:
         CorpusError: train or validation is empty, or a class does not occur in train.
     """
+    _refuse_empty(loaded)
+    missing = sorted(set(labels) - set(loaded["truth"][loaded["split"] == "train"]))
+    if missing:
+        problem = f"no recording of {', '.join(missing)} in `train` can be decoded"
+        raise CorpusError(f"--data: {problem}")
     datasets = {}
     for name in SPLITS:
         rows = loaded[loaded["split"] == name]
-        if rows.empty and name != "test":
-            raise CorpusError(f"--data: no readable recording has the split `{name}`")
-        unknown = sorted(set(rows["truth"]) - set(labels))
-        if unknown:
-            problem = f"{', '.join(unknown)} is in `{name}` but not in `train`"
-            raise CorpusError(f"--data: {problem}; choose another --split or --seed")
-        truth = rows["truth"].map(labels.index).to_numpy(np.int64)
+        truth = rows["truth"].map(list(labels).index).to_numpy(np.int64)
         datasets[name] = Dataset(rows["waveform"].tolist(), truth)
     return datasets
+
+
+def _refuse_empty(recordings: pd.DataFrame) -> None:
+    for name in ("train", "validation"):
+        if not (recordings["split"] == name).any():
+            raise CorpusError(f"--data: no readable recording has the split `{name}`")

@@ -84,7 +84,7 @@ def initialize_model(
         seed: seed of the new weights.
 
     Raises:
-        CheckpointError: it cannot be read, is not a HuBERT, or its weights do not fill the body.
+        CheckpointError: it cannot be read, is not a HuBERT, or its weights do not match the config.
     """
     scratch = source.endswith(".json")
     given, preprocessor, weights, _ = (
@@ -153,8 +153,8 @@ def _refuse_misfits(
     if misfits:
         more = len(misfits) - _MAX_NAMED
         names = ", ".join(misfits[:_MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
-        problem = f"missing, unexpected or of another shape: {names}"
-        raise CheckpointError(f"--model {source}: its weights do not fill HuBERT ({problem})")
+        problem = f"missing, unexpected or with a different shape: {names}"
+        raise CheckpointError(f"--model {source}: the weights do not match HuBERT ({problem})")
 
 
 def _is_same_head(

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from ser_core.cluster import join
+from ser_core.cluster import check_address, join
 from ser_core.console import say
 from ser_core.corpora.layouts import read_corpus
 from ser_core.corpora.splits import describe_split, overlaps, split_corpus
@@ -15,17 +15,17 @@ from ser_core.evaluation.metrics import fit_temperature
 from ser_core.reporting.libraries import require_libraries
 from ser_core.storage.folder import Folder
 from ser_core.training.config import TrainConfig
-from ser_core.training.dataset import load_waveforms, split_datasets
+from ser_core.training.dataset import labels_of_train, load_waveforms, split_datasets
 from ser_core.training.initialization import initialize_model
 from ser_core.training.model_card import curves, measure, render_card
-from ser_core.training.run_folder import BEST, LAST, TrainingOutput, to_json
+from ser_core.training.run_folder import BEST, LAST, TrainingOutput, best_epoch, to_json
 from ser_core.training.trainer import BETAS, BODY_RATE, GAMMA, STEP_EPOCHS, WEIGHT_DECAY, Recipe
-from ser_core.training.worker import Job, Outcome, best_epoch, run
+from ser_core.training.worker import Outcome, TrainingTask, run_workers, scale
 from ser_core.versions import installed_versions
 
 _PACKAGES = ("ser-batch", "ray", "torch", "transformers", "numpy", "soundfile", "soxr")
 
-# The settings that decide the numbers: a run is continued with the same ones only.
+# The settings that affect the results: a run is continued with the same ones only.
 _DECISIVE = {"model", "revision", "seed", "batch_size", "learning_rate", "precision"}
 
 
@@ -59,32 +59,37 @@ def train(config: TrainConfig, split: pd.DataFrame | None = None) -> TrainResult
 
     Args:
         config: what to train on, and how.
-        split: recordings with a column ``split``, instead of those that the config names.
+        split: recordings with a column ``split``, instead of those that the config names; with a
+            column ``audio`` of ``audio_digests``, no file is read only to compare it.
 
     Raises:
         UsageError: the command cannot run as written; nothing was trained.
         RunError: the run did not finish; the same command continues after its last epoch.
     """
     require_libraries("train")
-    method: str = config.split
-    if split is None:
-        split, method = _read_split(config)
-    loaded = load_waveforms(split)
-    split = loaded.drop(columns="waveform")
-    description = describe_split(split, overlaps(split))
-    say(description)
-    labels = sorted(set(split["truth"][split["split"] == "train"]))
-    datasets = split_datasets(loaded, labels)
-    initial = initialize_model(config.model, config.revision, labels, config.seed)
-    say(initial.description)
+    check_address()
     output = TrainingOutput(config.output)
-    output.begin(config.model_dump(include=_DECISIVE), split)
+    output.refuse_unusable()
+    method, dropped = str(config.split), 0
+    if split is None:
+        split, method, dropped = _read_split(config)
+    labels = labels_of_train(split)
+    initial = initialize_model(config.model, config.revision, labels, config.seed)
+    loaded = load_waveforms(split)
+    datasets = split_datasets(loaded, labels)
     join(config.verbose)
+    scaling = scale(config.workers)
+    split = loaded.drop(columns="waveform")
+    description = describe_split(split, overlaps(split), dropped)
+    table = split.drop(columns="audio", errors="ignore")
+    output.begin(config.model_dump(include=_DECISIVE), table)
+    say(description)
+    say(initial.description)
     recipe = Recipe(**config.model_dump(include={field.name for field in fields(Recipe)}))
-    job = Job(output.folder.uri, config.epochs, recipe, initial, datasets)
-    outcome = run(job, config.workers)
-    facts = {"protocol": method, "split": description}
-    metrics = {name: _write_report(name, config, job, outcome, facts) for name in (BEST, LAST)}
+    task = TrainingTask(output.folder.uri, config.epochs, recipe, initial, datasets)
+    outcome = run_workers(task, scaling)
+    facts = {"method": method, "split": description}
+    metrics = {name: _write_report(name, config, task, outcome, facts) for name in (BEST, LAST)}
     output.folder.write("metrics.json", to_json(metrics))
     best, last = (f"{output.folder.uri}/{name}" for name in (BEST, LAST))
     result = TrainResult(best, last, pd.DataFrame(outcome.history), metrics)
@@ -92,34 +97,31 @@ def train(config: TrainConfig, split: pd.DataFrame | None = None) -> TrainResult
     return result
 
 
-def _read_split(config: TrainConfig) -> tuple[pd.DataFrame, str]:
-    """The recordings with their split, and how they were split."""
+def _read_split(config: TrainConfig) -> tuple[pd.DataFrame, str, int]:
+    """The recordings with their split, how they were split, and how many are in no split."""
     recordings = read_corpus(config.corpus, config.data)
     if "split" in recordings:
-        return recordings, "the manifest's own"
+        return recordings, "the manifest's own", 0
     split = split_corpus(recordings, config.split, config.seed, config.held_out)
-    if len(split) < len(recordings):
-        unused = len(recordings) - len(split)
-        say(f"unused: {unused:,} recordings, which share something with two splits")
-    return split, config.split
+    return split, config.split, len(recordings) - len(split)
 
 
 def _write_report(
-    name: str, config: TrainConfig, job: Job, outcome: Outcome, facts: Mapping[str, str]
+    name: str, config: TrainConfig, task: TrainingTask, outcome: Outcome, facts: Mapping[str, str]
 ) -> dict[str, Any]:
     """Writes the files beside a checkpoint's weights; returns its metrics by split."""
-    initial, logits = job.initial, outcome.logits[name]
+    initial, logits = task.initial, outcome.logits[name]
     temperature = None
     if config.calibrate:
-        temperature = fit_temperature(logits["validation"], job.datasets["validation"].truth)
+        temperature = fit_temperature(logits["validation"], task.datasets["validation"].truth)
     metrics = {
-        split: measure(predicted, job.datasets[split].truth, temperature or 1.0)
+        split: measure(predicted, task.datasets[split].truth, temperature or 1.0)
         for split, predicted in logits.items()
         if len(predicted)
     }
     epoch = outcome.history[-1] if name == LAST else best_epoch(outcome.history)
     card = render_card(
-        title=f"{job.output.rsplit('/', 1)[-1]}/{name}",
+        title=f"{task.output.rsplit('/', 1)[-1]}/{name}",
         labels=list(initial.config["id2label"].values()),
         date=f"{datetime.now(UTC):%Y-%m-%d}",
         config=config,
@@ -133,7 +135,7 @@ def _write_report(
     files = initial.files() | {"README.md": card} | curves(pd.DataFrame(outcome.history))
     if temperature:
         files["config.json"] = to_json({**initial.config, "temperature": temperature})
-    output = Folder(job.output)
+    output = Folder(task.output)
     for file, content in files.items():
         output.write(f"{name}/{file}", content)
     return metrics

@@ -3,7 +3,6 @@
 What the figures mean depends on what the splits share, so the card says that too.
 """
 
-import io
 from typing import Any
 
 import numpy as np
@@ -19,67 +18,19 @@ from ser_core.evaluation.metrics import (
     macro_f1,
     uar,
 )
-
-_CARD = """\
----
-pipeline_tag: audio-classification
-tags: [speech-emotion-recognition, hubert]
----
-# {{ title }}
-
-Classifies the first 6 s of a recording as {{ labels | join(", ") }}. Trained by `jobs.train` on
-{{ date }} from `{{ config.model }}`{% if config.revision %} ({{ config.revision }}){% endif %}.
-Initial weights: {{ start }}.
-{% if config.note %}
-{{ config.note }}
-{% endif %}
-```bash
-python -m jobs.label --input FOLDER --output LABELS --model {{ title }}
-```
-
-## Data
-
-`{{ config.corpus }}`, seed {{ config.seed }}, split: {{ protocol }}.
-
-```
-{{ split }}
-```
-
-## Metrics
-
-Weights after epoch {{ epoch }} of {{ config.epochs }}.{% if temperature %} Temperature
-{{ "%.3f" | format(temperature) }}, fitted on validation.{% endif %}
-
-| | recordings | accuracy | UAR | 95 % interval of UAR | macro F1 | loss | ECE |
-|---|---|---|---|---|---|---|---|
-{% for name, m in metrics.items() -%}
-| {{ name }} | {{ m.recordings }} | {{ "%.3f" | format(m.accuracy) }} \
-| {{ "%.3f" | format(m.uar) }} | {{ "%.3f–%.3f" | format(*m.uar_interval) }} \
-| {{ "%.3f" | format(m.macro_f1) }} | {{ "%.3f" | format(m.loss) }} \
-| {{ "%.3f" | format(m.ece) }} |
-{% endfor %}
-Chance level is a UAR of {{ "%.3f" | format(1 / labels | length) }}. The interval is a bootstrap
-over recordings; with few speakers it is too narrow.
-
-![accuracy](accuracy.png)
-![loss](loss.png)
-
-## Training
-
-| | |
-|---|---|
-{% for name, value in settings.items() -%}
-| {{ name }} | {{ value }} |
-{% endfor %}
-"""
+from ser_core.reporting.plots import plot_lines
 
 
 def render_card(**facts: Any) -> bytes:
     """The card as Markdown, UTF-8; ``facts`` are the variables of its template."""
-    import jinja2
+    import jinja2  # an optional library: see reporting/libraries.py
 
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
-    return environment.from_string(_CARD).render(**facts).encode()
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("ser_core.reporting"),
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template("model_card.md").render(**facts).encode()
 
 
 def curves(history: pd.DataFrame) -> dict[str, bytes]:
@@ -89,20 +40,19 @@ def curves(history: pd.DataFrame) -> dict[str, bytes]:
         history: columns ``epoch``, ``loss``, ``accuracy``, ``validation_loss`` and
             ``validation_accuracy``, a row per epoch.
     """
-    from matplotlib.figure import Figure  # not pyplot, which keeps global state
+    tops = {"accuracy": 1.0, "loss": None}
+    return {f"{name}.png": _curve(history, name, top) for name, top in tops.items()}
 
-    pictures = {}
-    for name in ("accuracy", "loss"):
-        figure = Figure(figsize=(6, 4), layout="constrained")
-        axes = figure.subplots()
-        axes.plot(history["epoch"], history[name], label="training")
-        axes.plot(history["epoch"], history[f"validation_{name}"], label="validation")
-        axes.set(xlabel="epoch", ylabel=name, ylim=(0, 1 if name == "accuracy" else None))
-        axes.legend()
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=100, metadata={"Software": None})
-        pictures[f"{name}.png"] = buffer.getvalue()
-    return pictures
+
+def _curve(history: pd.DataFrame, name: str, top: float | None) -> bytes:
+    lines = {"training": history[name], "validation": history[f"validation_{name}"]}
+    return plot_lines(
+        history["epoch"].tolist(),
+        {line: values.tolist() for line, values in lines.items()},
+        labels=("epoch", name),
+        bottom=0,
+        top=top,
+    )
 
 
 def measure(logits: np.ndarray, truth: np.ndarray, temperature: float) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 ::
 
-    OUTPUT/run.json                 the settings that decide the numbers; another run is refused
+    OUTPUT/run.json                 the settings that affect the results; others are refused
     OUTPUT/split.csv                the recordings, as jobs.label and jobs.evaluate read them
     OUTPUT/history.csv              a row per epoch
     OUTPUT/checkpoints/             Ray Train's: the best and the latest epoch, with optimizer state
@@ -10,23 +10,25 @@
     OUTPUT/best/, OUTPUT/last/      what jobs.label --model takes
 """
 
+import contextlib
 import hashlib
 import io
 import json
 import os
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, NoReturn
 
 import pandas as pd
 import pyarrow
 import pyarrow.fs
 
-from ser_core.errors import OutputError
+from ser_core.errors import OutputError, RunError
 from ser_core.storage.filesystem import is_local
 from ser_core.storage.folder import Folder
 
 BEST, LAST = "best", "last"
 CHECKPOINTS = "checkpoints"
+_STATE_OF_0_1 = "state.pt"
 History = list[dict[str, float]]
 
 
@@ -36,43 +38,71 @@ def to_json(content: Any, sort_keys: bool = True) -> bytes:
     return f"{text}\n".encode()
 
 
+def best_epoch(history: History) -> dict[str, float]:
+    """The epoch with the highest UAR on validation, and of these the one with the lowest loss."""
+    return max(history, key=lambda row: (row["validation_uar"], -row["validation_loss"]))
+
+
+@contextlib.contextmanager
+def storage_errors(problem: str) -> Iterator[None]:
+    """Raises what storage raises as RunError, which tells it from a bug."""
+    try:
+        yield
+    except Exception as error:  # file systems share no base class for what they raise
+        reason = " ".join(str(error).split()) or repr(error)
+        raise RunError(f"{problem} ({reason})") from error
+
+
 class TrainingOutput:
     """The files of one run, each of which appears whole or not at all."""
 
     def __init__(self, uri: str) -> None:
         self.folder = Folder(uri)
 
+    def refuse_unusable(self) -> None:
+        """Fails if the folder cannot be written to, as far as can be told without writing.
+
+        Raises:
+            OutputError: it cannot.
+        """
+        if why := self.folder.why_unusable():
+            raise OutputError(f"--output {self.folder.uri}: cannot be used ({why})")
+
     def begin(self, decisive: Mapping[str, Any], split: pd.DataFrame) -> None:
         """Claims the folder for a run, or checks that the run in it is the same.
 
         Args:
-            decisive: the settings that decide the numbers.
+            decisive: the settings that affect the results.
             split: the recordings with their split.
 
         Raises:
-            OutputError: it cannot be written to, or holds another run.
+            OutputError: it cannot be written to, contains a different run, or one of release 0.1.
         """
-        why = self.folder.why_unusable()
-        if why:
-            raise OutputError(f"--output {self.folder.uri}: cannot be used ({why})")
+        self.refuse_unusable()
         table = split.to_csv(index=False).encode()
         run = dict(decisive) | {"split": hashlib.blake2b(table, digest_size=16).hexdigest()}
-        if "run.json" in self.folder.names():
+        names = self.folder.names()
+        if "run.json" in names:
             before = json.loads(self.folder.read("run.json"))
             changed = [name for name in run if before.get(name) != run[name]]
             if changed:
-                problem = f"holds a run with another {', '.join(changed)}"
-                raise OutputError(f"--output {self.folder.uri}: {problem}; choose another folder")
+                self._refuse(f"contains a run with a different {', '.join(changed)}")
+            if _STATE_OF_0_1 in names and not self.folder.fs.exists(self.folder.path(CHECKPOINTS)):
+                self._refuse("trained by release 0.1, which cannot be continued")
             return
         self.folder.write("split.csv", table)
         self.folder.write("run.json", to_json(run))
 
+    def _refuse(self, problem: str) -> NoReturn:
+        raise OutputError(f"--output {self.folder.uri}: {problem}; choose another folder")
+
     def history(self) -> History:
         """The finished epochs, as far as they have been written."""
-        if "history.csv" not in self.folder.names():
+        try:
+            content = self.folder.read("history.csv")
+        except FileNotFoundError:
             return []
-        table = pd.read_csv(io.BytesIO(self.folder.read("history.csv")))
-        return table.to_dict("records")  # type: ignore[return-value]
+        return pd.read_csv(io.BytesIO(content)).to_dict("records")  # type: ignore[return-value]
 
     def write_history(self, history: History) -> None:
         """Writes ``history.csv``."""

@@ -4,6 +4,7 @@ All randomness of an epoch derives from (seed, epoch, rank), so an epoch that is
 crash is the same epoch.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
+from ser_core.evaluation import metrics
 from ser_core.models.hubert import HubertForSpeechClassification
 from ser_core.models.preprocessing import pad_and_normalize
 from ser_core.training.dataset import Dataset
@@ -220,3 +222,24 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self._schedule.load_state_dict(state["schedule"])
         self._scaler.load_state_dict(state["scaler"])
+
+
+def train_and_validate(trainer: Trainer, datasets: Mapping[str, Dataset]) -> dict[str, float]:
+    """Trains for an epoch; its row of ``history.csv``."""
+    started, rate = time.monotonic(), trainer.learning_rate
+    loss, correct = trainer.train_epoch(datasets["train"])
+    validation = datasets["validation"]
+    logits = trainer.predict(validation.waveforms)
+    prediction = logits.argmax(axis=1)
+    return {
+        "epoch": trainer.epochs,
+        "learning_rate": rate,
+        "loss": loss,
+        "accuracy": correct,
+        "validation_loss": metrics.cross_entropy(
+            metrics.at_temperature(logits, 1.0), validation.truth
+        ),
+        "validation_accuracy": metrics.accuracy(validation.truth, prediction),
+        "validation_uar": metrics.uar(validation.truth, prediction),
+        "seconds": time.monotonic() - started,
+    }

@@ -7,7 +7,7 @@ workers that die from the latest one, and hands it to the next run of the same c
 import contextlib
 import io
 import os
-import time
+import traceback
 from collections.abc import Mapping
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
@@ -34,23 +34,33 @@ from ray.train import (
 )
 
 from ser_core.errors import RunError, UsageError
-from ser_core.evaluation.metrics import accuracy, at_temperature, cross_entropy, uar
 from ser_core.models.classifier import resolve_precision
 from ser_core.settings import Precision
 from ser_core.training.dataset import Dataset
 from ser_core.training.initialization import InitialModel
 from ser_core.training.progress import EpochDisplay
-from ser_core.training.run_folder import BEST, CHECKPOINTS, LAST, History, TrainingOutput
-from ser_core.training.trainer import Recipe, Trainer
+from ser_core.training.run_folder import (
+    BEST,
+    CHECKPOINTS,
+    LAST,
+    History,
+    TrainingOutput,
+    best_epoch,
+    storage_errors,
+)
+from ser_core.training.trainer import Recipe, Trainer, train_and_validate
 
-_POLL_SECONDS = 1.0  # between two looks of the driver at the history
-_MAX_WORKER_FAILURES = 3  # over a whole run; what fails more often has a reason
+_POLL_SECONDS = 5.0  # between two reads of the history by the driver: each is a request
+_MAX_WORKER_FAILURES = 3  # over a whole run; more failures mean a persistent cause
 _MAX_START_FAILURES = 10  # Ray Train waits a minute each time for the workers' CPUs or GPUs
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "memoryerror")  # in lower case
+_TRANSIENT = (RunError, OSError, RayError)  # what another try may not meet again
+_BUG = "a bug stopped training"
 _WEIGHTS, _STATE = "model.safetensors", "training_state.pt"
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingTask:
     """What the workers share, through Ray's object store."""
 
     output: str
@@ -74,33 +84,48 @@ class Outcome(NamedTuple):
     device: str
 
 
-def best_epoch(history: History) -> dict[str, float]:
-    """The epoch with the highest UAR on validation, and of these the one with the lowest loss."""
-    return max(history, key=lambda row: (row["validation_uar"], -row["validation_loss"]))
-
-
 # ---- in the workers ------------------------------------------------------------------------------
 
 
 def _work(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of ``Outcome``; or ``bug``, a traceback, after a failure that would repeat itself.
+
+    Ray Train restarts the workers after any exception. A bug would only fail again, so a single
+    worker returns it. One of several raises it: the others wait for it in a collective operation.
+    """
+    try:
+        return _train(ray.get(config["task"]))
+    except Exception as error:
+        text = traceback.format_exc()
+        alone = ray.train.get_context().get_world_size() == 1
+        transient = isinstance(error, _TRANSIENT) or _is_out_of_memory(text) or "CUDA error" in text
+        if transient or not alone:
+            raise
+        return {"bug": text}
+
+
+def _is_out_of_memory(text: str) -> bool:
+    return any(sign in text.lower() for sign in _OUT_OF_MEMORY)
+
+
+def _train(task: TrainingTask) -> dict[str, Any]:
     """Trains from the latest checkpoint to the last epoch, then predicts with best and last."""
-    job: Job = ray.get(config["job"])
     device = ray.train.torch.get_device()
-    precision = _resolve(cast(Precision, job.recipe.precision), device)
-    trainer = Trainer(job.initial, replace(job.recipe, precision=precision), device, _prepare)
+    precision = _resolve(cast(Precision, task.recipe.precision), device)
+    trainer = Trainer(task.initial, replace(task.recipe, precision=precision), device, _prepare)
     history: History = []
     if latest := ray.train.get_checkpoint():
         state = torch.load(io.BytesIO(_read(latest, _STATE)), "cpu", weights_only=True)
         trainer.restore(safetensors.torch.load(_read(latest, _WEIGHTS)), state["trainer"])
         history = state["history"]
-    while trainer.epochs < job.epochs:
-        history.append(_train_epoch(trainer, job.datasets))
-        _report(trainer, history, job.initial)
-    logits = {LAST: _predict(trainer, job.datasets)}
+    while trainer.epochs < task.epochs:
+        history.append(train_and_validate(trainer, task.datasets))
+        _report(trainer, history, task.initial)
+    logits = {LAST: _predict(trainer, task.datasets)}
     reported = ray.train.get_all_reported_checkpoints()
     best = max(reported, key=lambda item: item.metrics["best"]).checkpoint
     trainer.network.load_state_dict(safetensors.torch.load(_read(best, _WEIGHTS)))
-    logits[BEST] = _predict(trainer, job.datasets)
+    logits[BEST] = _predict(trainer, task.datasets)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     workers = ray.train.get_context().get_world_size()
     return {"history": history, "logits": logits, "device": f"{workers} × {name}, {precision}"}
@@ -119,25 +144,6 @@ def _prepare(network: torch.nn.Module) -> torch.nn.Module:
     return cast(torch.nn.Module, prepared)
 
 
-def _train_epoch(trainer: Trainer, datasets: Mapping[str, Dataset]) -> dict[str, float]:
-    """Trains for an epoch; its row of ``history.csv``."""
-    started, rate = time.monotonic(), trainer.learning_rate
-    loss, correct = trainer.train_epoch(datasets["train"])
-    validation = datasets["validation"]
-    logits = trainer.predict(validation.waveforms)
-    prediction = logits.argmax(axis=1)
-    return {
-        "epoch": trainer.epochs,
-        "learning_rate": rate,
-        "loss": loss,
-        "accuracy": correct,
-        "validation_loss": cross_entropy(at_temperature(logits, 1.0), validation.truth),
-        "validation_accuracy": accuracy(validation.truth, prediction),
-        "validation_uar": uar(validation.truth, prediction),
-        "seconds": time.monotonic() - started,
-    }
-
-
 def _report(trainer: Trainer, history: History, initial: InitialModel) -> None:
     """Reports the last epoch with its checkpoint, of which the first worker writes the files."""
     epoch = trainer.epochs
@@ -145,7 +151,8 @@ def _report(trainer: Trainer, history: History, initial: InitialModel) -> None:
     best = epoch if best_epoch(history) is history[-1] else 0
     metrics = {"history": list(history), "best": best}
     if ray.train.get_context().get_world_rank() > 0:
-        ray.train.report(metrics)
+        with storage_errors("a checkpoint could not be written"):
+            ray.train.report(metrics)
         return
     with TemporaryDirectory() as folder:
         safetensors.torch.save_file(
@@ -156,7 +163,8 @@ def _report(trainer: Trainer, history: History, initial: InitialModel) -> None:
         for name, content in initial.files().items():
             Path(folder, name).write_bytes(content)
         checkpoint = Checkpoint.from_directory(folder)
-        ray.train.report(metrics, checkpoint, checkpoint_dir_name=f"epoch-{epoch}")
+        with storage_errors("a checkpoint could not be written"):
+            ray.train.report(metrics, checkpoint, checkpoint_dir_name=f"epoch-{epoch}")
 
 
 def _predict(trainer: Trainer, datasets: Mapping[str, Dataset]) -> dict[str, np.ndarray]:
@@ -164,7 +172,10 @@ def _predict(trainer: Trainer, datasets: Mapping[str, Dataset]) -> dict[str, np.
 
 
 def _read(checkpoint: Checkpoint, name: str) -> bytes:
-    with checkpoint.filesystem.open_input_stream(f"{checkpoint.path}/{name}") as stream:
+    with (
+        storage_errors("a checkpoint could not be read"),
+        checkpoint.filesystem.open_input_stream(f"{checkpoint.path}/{name}") as stream,
+    ):
         content: bytes = stream.read()
     return content
 
@@ -190,23 +201,22 @@ class _WriteHistory(UserCallback):  # type: ignore[misc]
 # ---- in the driver -------------------------------------------------------------------------------
 
 
-def run(job: Job, workers: int | None) -> Outcome:
+def run_workers(task: TrainingTask, scaling: ScalingConfig) -> Outcome:
     """Runs the workers and shows their progress; writes the weights of ``best`` and ``last``.
 
     Args:
-        job: what they do.
-        workers: how many; None is one for each GPU of the cluster, or one on CPUs.
+        task: what they do.
+        scaling: how many there are and what each gets, from ``scale``.
 
     Raises:
-        UsageError: the cluster has too few GPUs or CPUs.
         RunError: training stopped before the end.
     """
-    output = TrainingOutput(job.output)
+    output = TrainingOutput(task.output)
     filesystem, path = output.storage()
     trainer = ray.train.torch.TorchTrainer(
         _work,
-        train_loop_config={"job": ray.put(job)},
-        scaling_config=_scaling(workers),
+        train_loop_config={"task": ray.put(task)},
+        scaling_config=scaling,
         run_config=RunConfig(
             name=CHECKPOINTS,
             storage_path=path,
@@ -215,10 +225,12 @@ def run(job: Job, workers: int | None) -> Outcome:
             failure_config=FailureConfig(
                 max_failures=_MAX_WORKER_FAILURES, controller_failure_limit=_MAX_START_FAILURES
             ),
-            callbacks=[_WriteHistory(job.output)],
+            callbacks=[_WriteHistory(task.output)],
         ),
     )
-    result = _fit(trainer, output, job.epochs)
+    result = _fit(trainer, output, task.epochs)
+    if bug := result.return_value.get("bug"):
+        raise RunError(f"{_BUG}:\n{bug.strip()}")
     best = max(result.best_checkpoints, key=lambda item: item[1]["best"])[0]
     for name, checkpoint in ((BEST, best), (LAST, result.checkpoint)):
         output.folder.write(f"{name}/{_WEIGHTS}", _read(checkpoint, _WEIGHTS))
@@ -252,27 +264,38 @@ def _fit(trainer: ray.train.torch.TorchTrainer, output: TrainingOutput, epochs: 
 
 
 def _explain(error: Exception, output: str) -> str:
-    """One line: why training stopped, and what to do."""
+    """Why training stopped, and what to do: one line, and a bug's traceback."""
     message = str(error)
-    if "out of memory" in message.lower() or "low on memory" in message:
+    if _is_out_of_memory(message) or "low on memory" in message:
         return "out of memory; rerun with --accumulate 4 to continue with smaller passes"
     if "Unable to set up cluster storage" in message:  # a RuntimeError like any other, in Ray Train
         problem = "not every node can write there"
         return f"--output {output}: {problem}; give a bucket, or a folder that all nodes share"
     failures = list(getattr(error, "worker_failures", {}).values())
     dead = any(isinstance(failure, RayActorError) for failure in failures)
+    text = str(failures[0] if failures else error).strip()
+    last_line = text.splitlines()[-1].strip().removeprefix("ser_core.errors.RunError: ")
     if isinstance(error, RayActorError) and "creation task" not in message:
         reason = "Ray Train's controller died"
     elif dead:
         reason = "a worker process died"
+    elif "Traceback (most recent call last)" in text and "ser_core.errors.RunError: " not in text:
+        return f"{_BUG}:\n{text}"
     else:
-        reason = str(failures[0] if failures else error).strip().splitlines()[-1].strip()
+        reason = last_line
     remedy = "rerun the same command to continue after the last finished epoch"
     return f"training stopped ({reason}); {remedy}"
 
 
-def _scaling(workers: int | None) -> ScalingConfig:
-    """A worker for each GPU of the cluster; without GPUs, one with all cores of a node."""
+def scale(workers: int | None) -> ScalingConfig:
+    """A worker for each GPU of the cluster; without GPUs, one with all cores of a node.
+
+    Args:
+        workers: how many, instead of that.
+
+    Raises:
+        UsageError: the cluster has too few GPUs or CPUs.
+    """
     resources = ray.cluster_resources()
     gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
     if workers and workers > (gpus or cpus):

@@ -159,7 +159,7 @@ def test_overlaps_are_counted(copies):
     text = describe_split(copies, counts, dropped=3)
     assert "train: 2 recordings; sad 2; speakers: 1" in text
     assert "train and test: speakers 0, sentences ?, identical files 1" in text
-    assert "in no split: 3 recordings" in text
+    assert "3 recordings left out: their speaker or sentence belongs to another split" in text
 
 
 def test_overlaps_of_the_cards_split(casia):

@@ -32,6 +32,8 @@ def test_three_real_runs(tmp_path, monkeypatch):
     )
     runs = compare_splits(config)
     assert runs["uar"].between(0, 1).all()
-    for name in runs["protocol"]:
+    for name in runs["split"]:
         assert (tmp_path / "out" / f"{name}-34" / "best" / "config.json").is_file()
+        table = pd.read_csv(tmp_path / "out" / f"{name}-34" / "split.csv")
+        assert "audio" not in table
     assert compare_splits(config).equals(runs)  # nothing is trained again

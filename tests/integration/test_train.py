@@ -8,23 +8,27 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import ray
 import safetensors.numpy
 from checkpoints import NOTHING_DRAWN
 from ray.cluster_utils import Cluster
 from recordings import speech_like, write_audio
 
 from examples.make_checkpoint import SMALL
-from ser_core.errors import CorpusError, OutputError, UsageError
+from ser_core.errors import CheckpointError, CorpusError, OutputError, RunError, UsageError
 from ser_core.labeling.config import LabelConfig
 from ser_core.labeling.job import label_corpus
 from ser_core.models.checkpoint import load_checkpoint
 from ser_core.reporting import libraries
+from ser_core.training import job, worker
 from ser_core.training.config import TrainConfig
+from ser_core.training.dataset import split_datasets
 from ser_core.training.job import train
 from ser_core.training.run_folder import TrainingOutput
 
@@ -154,14 +158,14 @@ def start(config, polls_s):
 def test_a_run_killed_at_every_level_continues_in_a_bucket(undisturbed, bucket):
     config, expected = undisturbed
     config = config.model_copy(update={"output": f"{bucket}/run"})
-    first = start(config, polls_s="2")  # an epoch every 2 s, which is time to kill it
+    first = start(config, polls_s="6")  # an epoch every 6 s, which is time to kill it
     assert any(line.startswith("epoch 1 of 6") for line in first.stderr)
     os.kill(processes_of_this_test("ray::TrainController")[-1], signal.SIGKILL)
     error = first.communicate(timeout=TIMEOUT)[1].splitlines()[-1]
     assert re.fullmatch(r"error: training stopped \(.* controller died\); rerun .*", error)
     assert first.returncode == 1
 
-    second = start(config, polls_s="2")
+    second = start(config, polls_s="6")
     assert any(line.startswith("epoch ") for line in second.stderr)
     os.killpg(second.pid, signal.SIGKILL)
     second.communicate()
@@ -217,6 +221,48 @@ def test_two_nodes_equal_one(make_config, single_worker, tmp_path):
 def test_more_workers_than_cores_are_refused(make_config, tmp_path):
     with pytest.raises(UsageError, match="--workers 3: the cluster has 2 CPUs"):
         train(make_config(tmp_path / "run", workers=3))
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_cluster_is_an_error_before_the_corpus_is_read(make_config, tmp_path, monkeypatch):
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    monkeypatch.setattr(job, "read_corpus", None)  # a call would raise TypeError
+    with pytest.raises(UsageError, match=r"RAY_ADDRESS 127\.0\.0\.1:1: no Ray cluster answers"):
+        train(make_config(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_model_and_output_are_checked_before_decoding(make_config, tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "load_waveforms", None)  # a call would raise TypeError
+    with pytest.raises(CheckpointError, match=r"--model .*/missing\.json"):
+        train(make_config(tmp_path / "run", "missing.json"))
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"--output .*/file: cannot be used"):
+        train(make_config(tmp_path / "file"))
+
+
+def test_a_bug_stops_the_run_with_its_traceback_and_is_not_retried(
+    make_config, tmp_path, monkeypatch
+):
+    """A class index beyond the network's classes raises in the worker's loss."""
+
+    def wrong_truth(*args):
+        datasets = split_datasets(*args)
+        train_set = datasets["train"]
+        return datasets | {"train": replace(train_set, truth=train_set.truth + 7)}
+
+    config = make_config(tmp_path / "run", epochs=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "split_datasets", wrong_truth)
+        # An exception of a worker that Ray Train sees would be retried.
+        patch.setattr(worker, "_explain", lambda *_: "Ray Train saw it")
+        with pytest.raises(RunError, match=r"^a bug stopped training:\nTraceback") as caught:
+            train(config)
+    assert "in train_epoch" in str(caught.value)
+    assert "IndexError: Target" in str(caught.value)
+    assert len(train(config).history) == 1  # once the bug is fixed, the same command runs
 
 
 def test_jobs_label_takes_a_trained_checkpoint(undisturbed, tmp_path):
@@ -256,7 +302,7 @@ def test_a_checkpoint_describes_itself(undisturbed):
 )
 def test_another_run_in_the_same_folder_is_refused(undisturbed, changes):
     config, _ = undisturbed
-    with pytest.raises(OutputError, match=rf"--output .*another {next(iter(changes))};"):
+    with pytest.raises(OutputError, match=rf"--output .*a different {next(iter(changes))};"):
         train(config.model_copy(update=changes))
 
 

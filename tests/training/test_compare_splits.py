@@ -11,7 +11,7 @@ import pytest
 from jobs.command import parse, run
 from ser_core.errors import RunError, UsageError
 from ser_core.training import compare_splits as module
-from ser_core.training.compare_splits import PROTOCOLS, compare_splits
+from ser_core.training.compare_splits import SPLIT_METHODS, compare_splits
 from ser_core.training.config import CompareSplitsConfig
 
 EMOTIONS = ("angry", "happy", "sad")
@@ -63,14 +63,15 @@ def disjoint(split, column):
 def test_every_split_method_runs_with_every_seed(corpus, tmp_path, trained, capsys):
     runs = compare_splits(config_of(corpus, tmp_path, epochs=7, seed=5))
     assert [(config.split, config.seed) for config, _ in trained] == list(
-        product(PROTOCOLS, (5, 6))
+        product(SPLIT_METHODS, (5, 6))
     )
     assert {config.epochs for config, _ in trained} == {7}
     assert len({config.output for config, _ in trained}) == 6
     for config, split in trained:
+        assert split["audio"].notna().all()  # so that train does not read the files again
         assert disjoint(split, "speaker") == (config.split != "random")
         assert disjoint(split, "sentence") == (config.split == "speaker-sentence")
-    shared = runs.groupby("protocol")[["shared_speaker", "shared_sentence"]].agg(list)
+    shared = runs.groupby("split")[["shared_speaker", "shared_sentence"]].agg(list)
     assert all(count > 2 for counts in shared.loc["random"] for count in counts)
     assert shared.loc["speaker"].tolist() == [[0, 0], [5, 5]]
     assert shared.loc["speaker-sentence"].tolist() == [[0, 0], [0, 0]]
@@ -78,8 +79,8 @@ def test_every_split_method_runs_with_every_seed(corpus, tmp_path, trained, caps
     printed = capsys.readouterr().out
     assert f"0.350 ± {deviation:.3f}" in printed
     output = tmp_path / "out"
-    table = json.loads((output / "splits.json").read_text())["protocols"]
-    assert [row["protocol"] for row in table] == list(PROTOCOLS)
+    table = json.loads((output / "splits.json").read_text())["splits"]
+    assert [row["split"] for row in table] == list(SPLIT_METHODS)
     assert table[1]["uar_mean"] == pytest.approx(0.35)
     assert table[1]["uar_std"] == pytest.approx(deviation)
     assert f"0.350 ± {deviation:.3f}" in (output / "index.html").read_text()
@@ -111,7 +112,7 @@ def test_finished_runs_are_kept(corpus, tmp_path, trained, monkeypatch):
 def test_one_seed_has_no_deviation(corpus, tmp_path, capsys):
     compare_splits(config_of(corpus, tmp_path, seeds=1))
     assert "±" not in capsys.readouterr().out
-    table = json.loads((tmp_path / "out" / "splits.json").read_text())["protocols"]
+    table = json.loads((tmp_path / "out" / "splits.json").read_text())["splits"]
     assert table[0]["uar_std"] is None
 
 

@@ -18,10 +18,19 @@ def output(tmp_path):
 def test_another_run_is_refused_by_what_differs(output):
     output.begin({"seed": 1, "batch_size": 4}, SPLIT)
     output.begin({"seed": 1, "batch_size": 4}, SPLIT)
-    with pytest.raises(OutputError, match="holds a run with another seed; choose another folder"):
+    with pytest.raises(OutputError, match="a run with a different seed; choose another folder"):
         output.begin({"seed": 2, "batch_size": 4}, SPLIT)
-    with pytest.raises(OutputError, match="another split"):
+    with pytest.raises(OutputError, match="different split"):
         output.begin({"seed": 1, "batch_size": 4}, SPLIT.assign(split="test"))
+
+
+def test_a_run_of_release_0_1_is_refused(output, tmp_path):
+    output.begin({"seed": 1}, SPLIT)
+    (tmp_path / "run" / "state.pt").touch()
+    with pytest.raises(OutputError, match=r"--output .*/run: trained by release 0\.1, which"):
+        output.begin({"seed": 1}, SPLIT)
+    (tmp_path / "run" / "checkpoints").mkdir()  # a later release has trained here
+    output.begin({"seed": 1}, SPLIT)
 
 
 def test_history_is_read_as_written(output):
