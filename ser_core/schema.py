@@ -35,7 +35,10 @@ _LISTED = (
     pa.field("uri", pa.string()),
     pa.field("file_id", pa.string()),
 )
-_DECODED = (pa.field("duration", pa.float64()), pa.field("sampling_rate", pa.int32()))
+_DECODED = (
+    pa.field("duration", pa.float64()),
+    pa.field("sampling_rate", pa.int32()),
+)
 _OUTCOME = (pa.field("status", _WORD), pa.field("error", pa.string()))
 _PRECISION = pa.field("precision", _WORD)
 _ORIGIN = (pa.field("model", _WORD), pa.field("model_digest", _WORD), _PRECISION)

@@ -187,7 +187,7 @@ def print_summary(stats: RunStats, output: str) -> None:
     )
     if stats.unreachable:
         console.print(
-            f"{stats.unreachable:,} recordings could not be reached; their earlier labels are kept,"
+            f"{stats.unreachable:,} recordings could not be reached; labels that they have are kept,"
             " and the next run tries them again",
             highlight=False,
         )

@@ -62,7 +62,7 @@ def _one_line_error(uri: str, error: Exception) -> Exception:
     """What to raise when an input cannot be listed because of its storage."""
     if isinstance(error, FileNotFoundError):
         return CorpusError(f"--input {uri}: there is no such file or folder")
-    if is_local(uri) and not isinstance(error, OSError | pa.ArrowInvalid):
+    if is_local(uri) and not isinstance(error, OSError | UnicodeDecodeError | pa.ArrowInvalid):
         return error  # a bug; remote file systems share no base class for what they raise
     return CorpusError(f"--input {uri}: cannot be read ({error})")
 

@@ -39,7 +39,9 @@ def _rows(paths, scores, labeled_at=WHEN, uris=None, model="tiny", **manifest) -
         **manifest,
     }
     schema = output_schema(LABELS, pa.schema([(name, pa.string()) for name in manifest]))
-    return pa.table({f.name: pa.array(list(columns[f.name]), f.type) for f in schema}, schema)
+    return pa.table(
+        {f.name: pa.array(list(columns.get(f.name, [None] * rows)), f.type) for f in schema}, schema
+    )
 
 
 @pytest.fixture

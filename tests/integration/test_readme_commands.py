@@ -45,7 +45,7 @@ def shell(tmp_path):
     clone = tmp_path / "ser-batch"
     clone.mkdir()
     for path in ROOT.iterdir():  # links, so that outputs do not land in the real clone
-        if path.name not in (".venv", demo.OUTPUT):
+        if path.name not in (".venv", demo.OUTPUT, "labels"):
             (clone / path.name).symlink_to(path)
     (clone / ".venv").symlink_to(sys.prefix)
 

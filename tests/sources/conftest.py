@@ -10,7 +10,14 @@ from ser_core.sources.forms import list_pages, open_source
 @pytest.fixture
 def folder(tmp_path):
     """Three recordings, and files that are none."""
-    names = ["a.wav", "deep/er/b.FLAC", "名 字+#%.mp3", "notes.txt", ".hidden.wav", "_spark/c.wav"]
+    names = [
+        "a.wav",
+        "deep/er/b.FLAC",
+        "名 字+#%.mp3",
+        "notes.unknown",
+        ".hidden.wav",
+        "_spark/c.wav",
+    ]
     names += [".git/d.wav", "deep/_e.wav", "wav"]
     for name in names:
         path = tmp_path / "corpus" / name

@@ -15,7 +15,7 @@ from ser_core.storage.reading import Stopwatch
 def test_missing_and_unsupported_inputs_are_refused(folder, refusal):
     assert "no such file" in refusal(folder / "nowhere")
     assert "no such file" in refusal(folder / "nowhere.csv")
-    assert "not one of: a recording" in refusal(folder / "notes.txt")
+    assert "not one of: a recording" in refusal(folder / "notes.unknown")
 
 
 # ---- a new form ----------------------------------------------------------------------------------
@@ -112,7 +112,7 @@ def test_at_most_one_form_recognizes_an_input(folder):
         (folder, folders),
         (folder / "a.wav", file),
         (folder / "m.csv", manifest),
-        (folder / "notes.txt", None),
+        (folder / "notes.unknown", None),
         (folder / "nowhere", folders),
     ):
         forms = [form for form in (file, folders, manifest) if form.recognizes(str(uri))]
