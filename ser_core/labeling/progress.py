@@ -187,8 +187,8 @@ def print_summary(stats: RunStats, output: str) -> None:
     )
     if stats.unreachable:
         console.print(
-            f"{stats.unreachable:,} recordings could not be reached; labels that they have are kept,"
-            " and the next run tries them again",
+            f"{stats.unreachable:,} recordings could not be reached; labels that they have are"
+            " kept, and the next run tries them again",
             highlight=False,
         )
     console.print(f"labels: {output}", highlight=False, markup=False)
