@@ -111,7 +111,7 @@ class Claim:
             return False
         if not _died_on_this_machine(holder):
             process = f"process {holder.get('pid')} on {holder.get('host')}"
-            say(f"{self._folder.uri} is claimed by a run ({process}); waiting for its heartbeat")
+            say(f"{self._folder.uri} is claimed by a run ({process}); checking that it is alive")
             deadline = time.monotonic() + self._stale_seconds
             while time.monotonic() < deadline:
                 time.sleep(min(self._heartbeat_seconds, self._stale_seconds) / 4)
