@@ -18,7 +18,7 @@ from pydantic_settings import (
     YamlConfigSettingsSource,
 )
 
-from ser_core.errors import RunError, UsageError
+from ser_core.errors import RunError, UsageError, one_line
 from ser_core.versions import installed_version
 
 Config = TypeVar("Config", bound=BaseModel)
@@ -81,7 +81,7 @@ def parse(config_class: type[Config], argv: Sequence[str], prog: str | None = No
     except ValidationError as error:
         raise UsageError(_invalid(error, config_class, path)) from None
     except SettingsError as error:
-        raise UsageError(_one_line(error)) from None
+        raise UsageError(one_line(error)) from None
 
 
 def add_version(parser: argparse.ArgumentParser) -> None:
@@ -128,7 +128,7 @@ def _read_yaml(settings: type[BaseSettings], path: str) -> dict[str, Any]:
     try:
         return _KebabCaseYaml(settings, Path(path), yaml_file_encoding="utf-8")()
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"--config {path}: cannot be read ({_one_line(error)})") from None
+        raise UsageError(f"--config {path}: cannot be read ({one_line(error)})") from None
     except (TypeError, ValueError):  # what the source raises where the file holds a list or a text
         raise UsageError(f"--config {path}: not a mapping of settings to values") from None
 
@@ -143,24 +143,21 @@ def _invalid(errors: ValidationError, config_class: type[BaseModel], path: str |
     if error["type"] == "missing":
         return f"{_flag(name)} is missing; --help lists the flags"
     if error["type"] == "extra_forbidden":  # unknown flags have been refused: it is in the file
-        hint = _hint(name, config_class.model_fields, "--help lists the settings")
-        return f"--config {path}: there is no setting {name}; {hint}"
-    return _one_line(f"{_flag(name)} {error['input']}: {reason}")
+        suggestion = hint(name, config_class.model_fields, "--help lists the settings")
+        return f"--config {path}: there is no setting {name}; {suggestion}"
+    return one_line(f"{_flag(name)} {error['input']}: {reason}")
 
 
 def _unknown_flag(flag: str, config_class: type[BaseModel]) -> str:
     flags = [*map(_flag, config_class.model_fields), "--config", "--help", "--version"]
-    return f"unrecognized argument {flag}; {_hint(flag, flags, '--help lists the flags')}"
+    return f"unrecognized argument {flag}; {hint(flag, flags, '--help lists the flags')}"
 
 
-def _hint(name: str, names: Iterable[str], otherwise: str) -> str:
+def hint(name: str, names: Iterable[str], otherwise: str) -> str:
+    """Suggests the closest of the names, or says something else where none is close."""
     close = difflib.get_close_matches(name, list(names), n=1)
     return f"did you mean {close[0]}?" if close else otherwise
 
 
 def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
-
-
-def _one_line(message: object) -> str:
-    return " ".join(str(message).split())

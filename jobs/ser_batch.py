@@ -1,7 +1,6 @@
 """The table of jobs, and ``ser-batch``, the command that offers them as subcommands."""
 
 import argparse
-import difflib
 import pkgutil
 import sys
 from collections.abc import Sequence
@@ -9,7 +8,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel
 
-from jobs.command import add_version, run
+from jobs.command import add_version, hint, run
 from ser_core.evaluation.config import EvaluateConfig
 from ser_core.labeling.config import LabelConfig
 from ser_core.training.config import CompareSplitsConfig, TrainConfig
@@ -91,9 +90,8 @@ def _parser() -> argparse.ArgumentParser:
 def _unknown(command: str) -> str:
     if not command:
         return "a command is missing; `ser-batch --help` lists them"
-    close = difflib.get_close_matches(command, JOBS, n=1)
-    hint = f"did you mean {close[0]}?" if close else "`ser-batch --help` lists them"
-    return f"there is no command {command}; {hint}"
+    suggestion = hint(command, JOBS, "`ser-batch --help` lists them")
+    return f"there is no command {command}; {suggestion}"
 
 
 if __name__ == "__main__":

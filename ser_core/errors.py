@@ -41,6 +41,15 @@ class Status(StrEnum):
 FINAL = frozenset({Status.OK, Status.EMPTY, Status.DECODE_ERROR, Status.TRUNCATED, Status.CRASHED})
 
 
+def one_line(error: object) -> str:
+    r"""An error's message in one line, or its type where it has none.
+
+    >>> one_line(OSError("no\nspace")), one_line(OSError())
+    ('no space', 'OSError()')
+    """
+    return " ".join(str(error).split()) or repr(error)
+
+
 class SerError(Exception):
     """Base of every error that this project raises on purpose."""
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import imageio_ffmpeg
 import pytest
+import torch
 from checkpoints import save_card_style
 from recordings import SHARED_DATA
 
@@ -42,3 +43,12 @@ def shared_data() -> Path:
         pytest.skip("set SER_TEST_DATA to a folder with real recordings (see CONTRIBUTING.md)")
     assert SHARED_DATA.is_dir(), f"SER_TEST_DATA={SHARED_DATA} is not a folder"
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def one_thread():
+    """The networks are so small that several threads spend more time waiting than computing."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

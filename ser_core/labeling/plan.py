@@ -67,12 +67,13 @@ def make_plan(pages: Iterable[Page], manifest: pa.Schema, done: Done) -> Plan:
     for page in pages:
         file_ids = pa.array([recording.file_id for recording in page.recordings])
         ok, failed = done.ok.contains(file_ids), done.failed.contains(file_ids)
-        if any(recording.name is not None for recording in page.recordings):
-            earlier = pa.array([recording.file_id_of_0_1 for recording in page.recordings])
-            known = ~(ok | failed) & (done.ok.contains(earlier) | done.failed.contains(earlier))
-            ok, failed = ok | done.ok.contains(earlier), failed | done.failed.contains(earlier)
-            plan.known_to_0_1 += _identities(page, np.flatnonzero(known))
         missing = np.flatnonzero(~(ok | failed))
+        if len(missing) and (len(done.ok) or len(done.failed)):
+            earlier = pa.array([page.recordings[row].file_id_of_0_1 for row in missing])
+            ok[missing], failed[missing] = done.ok.contains(earlier), done.failed.contains(earlier)
+            known = (ok | failed)[missing]
+            plan.known_to_0_1 += _identities(page, missing[known])
+            missing = missing[~known]
         if len(missing):
             plan.tables.append(_plan_table(page, missing, file_ids, plan.to_do, manifest))
         plan.listed += len(page.recordings)

@@ -1,7 +1,7 @@
 """A config → its network, filled strictly with the checkpoint's weights."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, cast
 
 import torch
@@ -28,7 +28,7 @@ STANDARD_NETWORKS: Mapping[str, Any] = {
 }
 SpeechClassifier = HubertForSpeechClassification | StandardClassifier
 
-_CLASSIFIER_DROPOUT = 0.1  # the card's
+CLASSIFIER_DROPOUT = 0.1  # the card's
 _MAX_NAMED_KEYS = 4  # in a message about weights that do not fit
 
 
@@ -84,7 +84,7 @@ def _empty_model(checkpoint: Checkpoint) -> nn.Module:
     try:
         settings = AutoConfig.for_model(**config)
         if card_style:
-            settings.classifier_dropout = config.get("classifier_dropout", _CLASSIFIER_DROPOUT)
+            settings.classifier_dropout = config.get("classifier_dropout", CLASSIFIER_DROPOUT)
         with torch.device("meta"):  # all weights come from the checkpoint: none is initialized
             return cast(nn.Module, network(settings))
     except (TypeError, ValueError, KeyError) as error:
@@ -101,13 +101,14 @@ def _check_weights_fit(checkpoint: Checkpoint, model: nn.Module) -> None:
         "unexpected": actual.keys() - expected.keys(),
         "wrong shape": {name for name in common if expected[name] != actual[name]},
     }
-    found = "; ".join(f"{kind}: {_shortened(names)}" for kind, names in mismatches.items() if names)
+    found = "; ".join(f"{kind}: {shortened(names)}" for kind, names in mismatches.items() if names)
     if found:
         problem = f"the weights do not match the network ({found}){_advice(checkpoint)}"
         raise CheckpointError(f"--model {checkpoint.name}: {problem}")
 
 
-def _shortened(names: set[str]) -> str:
+def shortened(names: Collection[str]) -> str:
+    """The first few names in order, and how many more there are."""
     listed, more = sorted(names)[:_MAX_NAMED_KEYS], len(names) - _MAX_NAMED_KEYS
     return ", ".join(listed) + (f" and {more} more" if more > 0 else "")
 

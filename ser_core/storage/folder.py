@@ -4,10 +4,10 @@ import contextlib
 import os
 import time
 import uuid
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 
-from ser_core.errors import RunError
+from ser_core.errors import RunError, one_line
 from ser_core.storage.filesystem import absolute, is_local, protocols, resolve, retry_transient
 from ser_core.storage.listing import s3_pages
 
@@ -15,6 +15,15 @@ from ser_core.storage.listing import s3_pages
 _OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "memory"})
 
 _OTHER_WRITER_SECONDS = 1.0  # in which another writer that saw no file has written its own
+
+
+@contextlib.contextmanager
+def storage_errors(problem: str) -> Iterator[None]:
+    """Raises what storage raises as RunError, which tells it from a bug."""
+    try:
+        yield
+    except Exception as error:  # file systems share no base class for what they raise
+        raise RunError(f"{problem} ({one_line(error)})") from error
 
 
 class Folder:
@@ -79,7 +88,8 @@ class Folder:
         Raises:
             RunError: it could not be written.
         """
-        self._with_run_error(name, lambda: self._put(name, data))
+        with self._writing(name):
+            self._put(name, data)
 
     def create(self, name: str, data: bytes) -> bool:
         """Writes a small file unless one of that name exists, which only one of two writers can.
@@ -93,7 +103,8 @@ class Folder:
             RunError: it could not be written.
         """
         try:
-            self._with_run_error(name, lambda: self._put_new(name, data))
+            with self._writing(name):
+                self._put_new(name, data)
         except RunError:
             self.fs.invalidate_cache(self.root)
             if self.fs.exists(self.path(name)):  # stores report a failed condition in many ways
@@ -150,10 +161,5 @@ class Folder:
     def _is_object_store(self) -> bool:
         return bool(_OBJECT_STORES & set(protocols(self.fs)))
 
-    def _with_run_error(self, name: str, write: Callable[[], Any]) -> None:
-        try:
-            write()
-        except Exception as error:  # remote file systems share no base class for what they raise
-            reason = " ".join(str(error).split()) or repr(error)
-            where = f"--output {self.uri}: {name}"
-            raise RunError(f"{where} could not be written ({reason})") from error
+    def _writing(self, name: str) -> AbstractContextManager[None]:
+        return storage_errors(f"--output {self.uri}: {name} could not be written")

@@ -17,14 +17,13 @@ from ser_core.cluster import check_address
 from ser_core.console import say
 from ser_core.corpora.layouts import read_corpus
 from ser_core.corpora.splits import SPLITS, audio_digests, overlaps, split_corpus
-from ser_core.errors import OutputError
 from ser_core.reporting.html import page
 from ser_core.reporting.libraries import require_libraries
 from ser_core.settings import SplitMethod
 from ser_core.storage.folder import Folder
 from ser_core.training.config import CompareSplitsConfig, TrainConfig
 from ser_core.training.job import train
-from ser_core.training.run_folder import to_json
+from ser_core.training.run_folder import TrainingOutput, to_json
 
 SPLIT_METHODS: tuple[SplitMethod, ...] = ("random", "speaker", "speaker-sentence")
 _MEASURES = ("uar", "accuracy")
@@ -45,8 +44,7 @@ def compare_splits(config: CompareSplitsConfig) -> pd.DataFrame:
     require_libraries("train")
     check_address()
     output = Folder(config.output)
-    if why := output.why_unusable():
-        raise OutputError(f"--output {output.uri}: cannot be used ({why})")
+    TrainingOutput(config.output).refuse_unusable()
     recordings = read_corpus(config.corpus, config.data)
     recordings = recordings.assign(audio=audio_digests(recordings["path"]))
     seeds = range(config.seed, config.seed + config.seeds)

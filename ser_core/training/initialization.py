@@ -15,13 +15,13 @@ from transformers import HubertConfig
 
 from ser_core.emotions import labels_of
 from ser_core.errors import CheckpointError
+from ser_core.models.build import CLASSIFIER_DROPOUT, shortened
 from ser_core.models.checkpoint import Files, read_files
 from ser_core.models.hubert import HubertForSpeechClassification
 from ser_core.models.preprocessing import Preprocessing, preprocessing_of
 from ser_core.training.run_folder import to_json
 
 _BODY, _HEAD = "hubert.", "classifier."
-_CLASSIFIER_DROPOUT = 0.1  # the card's
 # What Wav2Vec2FeatureExtractor writes for the card: no attention mask, so padding counts.
 _PREPROCESSOR: dict[str, Any] = {
     "feature_extractor_type": "Wav2Vec2FeatureExtractor",
@@ -32,7 +32,6 @@ _PREPROCESSOR: dict[str, Any] = {
     "do_normalize": True,
     "return_attention_mask": False,
 }
-_MAX_NAMED = 4
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,7 @@ def _with_classes(source: str, given: Mapping[str, Any], labels: Sequence[str]) 
         "id2label": dict(enumerate(labels)),
         "label2id": {label: index for index, label in enumerate(labels)},
     }
-    dropout = {"classifier_dropout": given.get("classifier_dropout", _CLASSIFIER_DROPOUT)}
+    dropout = {"classifier_dropout": given.get("classifier_dropout", CLASSIFIER_DROPOUT)}
     kept = {name: value for name, value in given.items() if name != "temperature"}
     try:
         return HubertConfig(**kept | dropout | ours)
@@ -145,15 +144,13 @@ def _refuse_misfits(
     source: str, body: Mapping[str, np.ndarray], new: Mapping[str, torch.Tensor]
 ) -> None:
     shapes = _shapes(new, _BODY)
-    misfits = sorted(
+    misfits = [
         name
         for name in shapes.keys() | body.keys()
         if name not in body or shapes.get(name) != body[name].shape
-    )
+    ]
     if misfits:
-        more = len(misfits) - _MAX_NAMED
-        names = ", ".join(misfits[:_MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
-        problem = f"missing, unexpected or with a different shape: {names}"
+        problem = f"missing, unexpected or with a different shape: {shortened(misfits)}"
         raise CheckpointError(f"--model {source}: the weights do not match HuBERT ({problem})")
 
 

@@ -10,19 +10,18 @@
     OUTPUT/best/, OUTPUT/last/      what jobs.label --model takes
 """
 
-import contextlib
 import hashlib
 import io
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import pandas as pd
 import pyarrow
 import pyarrow.fs
 
-from ser_core.errors import OutputError, RunError
+from ser_core.errors import OutputError
 from ser_core.storage.filesystem import is_local
 from ser_core.storage.folder import Folder
 
@@ -41,16 +40,6 @@ def to_json(content: Any, sort_keys: bool = True) -> bytes:
 def best_epoch(history: History) -> dict[str, float]:
     """The epoch with the highest UAR on validation, and of these the one with the lowest loss."""
     return max(history, key=lambda row: (row["validation_uar"], -row["validation_loss"]))
-
-
-@contextlib.contextmanager
-def storage_errors(problem: str) -> Iterator[None]:
-    """Raises what storage raises as RunError, which tells it from a bug."""
-    try:
-        yield
-    except Exception as error:  # file systems share no base class for what they raise
-        reason = " ".join(str(error).split()) or repr(error)
-        raise RunError(f"{problem} ({reason})") from error
 
 
 class TrainingOutput:

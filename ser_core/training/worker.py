@@ -36,6 +36,7 @@ from ray.train import (
 from ser_core.errors import RunError, UsageError
 from ser_core.models.classifier import resolve_precision
 from ser_core.settings import Precision
+from ser_core.storage.folder import storage_errors
 from ser_core.training.dataset import Dataset
 from ser_core.training.initialization import InitialModel
 from ser_core.training.progress import EpochDisplay
@@ -46,7 +47,6 @@ from ser_core.training.run_folder import (
     History,
     TrainingOutput,
     best_epoch,
-    storage_errors,
 )
 from ser_core.training.trainer import Recipe, Trainer, train_and_validate
 

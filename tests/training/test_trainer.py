@@ -20,13 +20,7 @@ CPU = torch.device("cpu")
 LABELS = ("angry", "fear", "happy")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def single_thread():
-    """For networks this small, threads cost more than they give."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def recipe(**changes):
