@@ -8,7 +8,8 @@
     │   ├── CorpusError
     │   └── OutputError
     ├── RecordingError      one recording cannot be labelled         a row
-    └── RunError            the run cannot continue                  exit code 1
+    ├── RunError            the run cannot continue                  exit code 1
+    └── CheckError          done, but a requested check did not pass exit code 3
 """
 
 from enum import StrEnum
@@ -22,7 +23,10 @@ class Status(StrEnum):
     EMPTY = "empty"
     DECODE_ERROR = "decode_error"
     TRUNCATED = "truncated"
+    NOT_FINITE = "not_finite"
     CRASHED = "crashed"
+    TIMEOUT = "timeout"
+    TOO_LARGE = "too_large"
     # Transient: the content could not be read; every run retries.
     NOT_FOUND = "not_found"
     PERMISSION_DENIED = "permission_denied"
@@ -38,7 +42,8 @@ class Status(StrEnum):
         return self in FINAL
 
 
-FINAL = frozenset({Status.OK, Status.EMPTY, Status.DECODE_ERROR, Status.TRUNCATED, Status.CRASHED})
+_TRANSIENT = frozenset({Status.NOT_FOUND, Status.PERMISSION_DENIED, Status.UNAVAILABLE})
+FINAL = frozenset(Status) - _TRANSIENT
 
 
 def one_line(error: object) -> str:
@@ -72,6 +77,10 @@ class OutputError(UsageError):
 
 class RunError(SerError):
     """The run cannot continue; the same command resumes it."""
+
+
+class CheckError(SerError):
+    """The run is done, but a check that was asked for did not pass; rerunning changes nothing."""
 
 
 class RecordingError(SerError):

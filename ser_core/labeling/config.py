@@ -31,7 +31,22 @@ class LabelConfig(BaseModel):
         description="segments per forward pass; by default chosen for the hardware",
     )
     max_failed_fraction: float = Field(
-        1.0, ge=0, le=1, description="exit with 1 if more of the corpus than this has no label"
+        1.0, ge=0, le=1, description="exit with 3 if more of the corpus than this has no label"
+    )
+    prune: bool = Field(
+        False, description="remove the rows of recordings that --input no longer lists"
+    )
+    allow_outside: bool = Field(
+        False, description="let a manifest name files outside its folder and other storage"
+    )
+    decode_timeout: float | None = Field(
+        None,
+        gt=0,
+        description="time to decode one recording, s, without waiting for storage; by default 60,"
+        " or 600 with --segments all",
+    )
+    decode_memory: float = Field(
+        2.0, gt=0, description="memory to decode one recording, GiB; what needs more is not labelled"
     )
     part_seconds: float = Field(
         60.0,
