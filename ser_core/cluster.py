@@ -1,5 +1,6 @@
-"""Joins a Ray cluster, or starts Ray on this machine; it does not know what runs there."""
+"""Joins a Ray cluster, or starts Ray on this machine and ends it; it does not know what runs there."""
 
+import atexit
 import logging
 import os
 import signal
@@ -8,9 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import psutil
 import ray
 
-from ser_core.errors import UsageError
+from ser_core.errors import RunError, UsageError, one_line
 
 _ANSWER_SECONDS = 5.0
 # Ray collects data for its dashboard, which costs CPU time; Ray started here has no dashboard.
@@ -18,6 +20,9 @@ _NO_DASHBOARD_DATA = {
     "RAY_enable_metrics_collection": "0",
     "RAY_task_events_report_interval_ms": "0",
 }
+# A task that Ray ends because memory runs out: by default, it is tried again for ever.
+_OOM_RETRIES = {"RAY_task_oom_retries": "3"}
+_EXIT_SECONDS = 5.0  # for processes to end by themselves when Ray shuts down
 
 
 def check_address() -> None:
@@ -47,17 +52,29 @@ def join(verbose: bool) -> None:
 
     Raises:
         UsageError: no cluster answers at that address.
+        RunError: Ray does not start.
     """
-    if not ray.is_initialized():
-        check_address()
-        on_sigterm = signal.getsignal(signal.SIGTERM)
-        _start(os.environ.get("RAY_ADDRESS"), verbose)
+    if ray.is_initialized():
+        return
+    check_address()
+    cluster = os.environ.get("RAY_ADDRESS")
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    try:
+        _start(cluster, verbose)
+    except Exception as error:  # Ray raises whatever its start met
+        where = f"the cluster at {cluster} cannot be joined" if cluster else "Ray does not start"
+        raise RunError(f"{where} ({one_line(error)})") from error
+    finally:
         signal.signal(signal.SIGTERM, on_sigterm)  # ray.init replaces the handler
+    if not cluster:
+        atexit.register(_end)
 
 
 def _start(cluster: str | None, verbose: bool) -> None:
     # Without "local", Ray would join a cluster that happens to run on this machine.
     options: dict[str, Any] = {"address": cluster or "local"}
+    for variable, value in _OOM_RETRIES.items():
+        os.environ.setdefault(variable, value)
     if not cluster:
         options["include_dashboard"] = False
         for variable, value in _NO_DASHBOARD_DATA.items():
@@ -68,6 +85,15 @@ def _start(cluster: str | None, verbose: bool) -> None:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray's C++ core logs to stderr
     with _silenced_stderr():  # the core logs that it has read the variable above
         ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
+
+
+def _end() -> None:
+    """Ends Ray on this machine, and what is left of it: a worker's exit handler may never return."""
+    started = psutil.Process().children(recursive=True)
+    ray.shutdown()
+    _, left = psutil.wait_procs(started, _EXIT_SECONDS)
+    for process in left:
+        process.kill()  # checks that it is still the same process
 
 
 @contextmanager

@@ -9,9 +9,13 @@
     │   └── OutputError
     ├── RecordingError      one recording cannot be labelled         a row
     ├── RunError            the run cannot continue                  exit code 1
+    ├── DeviceError         a classifier's device failed             its process restarts
     └── CheckError          done, but a requested check did not pass exit code 3
 """
 
+import difflib
+import re
+from collections.abc import Iterable
 from enum import StrEnum
 
 
@@ -46,13 +50,39 @@ _TRANSIENT = frozenset({Status.NOT_FOUND, Status.PERMISSION_DENIED, Status.UNAVA
 FINAL = frozenset(Status) - _TRANSIENT
 
 
+_PASSWORD = re.compile(r"(?<=://)[^/\s@:]*:[^/\s]*@")
+_SIGNATURE = re.compile(
+    r"(?<=[?&])(X-Amz-\w+|X-Goog-\w+|AWSAccessKeyId|signature|sig|token|access_token)=[^&\s'\")]+",
+    re.IGNORECASE,
+)
+
+
+def without_credentials(text: str) -> str:
+    """A text without the passwords and signatures of the URIs in it.
+
+    >>> without_credentials("ftp://me:secret@host/a.wav, https://host/b.wav?sig=abc")
+    'ftp://***@host/a.wav, https://host/b.wav?sig=***'
+    """
+    return _SIGNATURE.sub(r"\1=***", _PASSWORD.sub("***@", text))
+
+
 def one_line(error: object) -> str:
-    r"""An error's message in one line, or its type where it has none.
+    r"""An error's message in one line and without credentials, or its type where it has none.
 
     >>> one_line(OSError("no\nspace")), one_line(OSError())
     ('no space', 'OSError()')
     """
-    return " ".join(str(error).split()) or repr(error)
+    return without_credentials(" ".join(str(error).split()) or repr(error))
+
+
+def hint(name: str, names: Iterable[str], otherwise: str) -> str:
+    """Suggests the closest of the names, or says something else where none is close.
+
+    >>> hint("precison", ["precision", "input"], "--help lists them")
+    'did you mean precision?'
+    """
+    close = difflib.get_close_matches(name, list(names), n=1)
+    return f"did you mean {close[0]}?" if close else otherwise
 
 
 class SerError(Exception):
@@ -77,6 +107,10 @@ class OutputError(UsageError):
 
 class RunError(SerError):
     """The run cannot continue; the same command resumes it."""
+
+
+class DeviceError(SerError):
+    """The device of a classifier failed; its process has to end, and may work when restarted."""
 
 
 class CheckError(SerError):

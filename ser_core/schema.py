@@ -17,7 +17,7 @@ SAMPLE_TYPE = pa.field("_sample_type", pa.string())  # NumPy's name: "<f4", or "
 DECODE_STAGES = ("fetch", "decode")
 CLASSIFY_STAGES = ("idle", "transfer", "compute")
 DEVICE = pa.field("_device", pa.string())  # "NVIDIA H100 bf16"
-BUG = pa.field("_bug", pa.string())  # traceback of a bug in our code: the driver stops the run
+STOP = pa.field("_stop", pa.string())  # why the driver has to stop the run, as after a bug
 
 
 def stage_seconds(stage: str) -> pa.Field:
@@ -101,7 +101,7 @@ def plan_schema(manifest: pa.Schema) -> pa.Schema:
 
 def decoded_schema(manifest: pa.Schema) -> pa.Schema:
     """Between decoding and classifying: a recording has a waveform, or a status other than ok."""
-    internal = [WAVEFORM, SAMPLE_TYPE, *map(stage_seconds, DECODE_STAGES), BUG]
+    internal = [WAVEFORM, SAMPLE_TYPE, *map(stage_seconds, DECODE_STAGES), STOP]
     outcome = [pa.field(f.name, pa.string()) for f in _OUTCOME]
     return pa.schema([INDEX, *_LISTED, *manifest, *_DECODED, *outcome, *internal])
 

@@ -23,6 +23,7 @@ from ser_core.labeling.stages import StageSettings, output_rows
 from ser_core.models.build import build_model
 from ser_core.models.checkpoint import Checkpoint, load_checkpoint
 from ser_core.schema import reserved_columns
+from ser_core.sources.decoder import DecoderSettings
 from ser_core.sources.forms import list_pages, open_source
 from ser_core.sources.interface import Page, Source
 from ser_core.storage.claim import Claim
@@ -107,14 +108,16 @@ class Run:
     def label(self, plan: Plan, stats: RunStats, claim: Claim) -> None:
         """Labels the plan and writes its rows as they come."""
         config, checkpoint, schema = self.config, self.checkpoint, self.store.schema
-        stages = StageSettings(config.segments, checkpoint.labels, self.source.columns)
+        stages = StageSettings(checkpoint.labels, self.source.columns)
         origin = {"model": checkpoint.name, "model_digest": checkpoint.digest}
         connect(config.verbose)
         stats.stage_seconds["start"] = stats.elapsed
         resources = choose_resources(plan.to_do)
         say(f"classifiers: {resources.classifiers}, on {'GPUs' if resources.on_gpu else 'CPUs'}")
+        whole = config.segments == "all"
+        decoder = DecoderSettings(whole, config.decode_timeout, config.decode_memory)
         settings = PipelineSettings(
-            stages, share(checkpoint), config.precision, config.batch_size, resources
+            stages, decoder, share(checkpoint), config.precision, config.batch_size, resources
         )
         writer = PartWriter(self.store, config.part_seconds)
         with writer, Display(stats) as display:

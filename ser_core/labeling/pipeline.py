@@ -1,42 +1,44 @@
 """The Ray Data pipeline: a plan through decoders and classifiers; it neither lists nor writes.
 
 The driver reads the rows at its end and tells two kinds of failure apart: a process that died
-leaves its rows out, which the driver notices and runs again; a bug comes out as a row with its
-traceback, and the driver stops.
+leaves its rows out, which the driver notices and runs again; a reason to stop the run, such as a
+bug, comes out as a column of its rows.
 """
 
 import logging
-import time
-import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext
+from ray.exceptions import GetTimeoutError, RayError
 from ray.util.annotations import RayDeprecationWarning
 
 from ser_core import cluster
 from ser_core.console import say
-from ser_core.errors import RunError, Status
+from ser_core.errors import RunError, Status, one_line
+from ser_core.labeling.classifier_actor import ClassifierActor, Roll
 from ser_core.labeling.plan import Plan, cut_into_blocks
 from ser_core.labeling.resources import Resources
 from ser_core.labeling.stages import (
     StageSettings,
-    block_with_bug,
-    classify_block,
     decode_block,
     failed_rows,
+    reason_to_stop,
+    run_stage,
 )
-from ser_core.schema import BUG, INDEX
+from ser_core.schema import INDEX
 from ser_core.settings import Precision
+from ser_core.sources.decoder import Decoder, DecoderSettings
 
 if TYPE_CHECKING:  # processes that only decode do without torch
     from ser_core.models.checkpoint import Checkpoint
+    from ser_core.models.classifier import Classifier
 
 # On CPUs a classifier takes nearly its whole core and leaves the rest for decoding, which takes
 # about a hundredth of the time. Different shares also keep Ray from fusing the two.
@@ -48,7 +50,9 @@ _RETRIED_ONCE = {"max_retries": 1}
 _ROWS_PER_CALL_ON_GPU = 512
 _WHOLE_ROWS_PER_CALL_ON_GPU = 8  # 1.8 GB if all last an hour
 _CALLS_ON_GPU = 2  # one call fetches its blocks while the other classifies
-_CRASHED = "decoding crashed the worker process, even in isolation"
+_SMALLER = 8  # what was lost runs again in blocks smaller by this factor, down to one recording
+_START_SECONDS = 300.0  # for one process to start on the cluster
+_LOST = "the process that worked on it was lost each time, also when it was alone"
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,8 @@ class PipelineSettings:
     """How the blocks of a run are computed.
 
     Attributes:
-        stages: what is done to each.
+        stages: what all blocks have in common.
+        decoder: how recordings are decoded.
         checkpoint: in Ray's object store, from `share`.
         precision: as the user asked for.
         batch_size: segments per forward pass, or None to choose for the hardware.
@@ -64,6 +69,7 @@ class PipelineSettings:
     """
 
     stages: StageSettings
+    decoder: DecoderSettings
     checkpoint: "ray.ObjectRef[Checkpoint]"
     precision: Precision
     batch_size: int | None
@@ -94,115 +100,127 @@ def share(checkpoint: "Checkpoint") -> "ray.ObjectRef[Checkpoint]":
 def label_plan(plan: Plan, settings: PipelineSettings) -> Iterator[pa.Table]:
     """A row (``labeled_schema``) for everything planned, in no particular order.
 
-    What a dying process takes with it is run again, each recording alone.
+    What a dying process takes with it runs again, in ever smaller blocks, and is `unavailable` if
+    it is lost even alone: a classifier that dies says nothing about a recording's content.
 
     Raises:
-        RunError: our code met a bug, or the model does not run.
+        RunError: a bug, no classifier runs, or Ray failed.
     """
     seen = np.zeros(plan.to_do, bool)
-    for labeled in _run(plan.tables, settings, settings.resources.rows_per_block):
+    rows = settings.resources.rows_per_block
+    for labeled in _run(plan.tables, settings, rows):
         seen[labeled[INDEX.name].to_numpy()] = True
         yield labeled
-    if seen.all():
-        return
-    say(f"{(~seen).sum():,} recordings were lost with a worker process; retrying each one alone")
-    for labeled in _run(plan.left_out(seen), settings, rows_per_block=1):
-        seen[labeled[INDEX.name].to_numpy()] = True
-        yield labeled
+    while rows > 1 and not seen.all():
+        rows = max(1, rows // _SMALLER)
+        say(f"{(~seen).sum():,} recordings were lost with a process; retrying in blocks of {rows}")
+        for labeled in _run(plan.left_out(seen), settings, rows):
+            seen[labeled[INDEX.name].to_numpy()] = True
+            yield labeled
+    if not seen.any():
+        raise RunError("all recordings were lost with the processes that worked on them")
     for planned in plan.left_out(seen):
-        yield failed_rows(planned, settings.stages, Status.CRASHED, _CRASHED)
+        yield failed_rows(planned, settings.stages, Status.UNAVAILABLE, _LOST)
 
 
-def _run(
-    plan: list[pa.Table], settings: PipelineSettings, rows_per_block: int
-) -> Iterator[pa.Table]:
-    for table in _dataset(plan, settings, rows_per_block).iter_batches(
-        batch_size=None,
-        batch_format="pyarrow",
-        prefetch_batches=0,  # otherwise each block waits until the next one is done
-    ):
-        bugs = table[BUG.name].drop_null()
-        if len(bugs):
-            raise RunError(f"a bug, not a bad recording, stopped the run:\n{bugs[0].as_py()}")
-        yield table
+def _run(plan: list[pa.Table], settings: PipelineSettings, rows: int) -> Iterator[pa.Table]:
+    try:
+        batches = _dataset(plan, settings, rows).iter_batches(
+            batch_size=None,
+            batch_format="pyarrow",
+            prefetch_batches=0,  # otherwise each block waits until the next one is done
+        )
+        for labeled in batches:
+            if reason := reason_to_stop(labeled):
+                raise RunError(reason)
+            yield labeled
+    except RayError as error:
+        last_line = str(error).strip().splitlines()[-1:]  # what was raised first
+        reason = one_line(*last_line) if last_line else repr(error)
+        raise RunError(f"Ray stopped the run ({reason})") from error
 
 
 def _dataset(
     plan: list[pa.Table], settings: PipelineSettings, rows_per_block: int
 ) -> ray.data.Dataset:
-    whole = settings.stages.segments == "all"
+    whole = settings.decoder.whole
+    classifiers = settings.resources.classifiers
     if settings.resources.on_gpu:
         decoder: dict[str, Any] = _RETRIED_ONCE | {"num_cpus": 1}
         classifier: dict[str, Any] = {"num_gpus": 1, "num_cpus": 0}
-        rows_per_call, calls, num_threads = _ROWS_PER_CALL_ON_GPU, _CALLS_ON_GPU, None
-        if whole:
-            rows_per_call = _WHOLE_ROWS_PER_CALL_ON_GPU
+        rows_per_call = _WHOLE_ROWS_PER_CALL_ON_GPU if whole else _ROWS_PER_CALL_ON_GPU
+        calls = _CALLS_ON_GPU
     else:
         decoder = _RETRIED_ONCE | {"num_cpus": _DECODER_CPUS}
         classifier = {"num_cpus": _CLASSIFIER_CPUS}
-        rows_per_call, calls, num_threads = None, 1, 1  # a block at a time
-    pool = ActorPoolStrategy(
-        size=settings.resources.classifiers, max_concurrent_calls_per_actor=calls
-    )
+        rows_per_call, calls = None, 1  # a block at a time
     # Cut here: Ray Data's own repartition asks for a whole core, which classifiers may hold.
     # `from_arrow` runs a task for each block just to count its rows.
     return (
         ray.data.from_blocks(cut_into_blocks(plan, rows_per_block, whole))
         .map_batches(
             _decode,
-            fn_args=(settings.stages,),
+            fn_args=(settings.stages, settings.decoder),
             batch_format="pyarrow",
             batch_size=None,  # a block
             **decoder,
         )
         .map_batches(
-            _Classify,
-            fn_constructor_args=(settings, num_threads),
+            ClassifierActor,
+            fn_constructor_args=(
+                settings.stages,
+                partial(_load, settings),
+                _start_roll(classifiers),
+            ),
             batch_format="pyarrow",
             batch_size=rows_per_call,
-            compute=pool,
+            compute=ActorPoolStrategy(size=classifiers, max_concurrent_calls_per_actor=calls),
+            max_task_retries=0,  # another classifier gets the rows of one that died
             **classifier,
         )
     )
 
 
-def _decode(planned: pa.Table, settings: StageSettings) -> pa.Table:
-    return _with_bug_as_rows(partial(decode_block, settings=settings), planned, settings)
+def _start_roll(classifiers: int) -> "ray.actor.ActorHandle[Roll]":
+    """Starts the roll of the classifiers, the first process on the cluster.
 
-
-class _Classify:
-    """The actor: one checkpoint on one GPU, or on one core."""
-
-    def __init__(self, settings: PipelineSettings, num_threads: int | None) -> None:
-        from ser_core.models.classifier import Classifier
-
-        self._settings = settings.stages
-        self._classifier = Classifier(
-            ray.get(settings.checkpoint), settings.precision, settings.batch_size, num_threads
-        )
-        self._idle_since: float | None = None  # the first block's wait is the pipeline's start
-
-    def __call__(self, decoded: pa.Table) -> pa.Table:
-        if decoded[BUG.name].null_count < len(decoded):
-            bug = decoded[BUG.name].drop_null()[0].as_py()
-            return block_with_bug(decoded, self._settings, bug)
-        now = time.perf_counter()
-        classify = partial(
-            classify_block,
-            settings=self._settings,
-            scorer=self._classifier,
-            idle_seconds=now - (self._idle_since or now),
-        )
-        labeled = _with_bug_as_rows(classify, decoded, self._settings)
-        self._idle_since = time.perf_counter()
-        return labeled
-
-
-def _with_bug_as_rows(
-    stage: Callable[[pa.Table], pa.Table], block: pa.Table, settings: StageSettings
-) -> pa.Table:
-    """The stage's result, or its traceback: Ray would drop an exception with the block."""
+    Raises:
+        RunError: no process starts, as Ray tries for ever in a broken environment.
+    """
+    roll = ray.remote(num_cpus=0)(Roll).remote(classifiers)
     try:
-        return stage(block)
-    except Exception:
-        return block_with_bug(block, settings, traceback.format_exc())
+        ray.get(roll.__ray_ready__.remote(), timeout=_START_SECONDS)
+    except GetTimeoutError:
+        reason = f"no worker process started within {_START_SECONDS:g} s"
+        raise RunError(f"{reason}; Ray's own logs say why") from None
+    return roll
+
+
+def _decode(planned: pa.Table, stages: StageSettings, settings: DecoderSettings) -> pa.Table:
+    decode = partial(decode_block, settings=stages, decoder=_decoder(settings))
+    return run_stage(decode, planned, stages)
+
+
+@cache
+def _decoder(settings: DecoderSettings) -> Decoder:
+    """The decoder of this worker process; its children live for many blocks."""
+    return Decoder(settings)
+
+
+def _load(settings: PipelineSettings, before_pass: Callable[[], None]) -> "Classifier":
+    """Builds a classifier in its actor.
+
+    Raises:
+        RunError: torch cannot use the GPU that Ray has.
+    """
+    from ser_core.models.classifier import Classifier
+
+    on_gpu = settings.resources.on_gpu
+    return Classifier(
+        ray.get(settings.checkpoint),
+        settings.precision,
+        settings.batch_size,
+        num_threads=None if on_gpu else 1,
+        device="cuda" if on_gpu else "cpu",
+        before_pass=before_pass,
+    )

@@ -6,40 +6,36 @@
 """
 
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ser_core.audio.constants import FULL_SCALE
-from ser_core.audio.decode import decode
-from ser_core.errors import RecordingError, RunError, Status
+from ser_core.errors import DeviceError, RecordingError, RunError, Status
 from ser_core.schema import (
-    BUG,
     CLASSIFY_STAGES,
     DECODE_STAGES,
     DEVICE,
     MEMBER,
     SAMPLE_TYPE,
     SIZE,
+    STOP,
     WAVEFORM,
     decoded_schema,
     labeled_schema,
     score_columns,
     stage_seconds,
 )
-from ser_core.settings import Segments
-from ser_core.sources.forms import open_recording
-from ser_core.sources.recording import Recording, recordings_of
-from ser_core.storage.reading import Stopwatch
+from ser_core.sources.decoder import Decoded, Decoder
+from ser_core.sources.recording import recordings_of
 
-_CONCURRENT_READS = 4  # per block: one recording's bytes arrive while another is decoded
+
+_FEW_NOT_FINITE = 8  # of a block: more of them, and more than half, are the model's fault
 
 
 class Scorer(Protocol):
@@ -61,12 +57,10 @@ class StageSettings:
     """What all blocks of a run have in common.
 
     Attributes:
-        segments: what the model gets of a recording, its first 6 s or all of it.
         labels: the checkpoint's classes.
         manifest: the manifest's own columns.
     """
 
-    segments: Segments
     labels: tuple[str, ...]
     manifest: pa.Schema
 
@@ -74,56 +68,40 @@ class StageSettings:
 # ---- decode --------------------------------------------------------------------------------------
 
 
-def decode_block(planned: pa.Table, settings: StageSettings) -> pa.Table:
+def decode_block(planned: pa.Table, settings: StageSettings, decoder: Decoder) -> pa.Table:
     """Decodes a block of the plan.
 
     Args:
         planned: of ``plan_schema``.
         settings: of the run.
+        decoder: decodes each recording where it can do no harm.
 
     Returns:
         Of ``decoded_schema``: a waveform for each recording, or the reason why there is none.
     """
-    whole = settings.segments == "all"
-    with ThreadPoolExecutor(_CONCURRENT_READS) as pool:
-        rows = list(pool.map(partial(decode_recording, whole=whole), recordings_of(planned)))
+    rows = list(map(_decoded_columns, decoder.decode(recordings_of(planned))))
     decoded = {name: [row[name] for row in rows] for name in rows[0]}
     return _in_schema(_listed_columns(planned) | decoded, decoded_schema(settings.manifest))
 
 
-def decode_recording(recording: Recording, whole: bool) -> dict[str, Any]:
-    """The decoded columns of one recording, whatever its bytes are.
-
-    Args:
-        recording: what to decode.
-        whole: decode all of it rather than its first 6 s.
-    """
-    started, stopwatch = time.perf_counter(), Stopwatch()
-    row: dict[str, Any] = {
-        "duration": None,
-        "sampling_rate": None,
-        "status": Status.OK.value,
-        "error": None,
-        WAVEFORM.name: None,
-        SAMPLE_TYPE.name: None,
-    }
-    try:
-        with open_recording(recording, stopwatch) as handle:
-            audio = decode(handle, whole)
-    except RecordingError as error:
-        row |= {"status": error.status.value, "error": str(error)}
+def _decoded_columns(decoded: Decoded) -> dict[str, Any]:
+    """The columns of one recording."""
+    row: dict[str, Any] = dict.fromkeys(
+        ["duration", "sampling_rate", "error", WAVEFORM.name, SAMPLE_TYPE.name]
+    )
+    if isinstance(decoded.result, RecordingError):
+        row |= {"status": decoded.result.status.value, "error": str(decoded.result)}
     else:
-        samples = _as_int16_if_lossless(audio.waveform)
+        audio = decoded.result
         row |= {
             "duration": audio.duration,
             "sampling_rate": audio.sampling_rate,
-            WAVEFORM.name: samples.data,
-            SAMPLE_TYPE.name: samples.dtype.str,
+            "status": Status.OK.value,
+            WAVEFORM.name: audio.waveform.data,
+            SAMPLE_TYPE.name: audio.waveform.dtype.str,
         }
-    decoding = time.perf_counter() - started - stopwatch.seconds
-    for stage, seconds in zip(DECODE_STAGES, (stopwatch.seconds, decoding), strict=True):
-        row[stage_seconds(stage).name] = seconds
-    return row
+    seconds = (decoded.fetch_seconds, decoded.decode_seconds)
+    return row | {stage_seconds(s).name: v for s, v in zip(DECODE_STAGES, seconds, strict=True)}
 
 
 def _listed_columns(planned: pa.Table) -> dict[str, Any]:
@@ -132,14 +110,6 @@ def _listed_columns(planned: pa.Table) -> dict[str, Any]:
     recordings = recordings_of(planned)
     identity = [recording.identity for recording in recordings]
     return kept | {"uri": identity, "path": [recording.path for recording in recordings]}
-
-
-def _as_int16_if_lossless(waveform: np.ndarray) -> np.ndarray:
-    """Half the bytes for recordings of 16 bits at 16 kHz."""
-    scaled = waveform * FULL_SCALE
-    with np.errstate(invalid="ignore"):  # what does not fit compares as different
-        integers = scaled.astype("<i2")
-    return integers if np.array_equal(integers, scaled) else waveform.astype("<f4", copy=False)
 
 
 # ---- classify ------------------------------------------------------------------------------------
@@ -188,14 +158,37 @@ def _waveforms(decoded: pa.Table) -> list[np.ndarray]:
 # ---- rows ----------------------------------------------------------------------------------------
 
 
-def block_with_bug(block: pa.Table, settings: StageSettings, traceback: str) -> pa.Table:
-    """A block at which our code failed, in the columns that the next stage expects."""
+def run_stage(
+    stage: Callable[[pa.Table], pa.Table], block: pa.Table, settings: StageSettings
+) -> pa.Table:
+    """The stage's result, or rows with the traceback: Ray would drop an exception with its block.
+
+    Raises:
+        DeviceError: the device failed, which is no bug.
+    """
+    try:
+        return stage(block)
+    except DeviceError:
+        raise
+    except Exception:
+        reason = f"a bug, not a bad recording, stopped the run:\n{traceback.format_exc()}"
+        return rows_with_reason(block, settings, reason)
+
+
+def reason_to_stop(block: pa.Table) -> str | None:
+    """Why the driver has to stop the run, if a stage said so."""
+    reasons = block[STOP.name].drop_null()
+    return str(reasons[0]) if len(reasons) else None
+
+
+def rows_with_reason(block: pa.Table, settings: StageSettings, reason: str) -> pa.Table:
+    """A block after which the run must stop, in the columns that the next stage expects."""
     decoded = WAVEFORM.name in block.column_names
     schema = decoded_schema(settings.manifest)
     if decoded:
         schema = labeled_schema(settings.labels, settings.manifest)
-    columns = {name: block[name] for name in block.column_names if name != BUG.name}
-    return _in_schema(columns | {BUG.name: pa.array([traceback] * len(block))}, schema)
+    columns = {name: block[name] for name in block.column_names if name != STOP.name}
+    return _in_schema(columns | {STOP.name: pa.array([reason] * len(block))}, schema)
 
 
 def failed_rows(planned: pa.Table, settings: StageSettings, status: Status, error: str) -> pa.Table:
@@ -222,15 +215,17 @@ def output_rows(
         labeled_at: the time of these rows.
 
     Raises:
-        RunError: scores are not finite, which no bad recording causes.
+        RunError: most scores are not finite, which no bad recording causes.
     """
     columns = {name: labeled[name] for name in labeled.column_names if name in schema.names}
     scores = np.stack([labeled[n].to_numpy() for n in score_columns(settings.labels)], axis=1)
-    ok = pc.equal(labeled["status"], Status.OK).to_numpy()
-    if not np.isfinite(scores[ok]).all():
-        made_by = labeled[DEVICE.name].drop_null()[0]
-        remedy = "try --precision fp32; if that fails too, the checkpoint is broken"
-        raise RunError(f"the model's scores are not finite numbers ({made_by}); {remedy}")
+    scored = pc.equal(labeled["status"], Status.OK).to_numpy()
+    ok = scored & np.isfinite(scores).all(axis=1)
+    failed = scored & ~ok
+    if failed.any():
+        if failed.sum() > max(_FEW_NOT_FINITE, scored.sum() / 2):
+            raise RunError(not_finite(labeled[DEVICE.name].drop_null()[0].as_py()))
+        columns |= _not_finite_columns(columns, settings, failed)
     best = np.where(ok, scores.argmax(axis=1), 0)
     columns["label"] = pa.array(np.asarray(settings.labels)[best], mask=~ok)
     columns["score"] = pa.array(scores[np.arange(len(scores)), best], mask=~ok)
@@ -238,6 +233,25 @@ def output_rows(
     for name, value in origin.items():
         columns[name] = pa.array([value] * len(labeled))
     return _in_schema(columns, schema)
+
+
+def not_finite(description: str) -> str:
+    """What to say when a model's scores are not finite on a device, in a precision."""
+    remedy = "try --precision fp32; if that fails too, the checkpoint is broken"
+    return f"the model's scores are not finite numbers ({description}); {remedy}"
+
+
+def _not_finite_columns(
+    columns: dict[str, Any], settings: StageSettings, failed: np.ndarray
+) -> dict[str, Any]:
+    """Status, error and scores, changed where one recording's scores are not finite."""
+    mask = pa.array(failed)
+    changed = {
+        "status": Status.NOT_FINITE.value,
+        "error": "the scores of this recording are not finite numbers",
+        **dict.fromkeys(score_columns(settings.labels)),
+    }
+    return {name: pc.if_else(mask, value, columns[name]) for name, value in changed.items()}
 
 
 def _in_schema(columns: dict[str, Any], schema: pa.Schema) -> pa.Table:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ser_core.audio.constants import SEGMENT_SAMPLES
+from ser_core.errors import DeviceError, RunError, one_line
 from ser_core.models.build import build_model, is_card_style
 from ser_core.models.checkpoint import Checkpoint
 from ser_core.models.cpu_kernels import (
@@ -60,6 +61,8 @@ class Classifier:
         batch_size: int | None = None,
         num_threads: int | None = None,
         frames_per_step: int | None = None,
+        device: str | None = None,
+        before_pass: Callable[[], None] | None = None,
     ) -> None:
         """Builds the network.
 
@@ -70,10 +73,20 @@ class Classifier:
             num_threads: CPU threads of this process; None keeps torch's default.
             frames_per_step: segments are padded to a multiple of this many frames; None chooses
                 for the device.
+            device: ``cuda`` or ``cpu``; None is a GPU if there is one.
+            before_pass: called before each forward pass.
+
+        Raises:
+            RunError: torch cannot use the GPU that was asked for.
         """
         if num_threads:
             torch.set_num_threads(num_threads)
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if self.on_gpu and not torch.cuda.is_available():
+            build = f"torch {torch.__version__} has CUDA {torch.version.cuda}"
+            reason = f"Ray has GPUs, but torch cannot use them ({build}; see nvidia-smi)"
+            raise RunError(f"{reason}; install a matching torch, or start Ray with --num-gpus=0")
+        self._before_pass = before_pass
         self.precision = resolve_precision(precision, self.device)
         batches = choose_batches(self.device, self.precision)
         self.batch_size = batch_size or batches.size
@@ -123,9 +136,15 @@ class Classifier:
 
         Returns:
             float32, shape ``(len(waveforms), num_labels)``; rows sum to 1.
+
+        Raises:
+            DeviceError: the device failed; nothing runs on it any more in this process.
         """
         by_recording = [list(_segments(waveform)) for waveform in waveforms]
-        flat = self._probabilities([segment for each in by_recording for segment in each])
+        try:
+            flat = self._probabilities([segment for each in by_recording for segment in each])
+        except torch.AcceleratorError as error:
+            raise DeviceError(f"{self.description}: {one_line(error)}") from error
         scores = np.empty((len(waveforms), self._num_labels), np.float32)
         start = 0
         for row, segments in enumerate(by_recording):
@@ -160,6 +179,8 @@ class Classifier:
 
     @torch.inference_mode()
     def _forward(self, segments: list[np.ndarray]) -> torch.Tensor:
+        if self._before_pass:
+            self._before_pass()
         started, num_samples = time.perf_counter(), SEGMENT_SAMPLES
         if isinstance(self._model, ElidedClassifier):
             longest = max(map(len, segments))

@@ -24,6 +24,15 @@ class Stopwatch:
 
     seconds: float = 0.0
 
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Counts the time within it."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds += time.perf_counter() - started
+
 
 @contextmanager
 def open_file(
@@ -99,15 +108,12 @@ class _Ranges(io.RawIOBase):
         return data
 
     def _retried(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        started = time.perf_counter()
         try:
-            with _as_recording_errors(self.uri):
+            with self.stopwatch.waiting(), _as_recording_errors(self.uri):
                 return retry_transient(call)(*args, **kwargs)
         except RecordingError as error:
             self.failure = error
             raise
-        finally:
-            self.stopwatch.seconds += time.perf_counter() - started
 
     def readinto(self, buffer: Any) -> int:
         if self.position >= self.size:  # S3 answers an empty range with an error

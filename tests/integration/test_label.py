@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import librosa
 import numpy as np
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 from recordings import speech_like, write_audio
+from sabotage.breaking_rates import CRASH, EAT, HANG
 
 from ser_core.errors import CorpusError, RunError
 from ser_core.labeling.config import LabelConfig
@@ -24,30 +26,34 @@ from ser_core.sources.forms import open_source
 from ser_core.storage.claim import Claim
 
 
+SABOTAGE = Path(__file__).parents[1] / "chaos" / "sabotage"
+BUG_RATE = 16_010  # Hz; our code raises for a recording of this rate
+
+
 @pytest.fixture(scope="module", autouse=True)
 def ray_session():
     def sabotage():
-        """Makes decoding crash the worker, or raise, for files with certain names."""
+        """Makes our own code raise, outside the decoder."""
         import ser_core.labeling.stages
 
-        decode_recording = ser_core.labeling.stages.decode_recording
+        decoded_columns = ser_core.labeling.stages._decoded_columns
 
-        def sabotaged(recording, whole):
-            name = os.path.basename(recording.uri)
-            if "kills" in name:
-                os.kill(os.getpid(), signal.SIGKILL)
-            if "bug" in name:
+        def sabotaged(decoded):
+            if getattr(decoded.result, "sampling_rate", None) == 16_010:
                 raise ZeroDivisionError("a bug")
-            return decode_recording(recording, whole)
+            return decoded_columns(decoded)
 
-        ser_core.labeling.stages.decode_recording = sabotaged
+        ser_core.labeling.stages._decoded_columns = sabotaged
 
     ray.init(
         address="local",
         num_cpus=2,
         include_dashboard=False,
         log_to_driver=False,
-        runtime_env={"worker_process_setup_hook": sabotage},
+        runtime_env={
+            "worker_process_setup_hook": sabotage,
+            "env_vars": {"PYTHONPATH": f"{SABOTAGE}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"},
+        },
     )
     yield
     ray.shutdown()
@@ -293,19 +299,22 @@ def test_all_segments_are_averaged_by_length(label, tmp_path, small_card):
 
 
 def test_a_file_that_crashes_the_worker_does_not_affect_its_neighbours(label, tmp_path):
-    names = [f"{n}.wav" for n in range(20)] + ["kills.wav", "kills-too.wav"]
-    corpus = write_speech(tmp_path / "corpus", names)
-    label(corpus)
+    corpus = write_speech(tmp_path / "corpus", [f"{n}.wav" for n in range(20)])
+    for name, rate in {"crash.wav": CRASH, "hang.wav": HANG, "eat.wav": EAT}.items():
+        write_audio(corpus / name, speech_like(1.0), rate)
+    label(corpus, decode_timeout=4.0, decode_memory=1.0)
     result = table(label)
-    assert len(result) == 22
-    crashed = result[result["status"] == "crashed"]
-    assert sorted(map(os.path.basename, crashed.index)) == ["kills-too.wav", "kills.wav"]
-    assert (result["status"] == "ok").sum() == 20
+    result.index = result.index.map(os.path.basename)
+    assert len(result) == 23
+    broken = result[result["status"] != "ok"]["status"]
+    expected = {"crash.wav": "crashed", "hang.wav": "timeout", "eat.wav": "too_large"}
+    assert broken.to_dict() == expected
     assert label(corpus).to_do == 0  # not tried again until the file changes
 
 
 def test_a_bug_stops_the_run(label, tmp_path):
-    corpus = write_speech(tmp_path / "corpus", [f"{n}.wav" for n in range(8)] + ["bug.wav"])
+    corpus = write_speech(tmp_path / "corpus", [f"{n}.wav" for n in range(8)])
+    write_audio(corpus / "bug.wav", speech_like(1.0), BUG_RATE)
     with pytest.raises(RunError, match="ZeroDivisionError: a bug"):
         label(corpus)
     assert reports(label) == []

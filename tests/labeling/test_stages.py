@@ -1,5 +1,6 @@
 """The stages of labelling: samples sent to the classifier, times, and output rows."""
 
+from contextlib import nullcontext
 from datetime import UTC, datetime
 
 import fsspec
@@ -18,10 +19,11 @@ from ser_core.labeling.stages import (
     output_rows,
 )
 from ser_core.schema import output_schema, plan_schema
+from ser_core.sources.decoder import _decode_in_child
 from ser_core.storage.reading import open_file
 
 NONE = pa.schema([])
-SETTINGS = StageSettings("first", ("sad", "happy"), NONE)
+SETTINGS = StageSettings(("sad", "happy"), NONE)
 
 
 class Recorder:
@@ -35,6 +37,13 @@ class Recorder:
         self.waveforms = waveforms
         self.transfer_seconds += 0.5
         return np.tile(np.float32([0.25, 0.75]), (len(waveforms), 1))
+
+
+class InThisProcess:
+    """A decoder without a child process, which would not see what is in memory here."""
+
+    def decode(self, recordings):
+        return [_decode_in_child((recording, False), nullcontext) for recording in recordings]
 
 
 def plan(*uris, names=None, members=None):
@@ -60,7 +69,7 @@ def corpus(tmp_path):
 
 
 def test_samples_are_sent_in_the_smallest_lossless_type(corpus):
-    decoded = decode_block(plan(*corpus), SETTINGS)
+    decoded = decode_block(plan(*corpus), SETTINGS, InThisProcess())
     assert decoded["_sample_type"].to_pylist() == ["<i2", "<f4", None, "<f4"]
     sizes = [None if w is None else len(w) for w in decoded["_waveform"].to_pylist()]
     assert sizes == [32000, 64000, None, 64000]
@@ -68,7 +77,7 @@ def test_samples_are_sent_in_the_smallest_lossless_type(corpus):
 
 def test_the_classifier_gets_the_decoded_samples(corpus):
     recorder = Recorder()
-    labeled = classify_block(decode_block(plan(*corpus), SETTINGS), SETTINGS, recorder, 0.0)
+    labeled = classify_block(decode_block(plan(*corpus), SETTINGS, InThisProcess()), SETTINGS, recorder, 0.0)
     readable = [path for path in corpus if path.name != "bad.wav"]
     for waveform, path in zip(recorder.waveforms, readable, strict=True):
         with open_file(str(path)) as handle:
@@ -82,12 +91,12 @@ def test_rows_contain_the_seconds_of_each_stage(corpus):
     for path in corpus:
         fsspec.filesystem("memory").pipe_file(f"/blocks/{path.name}", path.read_bytes())
     planned = plan(*(f"memory://blocks/{path.name}" for path in corpus))
-    labeled = classify_block(decode_block(planned, SETTINGS), SETTINGS, Recorder(), 8.0)
+    labeled = classify_block(decode_block(planned, SETTINGS, InThisProcess()), SETTINGS, Recorder(), 8.0)
     assert labeled["_idle_seconds"].to_pylist() == [2.0] * 4
     assert labeled["_transfer_seconds"].to_pylist() == [0.125] * 4
     assert all(seconds > 0 for seconds in labeled["_fetch_seconds"].to_pylist())
     assert all(seconds > 0 for seconds in labeled["_decode_seconds"].to_pylist())
-    from_disk = decode_block(plan(*corpus), SETTINGS)
+    from_disk = decode_block(plan(*corpus), SETTINGS, InThisProcess())
     assert from_disk["_fetch_seconds"].to_pylist() == [0.0] * 4  # read while decoding
 
 
@@ -97,7 +106,7 @@ def test_rows_have_the_path_as_the_user_gave_it():
         planned.schema.get_field_index("_member"), "_member", pa.array([None, None, "x.wav"])
     )
     for rows in (
-        decode_block(planned.slice(0, 2), SETTINGS),
+        decode_block(planned.slice(0, 2), SETTINGS, InThisProcess()),
         failed_rows(planned, SETTINGS, Status.CRASHED, "why").slice(0, 2),
     ):
         assert rows["path"].to_pylist() == ["/c/a.wav", "b.wav"]
@@ -107,7 +116,7 @@ def test_rows_have_the_path_as_the_user_gave_it():
 
 
 def test_output_rows_follow_the_schema(corpus):
-    labeled = classify_block(decode_block(plan(*corpus), SETTINGS), SETTINGS, Recorder(), 0.0)
+    labeled = classify_block(decode_block(plan(*corpus), SETTINGS, InThisProcess()), SETTINGS, Recorder(), 0.0)
     schema = output_schema(SETTINGS.labels, NONE)
     now = datetime.now(UTC)
     rows = output_rows(labeled, SETTINGS, schema, {"model": "m", "model_digest": "d"}, now)
@@ -121,12 +130,26 @@ def test_output_rows_follow_the_schema(corpus):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_scores_that_are_not_finite_stop_the_run(corpus, value):
+def test_scores_that_are_not_finite_are_the_row_of_one_recording_or_stop_the_run(corpus, value):
     class Broken(Recorder):
         def scores(self, waveforms):
-            return np.full((len(waveforms), 2), value, np.float32)
+            scores = super().scores(waveforms)
+            scores[: self.broken] = value
+            return scores
 
-    labeled = classify_block(decode_block(plan(*corpus), SETTINGS), SETTINGS, Broken(), 0.0)
-    schema = output_schema(SETTINGS.labels, NONE)
+    scorer, schema = Broken(), output_schema(SETTINGS.labels, NONE)
+    decoded = decode_block(plan(*[corpus[0]] * 20), SETTINGS, InThisProcess())
+
+    def rows(broken):
+        scorer.broken = broken
+        labeled = classify_block(decoded, SETTINGS, scorer, 0.0)
+        return output_rows(labeled, SETTINGS, schema, {}, datetime.now(UTC))
+
+    few = rows(2)
+    assert few["status"].to_pylist() == ["not_finite"] * 2 + ["ok"] * 18
+    for name in ("label", "score", "score_sad", "score_happy"):
+        assert few[name].null_count == 2
+    assert few["score_happy"].to_pylist()[2:] == [0.75] * 18
+    assert few["precision"].to_pylist() == ["fp32"] * 20
     with pytest.raises(RunError, match=r"not finite numbers \(cpu fp32\); try --precision fp32"):
-        output_rows(labeled, SETTINGS, schema, {}, datetime.now(UTC))
+        rows(11)

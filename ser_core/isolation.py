@@ -1,0 +1,245 @@
+"""Runs a function in a child process that may crash, hang or exhaust its memory; it knows no audio.
+
+The child serves call after call and is replaced when it dies. It comes from a fork server, so that
+a new one starts in milliseconds.
+"""
+
+import fcntl
+import multiprocessing
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+import traceback
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from enum import StrEnum
+from multiprocessing.connection import Connection, wait
+from typing import Any, NamedTuple
+
+from ser_core.errors import SerError
+
+Pause = Callable[[], AbstractContextManager[None]]  # the time within it is not counted
+
+_CONTEXT = multiprocessing.get_context("forkserver")
+_DYING_SECONDS = 5.0  # a crash closes the pipe before the process ends, and may write a core dump
+_GIB = 1 << 30
+_starting = threading.Lock()
+
+
+class Limits(NamedTuple):
+    """What one call may use.
+
+    Attributes:
+        seconds: of wall time, without pauses.
+        pause_seconds: of one pause.
+        memory: bytes of address space, beyond what the child has before its first call.
+    """
+
+    seconds: float
+    pause_seconds: float
+    memory: int
+
+
+class ChildError(Exception):
+    """The child process did not return; the next call gets a new one."""
+
+
+class ChildTimeoutError(ChildError):
+    """The function took too long."""
+
+
+class PauseTimeoutError(ChildError):
+    """A pause took too long."""
+
+
+class ChildCrashedError(ChildError):
+    """The child process died.
+
+    Attributes:
+        killed: whether another process killed it, as the kernel does when memory runs out.
+    """
+
+    def __init__(self, exit_code: int | None) -> None:
+        self.killed = exit_code == -signal.SIGKILL
+        cause = f"exit code {exit_code}"
+        if exit_code is not None and exit_code < 0:
+            cause = signal.Signals(-exit_code).name
+        super().__init__(cause)
+
+
+class ChildMemoryError(ChildError):
+    """The function needed more memory than it may use."""
+
+
+class _Message(StrEnum):
+    PAUSED = "paused"
+    RESUMED = "resumed"
+    RETURNED = "returned"
+    RAISED = "raised"
+    EXHAUSTED = "exhausted"
+
+
+class IsolatedFunction:
+    """A function whose calls run in a child process, one at a time."""
+
+    def __init__(
+        self, function: Callable[[Any, Pause], Any], limits: Limits, preload: Sequence[str] = ()
+    ) -> None:
+        """Starts nothing yet.
+
+        Args:
+            function: called with an argument and a ``Pause``, within which it waits for others.
+            limits: of each call.
+            preload: modules that the fork server imports; the first user in a process decides.
+        """
+        self._function = function
+        self._limits = limits
+        self._preload = list(preload)
+        self._process: multiprocessing.process.BaseProcess | None = None
+        self._connection: Connection | None = None
+        self._alive: Connection | None = None  # closed when this process ends, however it does
+
+    def __call__(self, argument: Any) -> Any:
+        """The function's result.
+
+        Raises:
+            SerError: what the function raised of that kind.
+            RuntimeError: with the traceback of any other exception.
+            ChildError: the child crashed or had to be killed.
+        """
+        if self._process is None:
+            self._start()
+        try:
+            self._connection.send(argument)  # type: ignore[union-attr]
+            kind, value = self._answer()
+        except (EOFError, ConnectionError):
+            raise ChildCrashedError(self._end(_DYING_SECONDS)) from None
+        except BaseException:
+            self._end()
+            raise
+        if kind is _Message.RETURNED:
+            return value
+        if kind is _Message.EXHAUSTED:
+            raise ChildMemoryError(f"{self._limits.memory / _GIB:g} GiB")
+        raise value if isinstance(value, SerError) else RuntimeError(value)
+
+    def close(self) -> None:
+        """Ends the child process."""
+        self._end()
+
+    def _answer(self) -> tuple[_Message, Any]:
+        """Waits for the result while the clock runs, except in pauses."""
+        left, paused = self._limits.seconds, False
+        while True:
+            started = time.monotonic()
+            patience = self._limits.pause_seconds if paused else left
+            if not wait([self._connection], max(0.0, patience)):  # type: ignore[list-item]
+                reason = f"{patience if paused else self._limits.seconds:g} s"
+                raise (PauseTimeoutError if paused else ChildTimeoutError)(reason)
+            if not paused:
+                left -= time.monotonic() - started
+            kind, value = self._connection.recv()  # type: ignore[union-attr]
+            if kind not in (_Message.PAUSED, _Message.RESUMED):
+                return kind, value
+            paused = kind is _Message.PAUSED
+
+    def _start(self) -> None:
+        environment = dict(os.environ)
+        with _starting, _for_fork_server():
+            _CONTEXT.set_forkserver_preload(self._preload)
+            self._connection, theirs = _CONTEXT.Pipe()
+            parent_lives, self._alive = _CONTEXT.Pipe(duplex=False)
+            arguments = (theirs, parent_lives, self._function, self._limits.memory, environment)
+            self._process = _CONTEXT.Process(target=_serve, args=arguments, daemon=True)
+            self._process.start()
+            theirs.close()
+            parent_lives.close()
+
+    def _end(self, patience: float = 0.0) -> int | None:
+        """Kills the child unless it ends by itself, and returns its exit code."""
+        process, self._process = self._process, None
+        if process is None:
+            return None
+        process.join(patience)
+        self._connection.close()  # type: ignore[union-attr]
+        self._alive.close()  # type: ignore[union-attr]
+        process.kill()
+        process.join(_DYING_SECONDS)  # one that waits for a dead disk cannot be killed
+        return process.exitcode
+
+
+@contextmanager
+def _for_fork_server() -> Iterator[None]:
+    """What a fork server has to find when it starts, and a child when it is forked."""
+    main, path = sys.modules["__main__"], os.environ.get("PYTHONPATH")
+    # A child imports the parent's `__main__`, which in a Ray worker loads all of Ray.
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    # Up to Python 3.13, the server does not get the parent's `sys.path` for its preloads.
+    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+        os.environ.pop("PYTHONPATH")
+        if path is not None:
+            os.environ["PYTHONPATH"] = path
+
+
+# ---- in the child --------------------------------------------------------------------------------
+
+
+def _serve(
+    connection: Connection,
+    parent_lives: Connection,
+    function: Callable[[Any, Pause], Any],
+    memory: int,
+    environment: Mapping[str, str],
+) -> None:
+    if sys.platform == "linux":
+        _die_with_parent(parent_lives)
+        _limit_memory(memory)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
+    os.environ.clear()
+    os.environ.update(environment)  # the fork server has those of its start
+
+    @contextmanager
+    def pause() -> Iterator[None]:
+        connection.send((_Message.PAUSED, None))
+        try:
+            yield
+        finally:
+            connection.send((_Message.RESUMED, None))
+
+    while True:
+        try:
+            argument = connection.recv()
+        except EOFError:  # the parent has ended
+            return
+        try:
+            connection.send((_Message.RETURNED, function(argument, pause)))
+        except SerError as error:
+            connection.send((_Message.RAISED, error))
+        except MemoryError:
+            connection.send((_Message.EXHAUSTED, None))
+        except Exception:
+            connection.send((_Message.RAISED, traceback.format_exc()))
+
+
+def _die_with_parent(parent_lives: Connection) -> None:
+    """Lets the kernel end this process when the pipe closes, even if a library hangs.
+
+    Its parent in the sense of ``PR_SET_PDEATHSIG`` is the fork server, which outlives ours.
+    """
+    pipe = parent_lives.fileno()
+    fcntl.fcntl(pipe, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(pipe, fcntl.F_SETFL, os.O_ASYNC)  # SIGIO, whose default is to terminate
+
+
+def _limit_memory(memory: int) -> None:
+    with open("/proc/self/statm", encoding="ascii") as file:
+        now = int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (now + memory, resource.RLIM_INFINITY))

@@ -1,0 +1,159 @@
+"""The Ray actor around a classifier: it dies rather than hang, and is restarted a few times."""
+
+import atexit
+import faulthandler
+import os
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+
+from ser_core.audio.constants import SAMPLING_RATE
+from ser_core.errors import DeviceError, RunError, SerError
+from ser_core.labeling.stages import (
+    Scorer,
+    StageSettings,
+    classify_block,
+    not_finite,
+    reason_to_stop,
+    rows_with_reason,
+    run_stage,
+)
+
+_LOAD_SECONDS = 900.0  # the checkpoint may come from another node, to a slow disk
+_BATCH_SECONDS = 300.0  # one forward pass; a full window takes a slow core 2 s
+_STARTS = 4  # of one classifier, without a block finished in between
+
+
+class Verdict(StrEnum):
+    """What a classifier does that has just started."""
+
+    WORK = "work"
+    GIVE_UP = "give up"  # it died too often; others work
+    STOP = "stop"  # all did
+
+
+class Roll:
+    """Counts how often each classifier died since it last finished a block.
+
+    It runs as an actor of its own, because whoever dies remembers nothing.
+    """
+
+    def __init__(self, classifiers: int) -> None:
+        self._classifiers = classifiers
+        self._starts: Counter[str] = Counter()
+        self._given_up: set[str] = set()
+
+    def started(self, classifier: str) -> Verdict:
+        """Counts a start."""
+        self._starts[classifier] += 1
+        if self._starts[classifier] <= _STARTS:
+            return Verdict.WORK
+        self._given_up.add(classifier)
+        return Verdict.STOP if len(self._given_up) >= self._classifiers else Verdict.GIVE_UP
+
+    def finished(self, classifier: str) -> None:
+        """Counts a finished block: the model works, and whoever works is healthy."""
+        self._starts[classifier] = 0
+        self._given_up.clear()
+
+
+class ClassifierActor:
+    """One checkpoint on one GPU, or on one core."""
+
+    def __init__(
+        self,
+        settings: StageSettings,
+        load: Callable[[Callable[[], None]], Scorer],
+        roll: "ray.actor.ActorHandle[Roll]",
+    ) -> None:
+        """Loads the checkpoint, or remembers why the run must stop: Ray would only try again.
+
+        Args:
+            settings: of the run.
+            load: makes the classifier; takes what it has to call before each forward pass.
+            roll: of all classifiers of this pipeline.
+
+        Raises:
+            RunError: it died too often; the others go on without it.
+        """
+        atexit.register(os._exit, 0)  # Ray's own exit handler sometimes waits for itself for ever
+        self._settings = settings
+        self._roll = roll
+        self._name = ray.get_runtime_context().get_actor_id()
+        self._idle_since: float | None = None  # the first block's wait is the pipeline's start
+        self._reason: str | None = None
+        verdict = ray.get(roll.started.remote(self._name))
+        if verdict == Verdict.GIVE_UP:
+            raise RunError("this classifier died too often")
+        if verdict == Verdict.STOP:
+            self._reason = f"classifiers died {_STARTS} times each before they finished a block"
+            return
+        try:
+            with _dies_if_stuck(_LOAD_SECONDS):
+                self._classifier = load(_restart_clock)
+                _check_scores(self._classifier)
+        except DeviceError:
+            _die()
+        except SerError as error:
+            self._reason = str(error)
+        except Exception:
+            self._reason = f"a bug stopped the run:\n{traceback.format_exc()}"
+
+    def __call__(self, decoded: pa.Table) -> pa.Table:
+        """Classifies a block of ``decoded_schema``."""
+        if reason := self._reason or reason_to_stop(decoded):
+            return rows_with_reason(decoded, self._settings, reason)
+        now = time.perf_counter()
+        classify = partial(
+            classify_block,
+            settings=self._settings,
+            scorer=self._classifier,
+            idle_seconds=now - (self._idle_since or now),
+        )
+        try:
+            with _dies_if_stuck(_BATCH_SECONDS):
+                labeled = run_stage(classify, decoded, self._settings)
+        except DeviceError:  # nothing runs on this device any more in this process
+            _die()
+        self._roll.finished.remote(self._name)
+        self._idle_since = time.perf_counter()
+        return labeled
+
+
+def _check_scores(scorer: Scorer) -> None:
+    """Classifies noise, which a working model can do.
+
+    Raises:
+        RunError: its scores are not finite.
+    """
+    noise = np.random.default_rng(0).standard_normal(SAMPLING_RATE).astype(np.float32)
+    if not np.isfinite(scorer.scores([0.1 * noise])).all():
+        raise RunError(not_finite(scorer.description))
+
+
+def _restart_clock() -> None:
+    faulthandler.dump_traceback_later(_BATCH_SECONDS, exit=True)
+
+
+@contextmanager
+def _dies_if_stuck(seconds: float) -> Iterator[None]:
+    """Ends this process if it takes too long; the clock needs neither Python nor its lock."""
+    faulthandler.dump_traceback_later(seconds, exit=True)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def _die() -> Any:
+    traceback.print_exc()
+    os._exit(1)

@@ -1,0 +1,191 @@
+"""Recordings → waveforms, decoded in child processes that a recording may crash or exhaust."""
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from queue import Empty, LifoQueue
+from typing import NamedTuple
+
+import numpy as np
+from fsspec.registry import known_implementations
+
+from ser_core.audio.constants import FULL_SCALE
+from ser_core.audio.decode import DecodedAudio, decode
+from ser_core.errors import RecordingError, Status
+from ser_core.isolation import (
+    ChildCrashedError,
+    ChildMemoryError,
+    ChildTimeoutError,
+    IsolatedFunction,
+    Limits,
+    Pause,
+    PauseTimeoutError,
+)
+from ser_core.sources.forms import open_recording
+from ser_core.sources.recording import Recording
+from ser_core.storage.reading import Stopwatch
+
+_CONCURRENT_RECORDINGS = 4  # one recording's bytes arrive while another is decoded
+# Of one wait for storage, whose requests have a deadline of their own; only what ignores it, as a
+# dead network file system does, is stopped by this.
+_STORAGE_SECONDS = 180.0
+_SECONDS = 60.0
+_SECONDS_WHOLE = 600.0
+_GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class DecoderSettings:
+    """How recordings are decoded.
+
+    Attributes:
+        whole: to their end rather than their first 6 s.
+        timeout: s for one recording, without waiting for storage; None chooses.
+        memory: GiB for one recording.
+    """
+
+    whole: bool = False
+    timeout: float | None = None
+    memory: float = 2.0
+
+    @property
+    def limits(self) -> Limits:
+        """What the decoding of one recording may use."""
+        seconds = self.timeout or (_SECONDS_WHOLE if self.whole else _SECONDS)
+        return Limits(seconds, _STORAGE_SECONDS, int(self.memory * _GIB))
+
+
+class Decoded(NamedTuple):
+    """What became of one recording.
+
+    Attributes:
+        result: its audio, or why there is none. The waveform is int16 where that is lossless.
+        fetch_seconds: waiting for storage.
+        decode_seconds: the rest.
+    """
+
+    result: DecodedAudio | RecordingError
+    fetch_seconds: float
+    decode_seconds: float
+
+
+class Decoder:
+    """Decodes several recordings at once, each in a child process that may crash.
+
+    ::
+
+        with Decoder(DecoderSettings()) as decoder:
+            for decoded in decoder.decode(recordings):
+                ...
+    """
+
+    def __init__(self, settings: DecoderSettings) -> None:
+        self._settings = settings
+        self._idle: LifoQueue[IsolatedFunction] = LifoQueue()
+        self._pool = ThreadPoolExecutor(_CONCURRENT_RECORDINGS)
+
+    def __enter__(self) -> "Decoder":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+        while not self._idle.empty():
+            self._idle.get().close()
+
+    def decode(self, recordings: Sequence[Recording]) -> Iterator[Decoded]:
+        """Decodes recordings, in their order.
+
+        Raises:
+            RuntimeError: a bug, with its traceback.
+        """
+        return self._pool.map(self._decode, recordings)
+
+    def _decode(self, recording: Recording) -> Decoded:
+        child = self._child(recording)
+        started = time.perf_counter()
+        try:
+            return _decode_isolated(child, (recording, self._settings.whole))
+        except RecordingError as error:
+            return Decoded(error, 0.0, time.perf_counter() - started)
+        finally:
+            self._idle.put(child)
+
+    def _child(self, recording: Recording) -> IsolatedFunction:
+        with suppress(Empty):
+            return self._idle.get_nowait()
+        preload = [__name__, *_file_system_modules(recording.uri)]
+        return IsolatedFunction(_decode_in_child, self._settings.limits, preload)
+
+
+def _file_system_modules(uri: str) -> list[str]:
+    """What a child would import at its first request."""
+    known = known_implementations.get(uri.partition("://")[0])
+    return [known["class"].rpartition(".")[0]] if known else []
+
+
+def _decode_isolated(child: IsolatedFunction, job: tuple[Recording, bool]) -> Decoded:
+    """Decodes in the child; a recording that crashes it gets a second try.
+
+    Raises:
+        RecordingError: crashed twice, too slow, too large, or the storage does not answer.
+    """
+    try:
+        try:
+            decoded: Decoded = child(job)
+        except ChildCrashedError:
+            decoded = child(job)
+    except ChildCrashedError as error:
+        if error.killed:
+            reason = "another process killed the decoder twice; the machine may be out of memory"
+            raise RecordingError(Status.UNAVAILABLE, reason) from None
+        raise RecordingError(Status.CRASHED, f"the decoder crashed ({error})") from None
+    except ChildTimeoutError as error:
+        reason = f"decoding took more than {error}, the limit of --decode-timeout"
+        raise RecordingError(Status.TIMEOUT, reason) from None
+    except ChildMemoryError as error:
+        reason = f"decoding needs more than {error}, the limit of --decode-memory"
+        raise RecordingError(Status.TOO_LARGE, reason) from None
+    except PauseTimeoutError as error:
+        reason = f"the storage did not answer for {error}"
+        raise RecordingError(Status.UNAVAILABLE, reason) from None
+    return decoded
+
+
+# ---- in the child --------------------------------------------------------------------------------
+
+
+class _PausingStopwatch(Stopwatch):
+    """Stops the clock of the call while storage is waited for."""
+
+    def __init__(self, pause: Pause) -> None:
+        super().__init__()
+        self._pause = pause
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        with self._pause(), super().waiting():
+            yield
+
+
+def _decode_in_child(job: tuple[Recording, bool], pause: Pause) -> Decoded:
+    recording, whole = job
+    started, stopwatch = time.perf_counter(), _PausingStopwatch(pause)
+    result: DecodedAudio | RecordingError
+    try:
+        with open_recording(recording, stopwatch) as handle:
+            audio = decode(handle, whole)
+        result = replace(audio, waveform=_as_int16_if_lossless(audio.waveform))
+    except RecordingError as error:
+        result = error
+    seconds = time.perf_counter() - started
+    return Decoded(result, stopwatch.seconds, seconds - stopwatch.seconds)
+
+
+def _as_int16_if_lossless(waveform: np.ndarray) -> np.ndarray:
+    """Half the bytes for recordings of 16 bits at 16 kHz."""
+    scaled = waveform * FULL_SCALE
+    with np.errstate(invalid="ignore"):  # what does not fit compares as different
+        integers = scaled.astype("<i2")
+    return integers if np.array_equal(integers, scaled) else waveform.astype("<f4", copy=False)

@@ -1,0 +1,92 @@
+"""Recordings decoded in child processes: their waveforms, and what becomes of one that breaks them."""
+
+import signal
+
+import librosa
+import numpy as np
+import pytest
+from recordings import speech_like, write_audio
+
+from ser_core.errors import RecordingError, Status
+from ser_core.isolation import (
+    ChildCrashedError,
+    ChildMemoryError,
+    ChildTimeoutError,
+    PauseTimeoutError,
+)
+from ser_core.sources.decoder import Decoded, Decoder, DecoderSettings, _decode_isolated
+from ser_core.sources.recording import Recording
+
+SEGFAULT, KILLED = (ChildCrashedError(-number) for number in (signal.SIGSEGV, signal.SIGKILL))
+
+
+def test_waveforms_and_failures_come_in_the_order_of_the_recordings(tmp_path):
+    lengths = [0.5, 7.0, 1.5, 2.0, 0.25, 3.0, 1.0]
+    paths = [
+        write_audio(tmp_path / f"{number}.wav", speech_like(seconds, rate, seed=number), rate)
+        for number, (seconds, rate) in enumerate(zip(lengths, [16_000, 44_100] * 4, strict=False))
+    ]
+    (tmp_path / "text.wav").write_text("no audio")
+    recordings = [Recording(str(path)) for path in [*paths, tmp_path / "text.wav"]]
+    with Decoder(DecoderSettings()) as decoder:
+        *decoded, text = decoder.decode(recordings)
+    for path, seconds, item in zip(paths, lengths, decoded, strict=True):
+        samples = item.result.waveform
+        if samples.dtype == np.int16:
+            samples = samples / np.float32(32_768)
+        expected = librosa.load(path, sr=16_000)[0][:96_000]
+        np.testing.assert_array_equal(samples, expected)
+        assert item.result.duration == pytest.approx(seconds)
+        assert item.decode_seconds > 0 == item.fetch_seconds
+    assert text.result.status is Status.DECODE_ERROR
+
+
+def test_samples_of_16_bits_at_16_khz_stay_16_bits(tmp_path):
+    whole = write_audio(tmp_path / "16.wav", speech_like(1.0))
+    floats = write_audio(tmp_path / "float.wav", speech_like(1.0), subtype="FLOAT")
+    recordings = [Recording(str(path)) for path in (whole, floats)]
+    with Decoder(DecoderSettings()) as decoder:
+        types = [d.result.waveform.dtype.str for d in decoder.decode(recordings)]
+    assert types == ["<i2", "<f4"]
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "words"),
+    [
+        ([SEGFAULT, SEGFAULT], Status.CRASHED, "SIGSEGV"),
+        ([KILLED, KILLED], Status.UNAVAILABLE, "out of memory"),  # not the recording's fault
+        ([ChildTimeoutError("4 s")], Status.TIMEOUT, "4 s, the limit of --decode-timeout"),
+        ([ChildMemoryError("2 GiB")], Status.TOO_LARGE, "2 GiB, the limit of --decode-memory"),
+        ([PauseTimeoutError("180 s")], Status.UNAVAILABLE, "did not answer for 180 s"),
+        ([SEGFAULT, ChildTimeoutError("4 s")], Status.TIMEOUT, "4 s"),
+    ],
+)
+def test_what_breaks_the_child_is_the_row_of_the_recording(raised, status, words):
+    errors = iter(raised)
+
+    def child(job):
+        raise next(errors)
+
+    with pytest.raises(RecordingError, match=words) as error:
+        _decode_isolated(child, (Recording("/a.wav"), False))
+    assert error.value.status is status
+    assert not list(errors)  # tried as often as that, and no more
+
+
+def test_a_crash_that_does_not_repeat_itself_is_forgotten():
+    decoded = Decoded(RecordingError(Status.EMPTY, ""), 0.0, 0.0)
+    answers = iter([SEGFAULT, decoded])
+
+    def child(job):
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    assert _decode_isolated(child, (Recording("/a.wav"), False)) is decoded
+
+
+def test_a_whole_recording_has_more_time():
+    seconds = [DecoderSettings(whole).limits.seconds for whole in (False, True)]
+    assert seconds == [60.0, 600.0]
+    assert DecoderSettings(True, timeout=5.0, memory=0.5).limits[::2] == (5.0, 1 << 29)

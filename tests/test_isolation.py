@@ -1,0 +1,118 @@
+"""A function in a child process: what it returns and raises, and how it may fail."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from isolated_functions import call
+
+from ser_core.errors import RecordingError, Status
+from ser_core.isolation import (
+    ChildCrashedError,
+    ChildMemoryError,
+    ChildTimeoutError,
+    IsolatedFunction,
+    Limits,
+    PauseTimeoutError,
+)
+
+LIMITS = Limits(seconds=1.0, pause_seconds=2.0, memory=256 << 20)
+
+
+@pytest.fixture
+def isolated():
+    function = IsolatedFunction(call, LIMITS, ["isolated_functions"])
+    yield function
+    function.close()
+
+
+def test_one_child_serves_many_calls(isolated):
+    processes = {isolated(("id", None)) for _ in range(3)}
+    assert len(processes) == 1
+    assert os.getpid() not in processes
+
+
+def test_an_error_raised_on_purpose_comes_back_as_it_is(isolated):
+    with pytest.raises(RecordingError, match="half") as error:
+        isolated(("refuse", "half of it"))
+    assert error.value.status is Status.TRUNCATED
+
+
+def test_any_other_exception_comes_back_with_its_traceback(isolated):
+    child = isolated(("id", None))
+    with pytest.raises(RuntimeError, match=r"isolated_functions(.|\n)*KeyError: 'x'"):
+        isolated(("raise", KeyError("x")))
+    assert isolated(("id", None)) == child
+
+
+@pytest.mark.parametrize(
+    ("number", "killed"), [(signal.SIGSEGV, False), (signal.SIGABRT, False), (signal.SIGKILL, True)]
+)
+def test_a_crash_is_named_and_the_child_replaced(isolated, number, killed):
+    child = isolated(("id", None))
+    with pytest.raises(ChildCrashedError, match=number.name) as error:
+        isolated(("crash", number))
+    assert error.value.killed is killed
+    assert isolated(("id", None)) != child
+    assert not psutil.pid_exists(child)
+
+
+def test_a_hanging_call_is_killed(isolated):
+    child = isolated(("id", None))
+    with pytest.raises(ChildTimeoutError, match="1 s"):
+        isolated(("hang", 1000))
+    assert not psutil.pid_exists(child)
+
+
+def test_a_pause_does_not_count_but_has_a_limit_of_its_own(isolated):
+    isolated(("pause", 1.3))  # longer than a call may take
+    with pytest.raises(PauseTimeoutError, match="2 s"):
+        isolated(("pause", 1000))
+
+
+def test_memory_is_limited_for_each_call(isolated):
+    child = isolated(("id", None))
+    for _ in range(3):
+        assert isolated(("allocate", 100 << 20)) == 100 << 20
+    with pytest.raises(ChildMemoryError, match=r"0\.25 GiB"):
+        isolated(("allocate", 1 << 30))
+    assert isolated(("id", None)) == child
+
+
+def test_the_environment_is_that_of_the_start_of_the_child(isolated, monkeypatch):
+    monkeypatch.setenv("SER_TEST_VARIABLE", "1")  # after the fork server has started
+    assert isolated(("environment", "SER_TEST_VARIABLE")) == "1"
+
+
+def test_a_child_loads_nothing_of_its_parent(isolated):
+    assert "pytest" in sys.modules
+    assert isolated(("modules", ["pytest", "isolated_functions"])) == ["isolated_functions"]
+
+
+def test_children_end_with_a_killed_parent(tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import sys, threading, time\n"
+        "from isolated_functions import call\n"
+        "from ser_core.isolation import IsolatedFunction, Limits\n"
+        "if __name__ == '__main__':\n"
+        "    function = IsolatedFunction(call, Limits(1000.0, 1000.0, 1 << 30))\n"
+        "    print(function(('id', None)), flush=True)\n"
+        "    function(('hang', 1000))\n"
+    )
+    path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
+    environment = {**os.environ, "PYTHONPATH": path}
+    with subprocess.Popen(
+        [sys.executable, script], stdout=subprocess.PIPE, env=environment
+    ) as parent:
+        child = psutil.Process(int(parent.stdout.readline()))
+        parent.kill()
+    deadline = time.monotonic() + 20
+    while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
