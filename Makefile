@@ -3,9 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 LOWEST := .venv-lowest/bin
 # Needs neither Ray nor full-size models nor long recordings, and takes under 90 s.
-QUICK := -m "not slow" --ignore tests/integration --ignore tests/chaos --ignore tests/gpu
+QUICK := -m "not slow and not chaos" --ignore tests/integration --ignore tests/chaos --ignore tests/gpu
 
-.PHONY: install demo demo-checkpoint test test-quick test-lowest lint constraints clean
+.PHONY: install demo demo-checkpoint test chaos test-quick test-lowest lint constraints clean
 
 install: .venv/installed
 
@@ -28,7 +28,11 @@ demo-checkpoint: install
 
 # Two at a time, a file each: most of the time is spent waiting for Ray and for retries.
 test: install
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not chaos" --numprocesses 2 --dist loadfile
+
+# Every injected fault, one after the other, which takes about an hour.
+chaos: install
+	$(BIN)/python -m pytest tests/chaos
 
 test-quick: install
 	$(BIN)/python -m pytest $(QUICK)

@@ -1,10 +1,10 @@
 """Command line → config → exit code, the same for every job; it knows no job."""
 
 import argparse
-import difflib
 import signal
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -18,7 +18,9 @@ from pydantic_settings import (
     YamlConfigSettingsSource,
 )
 
-from ser_core.errors import RunError, UsageError, one_line
+from jobs.start import STOPPED
+from ser_core.console import say
+from ser_core.errors import CheckError, RunError, UsageError, hint, one_line
 from ser_core.versions import installed_version
 
 Config = TypeVar("Config", bound=BaseModel)
@@ -32,8 +34,9 @@ def run(
 ) -> int:
     """Runs a job and returns the exit code of the command.
 
-    0: done. 1: not finished; the same command continues. 2: the command cannot run as written. A
-    bug is not caught, so that its traceback is seen; Python then exits with 1.
+    0: done. 1: not finished; the same command continues. 2: the command cannot run as written. 3:
+    done, but a check that was asked for did not pass. A bug is not caught, so that its traceback is
+    seen; Python then exits with 1.
 
     Args:
         config_class: what the flags are made from.
@@ -41,19 +44,33 @@ def run(
         argv: the flags; those of this process by default.
         prog: the name of the command in ``--help``.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # how a cluster asks a job to stop
     try:
         job(parse(config_class, sys.argv[1:] if argv is None else argv, prog))
     except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {one_line(error)}")
         return 2
+    except CheckError as error:
+        say(f"error: {one_line(error)}")
+        return 3
     except RunError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {one_line(error)}")
         return 1
     except KeyboardInterrupt:
-        print("stopped; run the same command again to continue", file=sys.stderr)
+        say(STOPPED)
         return 1
     return 0
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Within it, Ctrl-C and SIGTERM, with which a cluster asks a job to stop, are exceptions."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, signal.default_int_handler) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler or signal.SIG_DFL)  # None: not set by Python
 
 
 def parse(config_class: type[Config], argv: Sequence[str], prog: str | None = None) -> Config:
@@ -74,12 +91,12 @@ def parse(config_class: type[Config], argv: Sequence[str], prog: str | None = No
     if unknown:
         raise UsageError(_unknown_flag(unknown[0].split("=")[0], config_class))
     path = vars(known).pop("config")
-    values = _read_yaml(settings, path) if path else {}
+    values = _read_yaml(settings, config_class, path) if path else {}
     try:
         flags(parsed_args=known)
         return config_class.model_validate(values | flags())
     except ValidationError as error:
-        raise UsageError(_invalid(error, config_class, path)) from None
+        raise UsageError(_invalid(error)) from None
     except SettingsError as error:
         raise UsageError(one_line(error)) from None
 
@@ -97,16 +114,6 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}; --help lists the flags")
 
 
-class _KebabCaseYaml(YamlConfigSettingsSource):
-    """The YAML source with keys spelled like flags, ``batch-size``, or like Python.
-
-    By hand, because pydantic-settings offers kebab case for flags and not for files.
-    """
-
-    def __call__(self) -> dict[str, Any]:
-        return {str(key).replace("-", "_"): value for key, value in super().__call__().items()}
-
-
 def _settings_class(config_class: type[Config]) -> type[BaseSettings]:
     """The config class in the form that the sources of pydantic-settings take."""
 
@@ -122,41 +129,49 @@ def _settings_class(config_class: type[Config]) -> type[BaseSettings]:
     return Settings
 
 
-def _read_yaml(settings: type[BaseSettings], path: str) -> dict[str, Any]:
+def _read_yaml(
+    settings: type[BaseSettings], config_class: type[BaseModel], path: str
+) -> dict[str, Any]:
+    """The settings in a file, whose keys may be spelled like flags, ``batch-size``, or like Python.
+
+    By hand, because pydantic-settings offers kebab case for flags and not for files.
+    """
     if not Path(path).is_file():  # the source would silently skip it
         raise UsageError(f"--config {path}: there is no such file")
     try:
-        return _KebabCaseYaml(settings, Path(path), yaml_file_encoding="utf-8")()
+        content = YamlConfigSettingsSource(settings, Path(path), yaml_file_encoding="utf-8")()
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"--config {path}: cannot be read ({one_line(error)})") from None
     except (TypeError, ValueError):  # what the source raises where the file holds a list or a text
         raise UsageError(f"--config {path}: not a mapping of settings to values") from None
+    values: dict[str, Any] = {}
+    for key, value in content.items():
+        name = str(key).replace("-", "_")
+        if name not in config_class.model_fields:
+            known = [field.replace("_", "-") for field in config_class.model_fields]
+            suggestion = hint(name.replace("_", "-"), known, "--help lists the settings")
+            raise UsageError(f"--config {path}: there is no setting {key}; {suggestion}")
+        if name in values:
+            raise UsageError(f"--config {path}: {key} is set twice")
+        values[name] = value
+    return values
 
 
-def _invalid(errors: ValidationError, config_class: type[BaseModel], path: str | None) -> str:
+def _invalid(errors: ValidationError) -> str:
     """The first error in one line."""
     error = errors.errors()[0]
     reason = str(error.get("ctx", {}).get("error") or error["msg"])
     if not error["loc"]:
         return reason
-    name = str(error["loc"][0])
+    name = _flag(str(error["loc"][0]))
     if error["type"] == "missing":
-        return f"{_flag(name)} is missing; --help lists the flags"
-    if error["type"] == "extra_forbidden":  # unknown flags have been refused: it is in the file
-        suggestion = hint(name, config_class.model_fields, "--help lists the settings")
-        return f"--config {path}: there is no setting {name}; {suggestion}"
-    return one_line(f"{_flag(name)} {error['input']}: {reason}")
+        return f"{name} is missing; --help lists the flags"
+    return one_line(f"{name} {error['input']}: {reason}")
 
 
 def _unknown_flag(flag: str, config_class: type[BaseModel]) -> str:
     flags = [*map(_flag, config_class.model_fields), "--config", "--help", "--version"]
     return f"unrecognized argument {flag}; {hint(flag, flags, '--help lists the flags')}"
-
-
-def hint(name: str, names: Iterable[str], otherwise: str) -> str:
-    """Suggests the closest of the names, or says something else where none is close."""
-    close = difflib.get_close_matches(name, list(names), n=1)
-    return f"did you mean {close[0]}?" if close else otherwise
 
 
 def _flag(name: str) -> str:

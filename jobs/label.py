@@ -2,7 +2,7 @@
 
 import sys
 
-from jobs.ser_batch import run_job
+from jobs.start import start
 
 if __name__ == "__main__":
-    sys.exit(run_job("label", sys.argv[1:], prog="python -m jobs.label"))
+    sys.exit(start("label"))

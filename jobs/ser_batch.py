@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel
 
-from jobs.command import add_version, hint, run
+from jobs.command import add_version, interruptible, run
+from ser_core.errors import hint
 from ser_core.evaluation.config import EvaluateConfig
 from ser_core.labeling.config import LabelConfig
 from ser_core.training.config import CompareSplitsConfig, TrainConfig
@@ -28,7 +29,9 @@ class Job:
 
     def __call__(self, config: BaseModel) -> object:
         """Imports the function and calls it with the config."""
-        return pkgutil.resolve_name(self.function)(config)
+        function = pkgutil.resolve_name(self.function)
+        with interruptible():
+            return function(config)
 
 
 JOBS = {

@@ -2,7 +2,9 @@
 
 import sys
 
+from ser_core.errors import without_credentials
+
 
 def say(message: str) -> None:
-    """Prints one line on standard error."""
-    print(message, file=sys.stderr, flush=True)
+    """Prints one line on standard error, without credentials."""
+    print(without_credentials(message), file=sys.stderr, flush=True)

@@ -35,7 +35,7 @@ _LISTED = (
     pa.field("uri", pa.string()),
     pa.field("file_id", pa.string()),
 )
-_DECODED = (
+DECODED = (  # fields of `DecodedAudio`
     pa.field("duration", pa.float64()),
     pa.field("sampling_rate", pa.int32()),
 )
@@ -62,7 +62,7 @@ def output_schema(labels: Sequence[str], manifest: pa.Schema) -> pa.Schema:
         manifest: the columns of the manifest; empty for a folder.
     """
     scores = [pa.field(name, pa.float32()) for name in ["score", *score_columns(labels)]]
-    ours = [*_LISTED, *_DECODED, pa.field("label", _WORD), *scores, *_OUTCOME, *_ORIGIN, *_WRITTEN]
+    ours = [*_LISTED, *DECODED, pa.field("label", _WORD), *scores, *_OUTCOME, *_ORIGIN, *_WRITTEN]
     return pa.schema([*ours, *manifest])
 
 
@@ -103,7 +103,7 @@ def decoded_schema(manifest: pa.Schema) -> pa.Schema:
     """Between decoding and classifying: a recording has a waveform, or a status other than ok."""
     internal = [WAVEFORM, SAMPLE_TYPE, *map(stage_seconds, DECODE_STAGES), STOP]
     outcome = [pa.field(f.name, pa.string()) for f in _OUTCOME]
-    return pa.schema([INDEX, *_LISTED, *manifest, *_DECODED, *outcome, *internal])
+    return pa.schema([INDEX, *_LISTED, *manifest, *DECODED, *outcome, *internal])
 
 
 def labeled_schema(labels: Sequence[str], manifest: pa.Schema) -> pa.Schema:

@@ -1,16 +1,19 @@
 """Fixtures shared by many tests: checkpoints and real recordings."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import imageio_ffmpeg
 import pytest
 import torch
 from checkpoints import save_card_style
+from misbehaving_store import Store, running_store
 from recordings import SHARED_DATA
 
 from benchmarks.card import Card
 from examples.make_checkpoint import SMALL
+from ser_core.storage.filesystem import retry_transient
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -52,3 +55,24 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def store(monkeypatch) -> Iterator[Store]:
+    """An S3 server to which the AWS variables point, and that misbehaves as it is told."""
+    with running_store() as (server, environment):
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            monkeypatch.delenv(name)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        yield server
+
+
+DEADLINE = 2.0
+
+
+@pytest.fixture
+def deadline(monkeypatch) -> float:
+    """Shortens the deadline of requests, s."""
+    monkeypatch.setattr(retry_transient, "__defaults__", (DEADLINE,))
+    return DEADLINE

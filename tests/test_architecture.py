@@ -13,8 +13,15 @@ CORE = ROOT / "ser_core"
 # A package may import itself and those before it.
 ORDER = "vocabulary storage audio sources corpora models labeling reporting evaluation training"
 PACKAGES = ORDER.split()
-VOCABULARY = {"errors", "emotions", "schema", "settings", "console", "versions"}
-RAY = {"cluster", "labeling.pipeline", "labeling.resources", "training.worker"}
+VOCABULARY = {"errors", "emotions", "schema", "settings", "console", "isolation", "versions"}
+RAY = {
+    "cluster",
+    "labeling.classifier_actor",
+    "labeling.pipeline",
+    "labeling.resources",
+    "training.driver",
+    "training.worker",
+}
 TORCH = {"models", "training"}
 # `cluster` joins Ray for these packages; it imports only the vocabulary.
 ABOVE_CLUSTER = {"labeling", "training"}

@@ -149,10 +149,53 @@ def test_the_cluster_of_a_rayjob_starts_empty_and_is_deleted_afterwards(kuberay)
 
 
 def test_the_job_accepts_the_flags_of_the_entrypoint():
-    python, dash_m, module, *argv = shlex.split(resource("RayJob")["spec"]["entrypoint"])
-    assert (python, dash_m, module) == ("python", "-m", "jobs.label")
+    words = shlex.split(resource("RayJob")["spec"]["entrypoint"])
+    bash, script, python, dash_m, module, *argv = words
+    assert (bash, python, dash_m, module) == ("bash", "python", "-m", "jobs.label")
+    image = (DEPLOY / "Containerfile").read_text()
+    assert "COPY --chown=ray deploy/again.sh deploy/" in image
+    assert f"WORKDIR {script.removesuffix('/deploy/again.sh')}\n" in image
     config = parse(LabelConfig, argv)
     assert config.input != config.output
+
+
+def test_only_the_script_that_knows_exit_codes_repeats_a_run():
+    assert resource("RayJob")["spec"]["backoffLimit"] == 0
+
+
+def again(tmp_path, *codes: int) -> tuple[int, int]:
+    """Runs again.sh with a command that ends with these codes; its own code, and the attempts."""
+    (tmp_path / "codes").write_text("\n".join(map(str, codes)))
+    fake = f"cd {tmp_path}; echo >> runs; exit $(sed -n $(wc -l < runs)p codes)"
+    command = ["bash", DEPLOY / "again.sh", "bash", "-c", fake]
+    environment = os.environ | {"PAUSE": "0.01"}
+    done = subprocess.run(command, env=environment, capture_output=True, check=False, timeout=60)
+    return done.returncode, (tmp_path / "runs").read_text().count("\n")
+
+
+@pytest.mark.parametrize(
+    ("codes", "expected"),
+    [
+        ([0, 9], (0, 1)),
+        ([2, 0], (2, 1)),
+        ([3, 0], (3, 1)),
+        ([1, 0, 9], (0, 2)),
+        ([1, 3, 0], (3, 2)),
+        ([137, 1, 1, 0], (1, 3)),
+    ],
+)
+def test_only_what_a_repetition_continues_is_repeated(codes, expected, tmp_path):
+    assert again(tmp_path, *codes) == expected
+
+
+def test_stopping_the_script_stops_its_command(tmp_path):
+    fake = "trap 'sleep 0.2; echo stopped; exit 1' TERM; echo started; sleep 60 & wait"
+    command = ["bash", DEPLOY / "again.sh", "bash", "-c", fake]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "started\n"
+        process.terminate()
+        assert process.stdout.readline() == "stopped\n"
+        assert process.wait(10) != 0
 
 
 def test_the_job_accepts_the_flags_that_cluster_yaml_shows():

@@ -297,10 +297,10 @@ import numpy as np
 import pyarrow as pa
 
 from ser_core.labeling.file_ids import FileIds
-from ser_core.labeling.label_store import Done
 from ser_core.labeling.plan import make_plan
 from ser_core.labeling.stages import StageSettings, classify_block, decode_block, output_rows
 from ser_core.schema import output_schema
+from ser_core.sources.decoder import Decoder, DecoderSettings
 from ser_core.sources.forms import open_source
 
 
@@ -312,9 +312,11 @@ class Scorer:
 
 
 none = pa.schema([])
-settings = StageSettings("first", ("sad",), none)
-plan = make_plan(open_source("tone.wav").pages(), none, Done(FileIds([]), FileIds([])))
-labeled = classify_block(decode_block(plan.tables[0], settings), settings, Scorer(), 0.0)
+settings = StageSettings(("sad",), none)
+plan = make_plan(open_source("tone.wav").pages(), none, FileIds([]))
+decoder = Decoder(DecoderSettings())
+decoded = decode_block(plan.tables[0], settings, decoder)
+labeled = classify_block(decoded, settings, Scorer(), 0.0)
 origin = {"model": "m", "model_digest": "d"}
 rows = output_rows(labeled, settings, output_schema(("sad",), none), origin, datetime.now(UTC))
 print(rows["peak"][0].as_py())

@@ -15,7 +15,7 @@ import pyarrow.dataset
 from ser_core.corpora.truth import first_few, read_truth
 from ser_core.emotions import canonical
 from ser_core.errors import FINAL, CorpusError, Status
-from ser_core.labeling.label_store import superseded
+from ser_core.labeling.rules import superseded
 from ser_core.schema import classes_of, score_columns
 from ser_core.sources.manifest import recording_uris
 from ser_core.storage.filesystem import resolve

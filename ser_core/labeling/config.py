@@ -13,11 +13,14 @@ class LabelConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     input: str = Field(
+        min_length=1,
         description="folder or prefix, one recording, or a manifest (.parquet, .csv, .jsonl) with a"
-        " `path` column; a local path, s3://, gs:// or any fsspec URI"
+        " `path` column; a local path, s3://, gs:// or any fsspec URI",
     )
-    output: str = Field(description="folder for the labels; existing labels are kept")
-    model: str = Field(DEFAULT_MODEL, description="hub id, folder or URI of the checkpoint")
+    output: str = Field(min_length=1, description="folder for the labels; existing labels are kept")
+    model: str = Field(
+        DEFAULT_MODEL, min_length=1, description="hub id, folder or URI of the checkpoint"
+    )
     revision: str | None = Field(None, description="branch, tag or commit of a hub id")
     precision: Precision = Field(
         "auto", description="auto is bf16 where supported; fp32 gives the model card's numbers"
@@ -46,7 +49,9 @@ class LabelConfig(BaseModel):
         " or 600 with --segments all",
     )
     decode_memory: float = Field(
-        2.0, gt=0, description="memory to decode one recording, GiB; what needs more is not labelled"
+        2.0,
+        gt=0,
+        description="memory to decode one recording, GiB; what needs more is not labelled",
     )
     part_seconds: float = Field(
         60.0,

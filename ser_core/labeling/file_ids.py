@@ -6,6 +6,19 @@ import numpy as np
 import pyarrow as pa
 
 
+def is_in(values: np.ndarray, sorted_values: np.ndarray) -> np.ndarray:
+    """Which values are among others, by binary search.
+
+    >>> is_in(np.array([3, 1, 9]), np.array([1, 2, 3]))
+    array([ True,  True, False])
+    """
+    if not len(sorted_values):
+        return np.zeros(len(values), bool)
+    at = np.searchsorted(sorted_values, values).clip(max=len(sorted_values) - 1)
+    found: np.ndarray = sorted_values[at] == values
+    return found
+
+
 class FileIds:
     """A set of many `file_id`s in the memory of their 32 bytes each."""
 
@@ -18,12 +31,7 @@ class FileIds:
 
     def contains(self, file_ids: pa.ChunkedArray | pa.Array) -> np.ndarray:
         """Which of these are in the set, as booleans of shape ``(len(file_ids),)``."""
-        wanted = _as_bytes(file_ids)
-        if not len(self._sorted):
-            return np.zeros(len(wanted), bool)
-        at = np.searchsorted(self._sorted, wanted).clip(max=len(self._sorted) - 1)
-        found: np.ndarray = self._sorted[at] == wanted
-        return found
+        return is_in(_as_bytes(file_ids), self._sorted)
 
 
 def _as_bytes(file_ids: pa.ChunkedArray | pa.Array) -> np.ndarray:

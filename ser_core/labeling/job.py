@@ -1,17 +1,19 @@
 """The labelling job: plan, run, write rows, leave one row per recording and a report."""
 
 import itertools
+import os
 import secrets
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import numpy as np
 import pyarrow as pa
 
 from ser_core import cluster
 from ser_core.console import say
-from ser_core.errors import CorpusError, RunError
+from ser_core.errors import CheckError, CorpusError, OutputError, RunError
 from ser_core.labeling.config import LabelConfig
 from ser_core.labeling.label_store import LabelStore
 from ser_core.labeling.part_writer import PartWriter
@@ -19,6 +21,7 @@ from ser_core.labeling.pipeline import PipelineSettings, connect, label_plan, sh
 from ser_core.labeling.plan import Plan, make_plan
 from ser_core.labeling.progress import Display, RunStats, print_summary
 from ser_core.labeling.resources import choose_resources
+from ser_core.labeling.rules import useful_rows
 from ser_core.labeling.stages import StageSettings, output_rows
 from ser_core.models.build import build_model
 from ser_core.models.checkpoint import Checkpoint, load_checkpoint
@@ -27,8 +30,13 @@ from ser_core.sources.decoder import DecoderSettings
 from ser_core.sources.forms import list_pages, open_source
 from ser_core.sources.interface import Page, Source
 from ser_core.storage.claim import Claim
+from ser_core.storage.filesystem import absolute, is_local
 from ser_core.versions import installed_versions
 
+_FATE = {
+    False: "the rows are kept, and --prune would remove them",
+    True: "--prune has removed their rows",
+}
 _PACKAGES = ("ser-batch", "ray", "torch", "transformers", "pyarrow", "soundfile", "soxr", "av")
 
 
@@ -40,28 +48,25 @@ def label_corpus(config: LabelConfig) -> Plan:
 
     Raises:
         UsageError: the command cannot run as written; nothing was written.
-        RunError: the run did not finish, nothing could be reached, or more failed than allowed;
-            what is labelled is kept.
+        RunError: the run did not finish, or nothing could be reached; what is labelled is kept.
+        CheckError: more recordings have no label than was allowed; nothing was superseded.
     """
     run = prepare(config)
     pages = run.pages()
     with run.store.claimed() as claim:
         started = time.monotonic()
-        done = run.store.done(run.checkpoint.digest, config.precision)
-        plan = make_plan(pages, run.source.columns, done)
+        plan = run.plan(pages)
         stats = RunStats(plan.to_do, whole=config.segments == "all")
         stats.stage_seconds["list"] = stats.started - started
         if plan.to_do:
             say(f"{plan.listed:,} recordings, {plan.done:,} already done, {plan.to_do:,} to label")
             run.label(plan, stats, claim)
             plan.tables.clear()  # what follows needs memory, too
+            print_summary(stats, run.store.folder.uri)
         claim.check()
         run.finish(plan, stats)
-    if plan.to_do:
-        print_summary(stats, run.store.folder.uri)
-    else:
+    if not plan.to_do:
         say(f"nothing to do: all {plan.listed:,} recordings have rows in {run.store.folder.uri}")
-    _refuse_too_many_failures(config, plan, stats)
     return plan
 
 
@@ -70,12 +75,14 @@ def prepare(config: LabelConfig) -> "Run":
 
     Raises:
         UsageError: the command cannot run as written.
+        RunError: storage cannot be reached.
     """
     started = datetime.now(UTC)
+    _check_folders(config)
     cluster.check_address()
     checkpoint = load_checkpoint(config.model, config.revision, config.segments)
     build_model(checkpoint)  # refuses weights that do not match before anything starts
-    source = open_source(config.input)
+    source = open_source(config.input, config.allow_outside)
     if taken := reserved_columns(checkpoint.labels, source.columns):
         reason = f"the output has its own columns {', '.join(taken)}; rename the manifest's"
         raise CorpusError(f"--input {config.input}: {reason}")
@@ -105,6 +112,14 @@ class Run:
             raise CorpusError(f"--input {self.config.input}: there are no recordings")
         return itertools.chain([first], pages)
 
+    def plan(self, pages: Iterator[Page]) -> Plan:
+        """What is listed, less what the store has."""
+        done = self.store.done(self.checkpoint.digest, self.config.precision)
+        plan = make_plan(pages, self.source.columns, done)
+        if plan.known_to_0_1:
+            self.store.upgrade(pa.concat_tables(plan.known_to_0_1))
+        return plan
+
     def label(self, plan: Plan, stats: RunStats, claim: Claim) -> None:
         """Labels the plan and writes its rows as they come."""
         config, checkpoint, schema = self.config, self.checkpoint, self.store.schema
@@ -119,29 +134,32 @@ class Run:
         settings = PipelineSettings(
             stages, decoder, share(checkpoint), config.precision, config.batch_size, resources
         )
+        final = self.store.rows().final_recordings
         writer = PartWriter(self.store, config.part_seconds)
         with writer, Display(stats) as display:
             for labeled in label_plan(plan, settings):
                 claim.check()
                 rows = output_rows(labeled, stages, schema, origin, self.store.now())
-                writer.add(rows)
+                writer.add(useful_rows(rows, final))
                 stats.add(labeled, rows)
                 display.update()
         stats.stage_seconds["write"] = writer.write_seconds
 
     def finish(self, plan: Plan, stats: RunStats) -> None:
-        """Leaves one row per recording, and then the report that says so.
+        """Makes the last checks, leaves one row per recording, and writes the report.
 
         Raises:
             RunError: no recording could be reached, so that the corpus is not complete.
+            CheckError: more recordings have no label than was allowed.
         """
-        known = pa.concat_tables(plan.known_to_0_1) if plan.known_to_0_1 else None
-        superseded = self.store.compact(known) if plan.to_do or known else 0
-        if stats.unreachable == plan.listed:
-            raise RunError(
-                f"--input {self.config.input}: none of the {plan.listed:,} recordings could be"
-                " reached; existing labels are kept, and the same command tries again"
-            )
+        listed = np.sort(np.concatenate(plan.recordings))
+        rows = self.store.rows()
+        failed, unlisted = rows.without_label(listed), rows.unlisted(listed)
+        self._check(plan, stats, failed)
+        prune = self.config.prune
+        superseded = self.store.compact(listed if prune else None)
+        if unlisted:
+            say(f"{unlisted:,} recordings with rows are no longer listed; {_FATE[prune]}")
         report = {
             "started_at": self.started.isoformat(timespec="seconds"),
             "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -151,18 +169,41 @@ class Run:
             "labels": list(self.checkpoint.labels),
             "listed": plan.listed,
             "done_before": plan.done,
+            "failed": failed,
             "superseded_rows": superseded,
+            "unlisted_rows": 0 if prune else unlisted,
+            "pruned_rows": unlisted if prune else 0,
             **stats.report(),
             "output": self.store.counts(),
             "versions": installed_versions(_PACKAGES),
         }
         self.store.write_report(f"{self.started:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}", report)
 
+    def _check(self, plan: Plan, stats: RunStats, failed: int) -> None:
+        config = self.config
+        if stats.unreachable == plan.listed:
+            raise RunError(
+                f"--input {config.input}: none of the {plan.listed:,} recordings could be"
+                " reached; existing labels are kept, and the same command tries again"
+            )
+        if failed > config.max_failed_fraction * plan.listed:
+            raise CheckError(
+                f"{failed:,} of {plan.listed:,} recordings have no label, more than"
+                f" --max-failed-fraction {config.max_failed_fraction} allows; `error` says why for"
+                " each, and no earlier row was removed"
+            )
 
-def _refuse_too_many_failures(config: LabelConfig, plan: Plan, stats: RunStats) -> None:
-    failed = plan.done_failed + stats.failed
-    if failed > config.max_failed_fraction * plan.listed:
-        raise RunError(
-            f"{failed:,} of {plan.listed:,} recordings have no label, more than"
-            f" --max-failed-fraction {config.max_failed_fraction} allows; `error` says why for each"
-        )
+
+def _check_folders(config: LabelConfig) -> None:
+    """Refuses an output that is the input, and warns of one within the other."""
+    source, output = (_real(uri) for uri in (config.input, config.output))
+    if source == output:
+        raise OutputError(f"--output {config.output}: it is --input; choose another folder")
+    for inner, flag, outer in (source, "--input", output), (output, "--output", source):
+        if inner.startswith(f"{outer.rstrip('/')}/"):
+            say(f"warning: {flag} {inner} lies in {outer}; a folder beside it would be better")
+
+
+def _real(uri: str) -> str:
+    uri = absolute(uri)
+    return os.path.realpath(uri) if is_local(uri) else uri

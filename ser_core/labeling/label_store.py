@@ -1,37 +1,35 @@
 """The label store: ``OUTPUT/part-*.parquet``, the only state of a job; it knows no Ray, no audio.
 
-One row per recording is current:
-
-- A row is *final* if the recording's content caused it, and *transient* if the content could not
-  be read (`Status.final`). A transient row never replaces a final one.
-- A newer final row replaces an older one of the same recording. Times only go forward: what a run
-  writes is newer than everything in the folder, whatever the clock says.
-- A recording is done if a final row has its `file_id` and the model's digest; with
-  ``--precision fp32``, a label must also have been computed in fp32.
+- Which row of a recording is current, and which recordings are done, is decided in `rules.py`.
+- Rows that are not current stay until `compact` removes them, at the end of a run that has made
+  all its checks.
+- Times only go forward: what a run writes is newer than everything in the folder, whatever the
+  clock says.
 - Columns are read by name; an older part that lacks one has nulls there.
 - One run at a time: a run claims the folder for as long as it writes.
 """
 
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ser_core.errors import FINAL, OutputError, Status
+from ser_core.errors import OutputError, without_credentials
 from ser_core.labeling import release_0_1
-from ser_core.labeling.file_ids import FileIds
+from ser_core.labeling.file_ids import FileIds, is_in
 from ser_core.labeling.parts import Part, as_stored, conform, find_parts, write_part
+from ser_core.labeling.rules import AllRows, is_done
 from ser_core.schema import classes_of, output_schema
 from ser_core.settings import Precision
 from ser_core.storage.claim import Claim
-from ser_core.storage.folder import Folder
+from ser_core.storage.folder import Folder, refusals
 
 RUNS = "__runs"  # two underscores: `datasets` would take files in `_runs` for data
 ROWS_PER_PART = 50_000  # about 5 MB
@@ -39,52 +37,6 @@ _SMALL_PART = ROWS_PER_PART // 2  # rows; smaller parts are merged
 _CONCURRENT_PARTS = 8  # parts read at once, and in memory at once
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _REQUIRED = {"path", "file_id", "status", "model_digest", "labeled_at"}
-
-
-# ---- the rules -----------------------------------------------------------------------------------
-
-
-def superseded(recording: np.ndarray, final: np.ndarray, labeled_at: np.ndarray) -> np.ndarray:
-    """Which rows are not current.
-
-    The current row of a recording is its newest final one or, if it has none, its newest one.
-
-    Args:
-        recording: what identifies each row's recording, shape ``(num_rows,)``.
-        final: whether each row is final.
-        labeled_at: when each row was made.
-
-    >>> superseded(np.array([7, 7, 8]), np.array([True, False, False]), np.array([1, 2, 3]))
-    array([False,  True, False])
-    """
-    order = np.lexsort((labeled_at, final, recording))  # the current row comes last
-    is_current = np.ones(len(order), bool)
-    is_current[:-1] = recording[order][1:] != recording[order][:-1]
-    stale = np.ones(len(order), bool)
-    stale[order[is_current]] = False
-    return stale
-
-
-def is_final(status: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Which rows are valid until the file changes."""
-    return pc.is_in(status.cast(pa.string()), pa.array(sorted(FINAL), pa.string()))
-
-
-def is_precise_enough(precision: pa.ChunkedArray, requested: Precision) -> Any:
-    """Which labels need not be computed again in the precision that a run asks for."""
-    if requested != "fp32":
-        return pa.scalar(True)
-    return pc.equal(precision.cast(pa.string()).fill_null("unknown"), "fp32")
-
-
-class Done(NamedTuple):
-    """The recordings that need no labelling again."""
-
-    ok: FileIds
-    failed: FileIds
-
-
-# ---- the store -----------------------------------------------------------------------------------
 
 
 class LabelStore:
@@ -105,86 +57,124 @@ class LabelStore:
 
         Raises:
             OutputError: the folder cannot be used, or holds something other than such labels.
+            RunError: its storage cannot be reached.
         """
         self.folder = Folder(uri)
         if problem := self.folder.why_unusable():
             raise OutputError(f"--output {self.folder.uri}: {problem}")
         self._columns = as_stored(output_schema(labels, pa.schema([])))
         self._manifest = as_stored(manifest)
-        self._newest = _EPOCH
+        self._newest: datetime | None = None
         self._known_parts: list[Part] | None = None
+        self._known_rows: AllRows | None = None
+        self._claim: Claim | None = None
         self.schema = self._columns
-        self._parts()
+        with refusals():
+            self._parts()
 
     @contextmanager
     def claimed(self) -> Iterator[Claim]:
-        """Claims the folder for one run, and compacts what earlier runs left.
+        """Claims the folder for one run, and makes sure that it can be written.
 
         Raises:
-            OutputError: another run is writing there.
+            OutputError: another run is writing there, or writing is refused.
+            RunError: it cannot be written now: the disk is full, the storage out of reach.
         """
         with Claim(self.folder, f"{RUNS}/claim.json") as claim:
-            self._known_parts = None  # another run may just have ended
-            self.compact()
-            yield claim
+            for subfolder in ("", RUNS):
+                self.folder.remove_temporary_files(subfolder)
+            self.folder.probe()
+            self._forget()  # another run may just have ended
+            self._newest, self._claim = None, claim
+            try:
+                self.upgrade()
+                yield claim
+            finally:
+                self._claim = None
 
     def now(self) -> datetime:
-        """The time of new rows: later than that of every row in the folder."""
+        """The time of new rows: later than that of every row that a run found in the folder."""
+        if self._newest is None:
+            self._newest = _EPOCH + timedelta(microseconds=self.rows().newest)
         return max(datetime.now(UTC), self._newest + timedelta(microseconds=1))
 
-    def done(self, model_digest: str, precision: Precision) -> Done:
-        """The recordings that this model need not label again."""
-        labelled, failed = [], []
-        for table in self._tables(["file_id", "model_digest", "status", "precision"]):
-            same_model = pc.equal(table["model_digest"].cast(pa.string()), model_digest)
-            final = pc.and_(same_model, is_final(table["status"]))
-            ok = pc.equal(table["status"].cast(pa.string()), Status.OK)
-            enough = is_precise_enough(table["precision"], precision)
-            labelled.append(table.filter(pc.and_(final, pc.and_(ok, enough)))["file_id"])
-            failed.append(table.filter(pc.and_(final, pc.invert(ok)))["file_id"])
-        return Done(FileIds(labelled), FileIds(failed))
+    def rows(self) -> AllRows:
+        """What the rules say about the rows that are there now."""
+        if self._known_rows is None:
+            tables = zip(self._parts(), self._tables(["uri", "status", "labeled_at"]), strict=True)
+            self._known_rows = AllRows.from_tables(self._with_uri(*pair) for pair in tables)
+        return self._known_rows
+
+    def done(self, model_digest: str, precision: Precision) -> FileIds:
+        """The `file_id`s of the recordings that this model need not label again."""
+        current = self._current_rows()
+        tables = self._tables(["file_id", "model_digest", "status", "precision"])
+        done = []
+        for part, table in zip(self._parts(), tables, strict=True):
+            rows = table.take(current[part.name])
+            done.append(rows.filter(is_done(rows, model_digest, precision))["file_id"])
+        return FileIds(done)
 
     def write_part(self, rows: pa.Table) -> str:
-        """Writes rows as one part and returns its name.
+        """Writes rows as one part and returns its name; the same rows always have the same name.
 
         Columns are taken by name, and those that the rows lack become null.
+
+        Raises:
+            RunError: the part could not be written.
         """
-        self._known_parts = None
+        self._forget()
         return write_part(self.folder, conform(rows, self.schema))
 
-    def compact(self, known_to_0_1: pa.Table | None = None) -> int:
+    def upgrade(self, known_to_0_1: pa.Table | None = None) -> None:
+        """Gives rows of release 0.1 the current columns, part by part.
+
+        Args:
+            known_to_0_1: `Plan.known_to_0_1`: the current identity of such rows.
+        """
+        upgrade = release_0_1.Upgrade(self.folder, known_to_0_1)
+        parts = self._parts()
+        if known_to_0_1 is None:
+            changed = [upgrade.lacks_columns(part.schema) for part in parts]
+        else:
+            changed = [upgrade.knows(rows["file_id"]) for rows in self._tables(["file_id"])]
+        for part in itertools.compress(parts, changed):
+            written = self.write_part(upgrade.apply(part.read(self.schema)))
+            self._remove([part], {written})
+        upgrade.move_reports(RUNS)
+
+    def compact(self, listed: np.ndarray | None = None) -> int:
         """Removes superseded rows and merges small parts; every part gets the same columns.
 
         A part is written before those whose rows it takes are removed: a kill in between leaves a
-        row twice, never none, and the next run begins by compacting.
+        row twice, never none, and rows that are there twice count once.
 
         Args:
-            known_to_0_1: `Plan.known_to_0_1`: the current identity of rows of release 0.1.
+            listed: sorted hashes of recordings; the rows of all others are removed, too.
 
         Returns:
             How many superseded rows were removed.
+
+        Raises:
+            RunError: another run took the folder over, or its storage failed.
         """
-        self.folder.remove_temporary_files()
-        upgrade = release_0_1.Upgrade(self.folder, known_to_0_1)
-        parts, current = self._parts(), self._current_rows()
-        small = [part for part in parts if len(current[part.name]) < _SMALL_PART]
+        parts, kept = self._parts(), self._current_rows(listed)
+        superseded = int((~self.rows().current).sum())
+        small = [part for part in parts if len(kept[part.name]) < _SMALL_PART]
         rewritten = [
             part
             for part in parts
-            if len(current[part.name]) < part.num_rows
+            if len(kept[part.name]) < part.num_rows
             or part.schema.names != self.schema.names
             or (len(small) > 1 and part in small)
-            or known_to_0_1 is not None
         ]
-        for bundle in _bundles(rewritten, current):
-            tables = [part.read(self.schema).take(current[part.name]) for part in bundle]
-            rows = upgrade.apply(pa.concat_tables(tables))
-            written = self.write_part(rows) if rows.num_rows else None
-            for part in bundle:
-                if part.name != written:
-                    self.folder.remove(part.name)
-        upgrade.move_reports(RUNS)
-        return sum(part.num_rows - len(current[part.name]) for part in parts)
+        written: set[str] = set()
+        for bundle in _bundles(rewritten, kept):
+            tables = [p.read(self.schema).take(kept[p.name]) for p in bundle if len(kept[p.name])]
+            if tables:
+                written.add(self.write_part(pa.concat_tables(tables)))
+            self._remove(bundle, written)
+        return superseded
 
     def counts(self) -> dict[str, Any]:
         """How many rows there are, in all, by status and by label."""
@@ -195,7 +185,7 @@ class LabelStore:
 
     def write_report(self, run_id: str, report: dict[str, Any]) -> None:
         """Writes ``__runs/<run_id>.json``, the sign that a run is complete."""
-        text = json.dumps(report, indent=2, ensure_ascii=False)
+        text = without_credentials(json.dumps(report, indent=2, ensure_ascii=False))
         self.folder.write(f"{RUNS}/{run_id}.json", text.encode())
 
     # ---- parts -----------------------------------------------------------------------------------
@@ -240,44 +230,32 @@ class LabelStore:
                 few = parts[start : start + _CONCURRENT_PARTS]
                 yield from pool.map(lambda part: part.read(self.schema, columns), few)
 
-    def _with_path(self, part: Part, rows: pa.Table) -> pa.Table:
+    def _with_uri(self, part: Part, rows: pa.Table) -> pa.Table:
         """Rows of release 0.1 whose URI is not known are known by their path."""
+        if not rows["uri"].null_count:
+            return rows
         path = part.read(self.schema, ["path"])["path"]
         return rows.set_column(0, "uri", pc.coalesce(rows["uri"], path))
 
-    def _current_rows(self) -> dict[str, np.ndarray]:
-        """The numbers of the current rows, by part."""
-        parts = self._parts()
-        if not parts:
-            return {}
-        tables = self._tables(["uri", "status", "labeled_at"])
-        columns = [
-            _rule_columns(table if not table["uri"].null_count else self._with_path(part, table))
-            for part, table in zip(parts, tables, strict=True)
-        ]
-        recording, final, labeled_at = map(np.concatenate, zip(*columns, strict=True))
-        if len(labeled_at):
-            newest = _EPOCH + timedelta(microseconds=int(labeled_at.max()))
-            self._newest = max(self._newest, newest)
-        stale = superseded(recording, final, labeled_at)
+    def _current_rows(self, listed: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """The numbers of the current rows, by part; only of recordings that are listed."""
+        rows, parts = self.rows(), self._parts()
+        kept = rows.current if listed is None else rows.current & is_in(rows.recording, listed)
         ends = np.cumsum([part.num_rows for part in parts])[:-1]
-        return {
-            part.name: np.flatnonzero(~stale_of_part)
-            for part, stale_of_part in zip(parts, np.split(stale, ends), strict=True)
-        }
+        pieces = np.split(kept, ends) if parts else []
+        return {part.name: np.flatnonzero(piece) for part, piece in zip(parts, pieces, strict=True)}
 
+    def _remove(self, parts: list[Part], written: set[str]) -> None:
+        """Removes parts, except those that have just been written under the same name."""
+        for part in parts:
+            if self._claim is not None:
+                self._claim.check()
+            if part.name not in written:
+                self.folder.remove(part.name)
+        self._forget()
 
-def _rule_columns(rows: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A hash of each row's recording, whether the row is final, and its time in µs.
-
-    Hashes have eight bytes: among 10 million recordings, two collide with probability 3e-6.
-    """
-    uri = rows["uri"].to_numpy(zero_copy_only=False)
-    return (
-        pd.util.hash_array(uri),
-        is_final(rows["status"]).to_numpy(),
-        rows["labeled_at"].cast(pa.int64()).to_numpy(),
-    )
+    def _forget(self) -> None:
+        self._known_parts = self._known_rows = None
 
 
 def _bundles(parts: list[Part], current: dict[str, np.ndarray]) -> Iterator[list[Part]]:

@@ -12,10 +12,12 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from pyarrow.fs import FSSpecHandler, PyFileSystem
 
-from ser_core.errors import OutputError
-from ser_core.storage.folder import Folder
+from ser_core.errors import OutputError, one_line
+from ser_core.storage.filesystem import retry_transient
+from ser_core.storage.folder import Folder, storage_errors
 
 _CONCURRENT_FOOTERS = 16
+_LISTINGS = 5  # in which a part may vanish, while another run merges parts
 _FORMAT = ds.ParquetFileFormat()
 
 
@@ -55,8 +57,8 @@ class Part:
         try:
             return self.fragment.physical_schema
         except pa.ArrowException as error:
-            reason = f"is not a Parquet file ({error}); remove it or choose another folder"
-            raise OutputError(f"{self.where} {reason}") from None
+            reason = f"is not a Parquet file ({one_line(error)}); remove it"
+            raise OutputError(f"{self.where} {reason} or choose another folder") from None
 
     @property
     def num_rows(self) -> int:
@@ -69,8 +71,14 @@ class Part:
         Args:
             schema: has all of the columns.
             columns: which ones, in this order; all by default.
+
+        Raises:
+            RunError: its storage failed.
         """
-        return self.fragment.to_table(schema=schema, columns=columns or schema.names)
+        with storage_errors(f"{self.where} could not be read"):
+            return retry_transient(self.fragment.to_table)(
+                schema=schema, columns=columns or schema.names
+            )
 
 
 def find_parts(folder: Folder) -> list[Part]:
@@ -78,15 +86,22 @@ def find_parts(folder: Folder) -> list[Part]:
 
     Raises:
         OutputError: one of them is not a Parquet file.
+        RunError: the folder cannot be read.
     """
+    with storage_errors(f"--output {folder.uri}: the parts could not be read"):
+        for _ in range(_LISTINGS):
+            try:
+                return _find_parts(folder)
+            except FileNotFoundError:  # another run has just merged it
+                continue
+        return _find_parts(folder)
+
+
+def _find_parts(folder: Folder) -> list[Part]:
     files = PyFileSystem(_FilesOf(folder))
     names = [name for name in folder.names() if name.endswith(".parquet")]
     parts = [
-        Part(
-            name,
-            _FORMAT.make_fragment(name, files),
-            f"--output {folder.uri}: {name}",
-        )
+        Part(name, _FORMAT.make_fragment(name, files), f"--output {folder.uri}: {name}")
         for name in names
     ]
     with ThreadPoolExecutor(_CONCURRENT_FOOTERS) as pool:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ser_core.labeling.label_store import Done
+from ser_core.labeling.file_ids import FileIds
+from ser_core.labeling.rules import hashes
 from ser_core.schema import INDEX, SIZE, plan_schema
 from ser_core.sources.interface import Page
 from ser_core.sources.recording import reference_columns
@@ -26,17 +27,17 @@ class Plan:
     Attributes:
         listed: recordings of the source.
         done: those that need no labelling again.
-        done_failed: of these, how many have no label.
         tables: the others, of ``plan_schema``.
         known_to_0_1: of those done, the ones that release 0.1 labelled under another `file_id`:
             columns ``file_id_of_0_1``, ``uri`` and ``file_id``.
+        recordings: hashes of all that are listed, in pages.
     """
 
     listed: int = 0
     done: int = 0
-    done_failed: int = 0
     tables: list[pa.Table] = field(default_factory=list)
     known_to_0_1: list[pa.Table] = field(default_factory=list)
+    recordings: list[np.ndarray] = field(default_factory=list)
 
     @property
     def to_do(self) -> int:
@@ -55,30 +56,29 @@ class Plan:
         return [table for table in rest if table.num_rows]
 
 
-def make_plan(pages: Iterable[Page], manifest: pa.Schema, done: Done) -> Plan:
+def make_plan(pages: Iterable[Page], manifest: pa.Schema, done: FileIds) -> Plan:
     """Compares the listing with what is done, page by page.
 
     Args:
         pages: of the source.
         manifest: the manifest's own columns.
-        done: what the label store has.
+        done: the `file_id`s that need no labelling again.
     """
     plan = Plan()
     for page in pages:
         file_ids = pa.array([recording.file_id for recording in page.recordings])
-        ok, failed = done.ok.contains(file_ids), done.failed.contains(file_ids)
-        missing = np.flatnonzero(~(ok | failed))
-        if len(missing) and (len(done.ok) or len(done.failed)):
-            earlier = pa.array([page.recordings[row].file_id_of_0_1 for row in missing])
-            ok[missing], failed[missing] = done.ok.contains(earlier), done.failed.contains(earlier)
-            known = (ok | failed)[missing]
+        missing = np.flatnonzero(~done.contains(file_ids))
+        if len(missing) and len(done):
+            known = done.contains(
+                pa.array([page.recordings[row].file_id_of_0_1 for row in missing])
+            )
             plan.known_to_0_1 += _identities(page, missing[known])
             missing = missing[~known]
         if len(missing):
             plan.tables.append(_plan_table(page, missing, file_ids, plan.to_do, manifest))
+        plan.recordings.append(hashes([recording.identity for recording in page.recordings]))
         plan.listed += len(page.recordings)
         plan.done += len(page.recordings) - len(missing)
-        plan.done_failed += int(failed.sum())
     return plan
 
 

@@ -170,7 +170,7 @@ class Display:
 
 
 def print_summary(stats: RunStats, output: str) -> None:
-    """The table at the end of a run, on standard output."""
+    """The table at the end of a run, on standard output; what to look after, on standard error."""
     table = Table("what", "recordings", title=None)
     for status, count in stats.status.most_common():
         table.add_row(status, f"{count:,}")
@@ -185,13 +185,12 @@ def print_summary(stats: RunStats, output: str) -> None:
         f"{stats.labeled_seconds / stats.elapsed:,.0f} × real time",
         highlight=False,
     )
-    if stats.unreachable:
-        console.print(
-            f"{stats.unreachable:,} recordings could not be reached; labels that they have are"
-            " kept, and the next run tries them again",
-            highlight=False,
-        )
     console.print(f"labels: {output}", highlight=False, markup=False)
+    if stats.unreachable:
+        say(
+            f"{stats.unreachable:,} recordings could not be reached; labels that they have are"
+            " kept, and the next run tries them again"
+        )
 
 
 def _clock(seconds: float) -> str:

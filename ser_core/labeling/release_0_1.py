@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from ser_core.sources.manifest import is_manifest, recording_uris
 from ser_core.storage.filesystem import absolute, is_absolute
-from ser_core.storage.folder import Folder
+from ser_core.storage.folder import Folder, storage_errors
 from ser_core.storage.listing import is_file
 
 REPORTS = "_runs"
@@ -32,10 +32,11 @@ class Upgrade:
         """
         self._folder = folder
         self._known = known
-        names = folder.names(REPORTS)
-        self._reports: dict[str, dict[str, Any]] = {
-            name: json.loads(folder.read(f"{REPORTS}/{name}")) for name in names
-        }
+        with storage_errors(f"--output {folder.uri}: {REPORTS}/ could not be read"):
+            names = folder.names(REPORTS)
+            self._reports: dict[str, dict[str, Any]] = {
+                name: json.loads(folder.read(f"{REPORTS}/{name}")) for name in names
+            }
 
     @cached_property
     def precision(self) -> str | None:
@@ -53,6 +54,17 @@ class Upgrade:
             return None
         folder = _only({absolute(uri).rpartition("/")[0] for uri in manifests})
         return None if folder is None else f"{folder}/manifest.csv"
+
+    def lacks_columns(self, schema: pa.Schema) -> bool:
+        """Whether a part has the columns of release 0.1."""
+        return "uri" not in schema.names
+
+    def knows(self, file_ids: pa.ChunkedArray) -> bool:
+        """Whether a run found one of these recordings again."""
+        if self._known is None:
+            return False
+        found = pc.is_in(file_ids, self._known["file_id_of_0_1"].combine_chunks())
+        return bool(pc.any(found).as_py())
 
     def apply(self, rows: pa.Table) -> pa.Table:
         """Fills what can be known: `uri`, the current `file_id`, `precision`."""

@@ -20,6 +20,7 @@ from ser_core.errors import DeviceError, RecordingError, RunError, Status
 from ser_core.schema import (
     CLASSIFY_STAGES,
     DECODE_STAGES,
+    DECODED,
     DEVICE,
     MEMBER,
     SAMPLE_TYPE,
@@ -80,28 +81,27 @@ def decode_block(planned: pa.Table, settings: StageSettings, decoder: Decoder) -
         Of ``decoded_schema``: a waveform for each recording, or the reason why there is none.
     """
     rows = list(map(_decoded_columns, decoder.decode(recordings_of(planned))))
-    decoded = {name: [row[name] for row in rows] for name in rows[0]}
+    names = {name for row in rows for name in row}
+    decoded = {name: [row.get(name) for row in rows] for name in names}
     return _in_schema(_listed_columns(planned) | decoded, decoded_schema(settings.manifest))
 
 
 def _decoded_columns(decoded: Decoded) -> dict[str, Any]:
-    """The columns of one recording."""
-    row: dict[str, Any] = dict.fromkeys(
-        ["duration", "sampling_rate", "error", WAVEFORM.name, SAMPLE_TYPE.name]
-    )
-    if isinstance(decoded.result, RecordingError):
-        row |= {"status": decoded.result.status.value, "error": str(decoded.result)}
-    else:
-        audio = decoded.result
-        row |= {
-            "duration": audio.duration,
-            "sampling_rate": audio.sampling_rate,
-            "status": Status.OK.value,
-            WAVEFORM.name: audio.waveform.data,
-            SAMPLE_TYPE.name: audio.waveform.dtype.str,
-        }
+    """The columns of one recording; those that are left out are null."""
     seconds = (decoded.fetch_seconds, decoded.decode_seconds)
-    return row | {stage_seconds(s).name: v for s, v in zip(DECODE_STAGES, seconds, strict=True)}
+    row: dict[str, Any] = {
+        stage_seconds(stage).name: value
+        for stage, value in zip(DECODE_STAGES, seconds, strict=True)
+    }
+    if isinstance(decoded.result, RecordingError):
+        return row | {"status": decoded.result.status.value, "error": str(decoded.result)}
+    audio = decoded.result
+    return row | {
+        **{field.name: getattr(audio, field.name) for field in DECODED},
+        "status": Status.OK.value,
+        WAVEFORM.name: audio.waveform.data,
+        SAMPLE_TYPE.name: audio.waveform.dtype.str,
+    }
 
 
 def _listed_columns(planned: pa.Table) -> dict[str, Any]:

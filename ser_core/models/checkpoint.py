@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import pickle
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ import torch
 
 from ser_core.audio.constants import SAMPLING_RATE
 from ser_core.emotions import labels_of
-from ser_core.errors import CheckpointError
+from ser_core.errors import CheckpointError, one_line
 from ser_core.models.hub import CONFIG_FILES, WEIGHT_FILES, commit_of, fetch
 from ser_core.models.preprocessing import Preprocessing, preprocessing_of
 from ser_core.settings import Segments
@@ -162,11 +163,25 @@ def _read_tensors(source: str, path: Path) -> dict[str, torch.Tensor]:
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
-        tensors: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-        return tensors
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, about old formats
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         problem = "contains more than weights; code in a pickle is never executed"
         raise CheckpointError(f"--model {source}: {path.name} {problem}") from None
-    except (OSError, RuntimeError, EOFError, safetensors.SafetensorError) as error:
-        problem = str(error).splitlines()[0] if str(error) else "unexpected end of file"
-        raise CheckpointError(f"--model {source}: {path.name} is damaged ({problem})") from None
+    except Exception as error:  # on arbitrary bytes, the parsers raise what they happen to
+        problem = f"is damaged ({type(error).__name__}: {one_line(error)})"
+        if "weights_only" in problem:  # torch suggests to allow code
+            problem = "is a tar or TorchScript archive, which may contain code; use safetensors"
+        raise CheckpointError(f"--model {source}: {path.name} {problem}") from None
+    if not isinstance(content, dict) or not all(map(_is_weight, content.items())):
+        problem = "is not a table of names and dense tensors"
+        raise CheckpointError(f"--model {source}: {path.name} {problem}")
+    return content
+
+
+def _is_weight(item: tuple[object, object]) -> bool:
+    name, tensor = item
+    if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
+        return False
+    return tensor.layout is torch.strided and not tensor.is_meta and not tensor.is_quantized

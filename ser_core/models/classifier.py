@@ -81,11 +81,7 @@ class Classifier:
         """
         if num_threads:
             torch.set_num_threads(num_threads)
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        if self.on_gpu and not torch.cuda.is_available():
-            build = f"torch {torch.__version__} has CUDA {torch.version.cuda}"
-            reason = f"Ray has GPUs, but torch cannot use them ({build}; see nvidia-smi)"
-            raise RunError(f"{reason}; install a matching torch, or start Ray with --num-gpus=0")
+        self.device = _resolve_device(device)
         self._before_pass = before_pass
         self.precision = resolve_precision(precision, self.device)
         batches = choose_batches(self.device, self.precision)
@@ -192,6 +188,14 @@ class Classifier:
         else:
             logits = self._model(values.to(_DTYPES[self.precision]), mask if self._masked else None)
         return torch.softmax(logits.float() / self._temperature, dim=-1)
+
+
+def _resolve_device(name: str | None) -> torch.device:
+    if name == "cuda" and not torch.cuda.is_available():
+        build = f"torch {torch.__version__} has CUDA {torch.version.cuda}"
+        reason = f"Ray has GPUs, but torch cannot use them ({build}; see nvidia-smi)"
+        raise RunError(f"{reason}; install a matching torch, or start Ray with --num-gpus=0")
+    return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def resolve_precision(precision: Precision, device: torch.device) -> str:

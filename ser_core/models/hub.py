@@ -1,8 +1,10 @@
 """Fetching a checkpoint's files from the Hugging Face hub, a local folder or an fsspec URI."""
 
+import difflib
 import fnmatch
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,12 +19,14 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from ser_core.errors import CheckpointError
-from ser_core.storage.filesystem import resolve
+from ser_core.errors import CheckpointError, RunError, SerError, one_line
+from ser_core.storage.filesystem import is_transient, resolve, retry_transient
+from ser_core.storage.reading import open_table
 
 CONFIG_FILES = ("config.json", "preprocessor_config.json")
 # Patterns in order of preference: the first one that matches any file is used.
 WEIGHT_FILES = ("model*.safetensors", "pytorch_model*.bin")
+_BUSY = frozenset({408, 429, *range(500, 600)})  # HTTP
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -35,7 +39,8 @@ def fetch(source: str, revision: str | None) -> Iterator[Path]:
         revision: a branch, tag or commit on the hub; ignored for other sources.
 
     Raises:
-        CheckpointError: the source does not exist or cannot be downloaded.
+        CheckpointError: the source does not exist or must not be read.
+        RunError: its storage or the hub cannot be reached.
     """
     local = Path(source.removeprefix("file://")).expanduser()
     if local.is_dir():
@@ -45,7 +50,7 @@ def fetch(source: str, revision: str | None) -> Iterator[Path]:
             _download(source, folder)
             yield Path(folder)
     elif local.is_absolute() or source.startswith((".", "~")) or not _HUB_ID.fullmatch(source):
-        raise CheckpointError(f"--model {source}: no such folder")
+        raise CheckpointError(f"--model {source}: no such folder{_suggestion(source)}")
     else:
         yield _download_from_hub(source, revision)
 
@@ -56,16 +61,24 @@ def commit_of(folder: Path) -> str | None:
 
 
 def _download(source: str, folder: str) -> None:
-    fs, root = resolve(source)
     try:
-        names = [path.rsplit("/", 1)[-1] for path in fs.ls(root, detail=False)]
+        fs, root = resolve(source)
+        paths: list[str] = retry_transient(fs.ls)(root, detail=False)
+        names = [path.rsplit("/", 1)[-1] for path in paths]
         pattern = next((each for each in WEIGHT_FILES if fnmatch.filter(names, each)), "")
         for name in [*set(CONFIG_FILES) & set(names), *fnmatch.filter(names, pattern)]:
-            fs.get_file(f"{root}/{name}", os.path.join(folder, name))
+            target = os.path.join(folder, name)
+            with open_table(f"{source.rstrip('/')}/{name}") as remote, open(target, "wb") as local:
+                shutil.copyfileobj(remote, local)
+    except SerError:
+        raise
     except FileNotFoundError:
         raise CheckpointError(f"--model {source}: no such folder") from None
     except Exception as error:  # remote file systems have no common base exception
-        raise CheckpointError(f"--model {source}: cannot be downloaded ({error!r})") from None
+        if is_transient(error):
+            problem = f"cannot be reached ({one_line(error)}); the same command tries again"
+            raise RunError(f"--model {source}: {problem}") from None
+        raise CheckpointError(f"--model {source}: cannot be read ({one_line(error)})") from None
 
 
 def _download_from_hub(repo: str, revision: str | None) -> Path:
@@ -83,13 +96,46 @@ def _download_from_hub(repo: str, revision: str | None) -> Path:
     except RevisionNotFoundError:
         raise CheckpointError(f"--revision {revision}: {repo} has no such revision") from None
     except (RepositoryNotFoundError, HFValidationError):
-        problem = "no such folder here, and no such model on the hub (a private one needs HF_TOKEN)"
-        raise CheckpointError(f"--model {repo}: {problem}") from None
-    except LocalEntryNotFoundError:
-        problem = (
-            "the hub cannot be reached and its cache does not hold the model; pass a folder or URI"
-        )
-        raise CheckpointError(f"--model {repo}: {problem}") from None
-    except (HfHubHTTPError, OSError) as error:
-        problem = f"cannot be downloaded from the hub ({str(error).strip().splitlines()[0]})"
-        raise CheckpointError(f"--model {repo}: {problem}") from None
+        problem = "and no such model on the hub (a private one needs HF_TOKEN)"
+    except Exception as error:  # of the hub, of its HTTP library, or of the disk
+        if not _is_network_fault(error):
+            problem = f"cannot be downloaded from the hub ({one_line(error)})"
+            raise CheckpointError(f"--model {repo}: {problem}") from None
+        if not _looks_local(repo):
+            problem = "the hub cannot be reached and its cache does not hold the model"
+            raise RunError(f"--model {repo}: {problem}; or pass a folder or URI") from None
+        problem = "nor a model in the cache of the hub, which cannot be reached"
+    raise CheckpointError(f"--model {repo}: no such folder here{_suggestion(repo)}, {problem}")
+
+
+def _is_network_fault(error: Exception) -> bool:
+    if isinstance(error, HfHubHTTPError):
+        return error.response is None or error.response.status_code in _BUSY
+    return is_transient(error) or isinstance(error, LocalEntryNotFoundError)
+
+
+def _looks_local(source: str) -> bool:
+    """Whether a hub id is rather a mistyped path: its parent is here, or a folder like it."""
+    parent = os.path.dirname(source)
+    return bool(parent and os.path.isdir(parent)) or _closest_folder(source) is not None
+
+
+def _suggestion(source: str) -> str:
+    closest = _closest_folder(os.path.expanduser(source.removeprefix("file://")))
+    return f" (did you mean {closest}?)" if closest else ""
+
+
+def _closest_folder(path: str) -> str | None:
+    """The folder whose name is closest to a path's, if one is close."""
+    parent, name = os.path.split(path.rstrip("/"))
+    if parent and not os.path.isdir(parent):
+        parent = _closest_folder(parent) or ""
+        if not parent:
+            return None
+    try:
+        with os.scandir(parent or ".") as items:
+            folders = [item.name for item in items if item.is_dir()]
+    except OSError:
+        return None
+    close = difflib.get_close_matches(name, folders, n=1)
+    return os.path.join(parent, close[0]) if close else None

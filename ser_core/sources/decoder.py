@@ -81,10 +81,10 @@ class Decoder:
                 ...
     """
 
-    def __init__(self, settings: DecoderSettings) -> None:
+    def __init__(self, settings: DecoderSettings, concurrent: int = _CONCURRENT_RECORDINGS) -> None:
         self._settings = settings
         self._idle: LifoQueue[IsolatedFunction] = LifoQueue()
-        self._pool = ThreadPoolExecutor(_CONCURRENT_RECORDINGS)
+        self._pool = ThreadPoolExecutor(concurrent)
 
     def __enter__(self) -> "Decoder":
         return self

@@ -32,7 +32,7 @@ def recognizes(uri: str) -> bool:
     return is_audio(uri) and is_file(uri)
 
 
-def open_source(uri: str) -> "FileSource":
+def open_source(uri: str, _allow_outside: bool = False) -> "FileSource":
     """The file as a corpus of one recording."""
     return FileSource(uri)
 

@@ -19,7 +19,7 @@ def recognizes(uri: str) -> bool:
     return not is_file(uri)
 
 
-def open_source(uri: str) -> "FolderSource":
+def open_source(uri: str, _allow_outside: bool = False) -> "FolderSource":
     """The recordings below a folder."""
     return FolderSource(uri)
 

@@ -9,24 +9,26 @@ from typing import BinaryIO, cast
 import pyarrow as pa
 
 from ser_core import sources
-from ser_core.errors import CorpusError, RecordingError, SerError, Status
+from ser_core.errors import CorpusError, RecordingError, RunError, SerError, Status, one_line
 from ser_core.sources.interface import Form, PackedForm, Page, Source
 from ser_core.sources.recording import Recording
-from ser_core.storage.filesystem import absolute, is_local
+from ser_core.storage.filesystem import absolute, is_local, is_transient
 from ser_core.storage.reading import Stopwatch, open_file
 
 
-def open_source(uri: str) -> Source:
+def open_source(uri: str, allow_outside: bool = False) -> Source:
     """Opens an input, whatever its form.
 
     Args:
         uri: as the user gave it.
+        allow_outside: whether a manifest may name files outside its folder and other storage.
 
     Raises:
         CorpusError: no form recognizes it, or it cannot be used.
+        RunError: its storage cannot be reached.
     """
     try:
-        return _form_of(absolute(uri)).open_source(absolute(uri))
+        return _form_of(absolute(uri)).open_source(absolute(uri), allow_outside)
     except SerError:
         raise
     except Exception as error:
@@ -48,7 +50,8 @@ def list_pages(uri: str, source: Source) -> Iterator[Page]:
     """Lists a source page by page.
 
     Raises:
-        CorpusError: the listing fails.
+        CorpusError: it cannot be listed.
+        RunError: its storage cannot be reached.
     """
     try:
         yield from source.pages()
@@ -64,7 +67,10 @@ def _one_line_error(uri: str, error: Exception) -> Exception:
         return CorpusError(f"--input {uri}: there is no such file or folder")
     if is_local(uri) and not isinstance(error, OSError | UnicodeDecodeError | pa.ArrowInvalid):
         return error  # a bug; remote file systems share no base class for what they raise
-    return CorpusError(f"--input {uri}: cannot be read ({error})")
+    if is_transient(error):
+        problem = f"cannot be reached ({one_line(error)}); the same command tries again"
+        return RunError(f"--input {uri}: {problem}")
+    return CorpusError(f"--input {uri}: cannot be read ({one_line(error)})")
 
 
 def _form_of(uri: str) -> Form:

@@ -38,8 +38,8 @@ class Source(Protocol):
         """Lists the recordings page by page, in no particular order.
 
         Raises:
-            FileNotFoundError: there is no such file or folder.
-            CorpusError: the listing fails.
+            CorpusError: it cannot be listed.
+            Exception: what the file system raises, of whatever type.
         """
 
 
@@ -55,11 +55,16 @@ class Form(Protocol):
     def recognizes(self, uri: str) -> bool:
         """Whether an absolute URI is of this form; for an existing input, one form returns True."""
 
-    def open_source(self, uri: str) -> Source:
+    def open_source(self, uri: str, allow_outside: bool) -> Source:
         """Opens an input and checks what can be checked without listing it.
+
+        Args:
+            uri: absolute.
+            allow_outside: whether what it names may lie outside its folder.
 
         Raises:
             CorpusError: it cannot be used.
+            Exception: what the file system raises, of whatever type.
         """
 
 

@@ -1,9 +1,12 @@
 """A table of paths as ``--input``; its other columns are kept. It opens no recording."""
 
+import functools
+import math
+import os
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -12,11 +15,19 @@ import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet as pq
 
-from ser_core.errors import CorpusError
+from ser_core.errors import CorpusError, one_line
 from ser_core.sources.interface import PAGE_ROWS, Page
 from ser_core.sources.recording import Recording
-from ser_core.storage.filesystem import absolute, join, resolve
-from ser_core.storage.listing import stat_file
+from ser_core.storage.filesystem import (
+    absolute,
+    is_absolute,
+    is_local,
+    join,
+    local_path,
+    refuse_credentials,
+)
+from ser_core.storage.listing import Entry, stat_file
+from ser_core.storage.reading import open_table
 
 EXTENSIONS = ("parquet", "csv", "jsonl", "ndjson")
 DESCRIPTION = f"a manifest ({', '.join(EXTENSIONS)})"
@@ -37,14 +48,18 @@ def recognizes(uri: str) -> bool:
     return is_manifest(uri)
 
 
-def open_source(uri: str) -> "ManifestSource":
+def open_source(uri: str, allow_outside: bool = False) -> "ManifestSource":
     """Opens a manifest and reads every path in it once.
+
+    Args:
+        uri: absolute.
+        allow_outside: whether it may name files outside its folder and on other storage.
 
     Raises:
         CorpusError: it cannot be read, has no column ``path``, a row without a path, a recording
-            twice, or a column twice.
+            twice, a column twice, or a path that leads outside.
     """
-    return ManifestSource(uri, _checked_columns(uri))
+    return ManifestSource(uri, _checked_columns(uri, allow_outside), allow_outside)
 
 
 @dataclass(frozen=True)
@@ -54,17 +69,22 @@ class ManifestSource:
     Attributes:
         uri: of the manifest, absolute.
         columns: its columns other than ``path``.
+        allow_outside: whether links may lead out of its folder.
     """
 
     uri: str
     columns: pa.Schema
+    allow_outside: bool = False
 
     def pages(self) -> Iterator[Page]:
         """The manifest's rows in its order, with the size and version of each file."""
+        stat = _Stat()
         with ThreadPoolExecutor(_CONCURRENT_STATS) as pool:
             for table in read_manifest(self.uri):
                 names = table["path"].to_pylist()
-                entries = pool.map(stat_file, recording_uris(self.uri, names))
+                uris = recording_uris(self.uri, names)
+                if not self.allow_outside:
+                    _refuse_links_outside(self.uri, names, uris)
                 recordings = [
                     Recording(
                         entry.path,
@@ -72,9 +92,30 @@ class ManifestSource:
                         entry.version,
                         name=None if name == entry.path else name,
                     )
-                    for entry, name in zip(entries, names, strict=True)
+                    for entry, name in zip(pool.map(stat, uris), names, strict=True)
                 ]
                 yield Page(recordings, table.drop_columns("path"))
+
+
+@dataclass
+class _Stat:
+    """Sizes and versions; it ends the listing rather than wait for each file of a store in turn.
+
+    A store is out of reach if a request failed until its deadline while no other had an answer.
+    """
+
+    _answered: dict[str, float] = field(default_factory=dict)  # by store, monotonic
+
+    def __call__(self, uri: str) -> Entry:
+        store, started = "/".join(uri.split("/", 3)[:3]), time.monotonic()
+        try:
+            entry = stat_file(uri)
+        except Exception:
+            if self._answered.get(store, -math.inf) < started:
+                raise
+            return Entry(uri, None, "")
+        self._answered[store] = time.monotonic()
+        return entry
 
 
 def recording_uris(manifest: str, paths: list[str]) -> list[str]:
@@ -90,15 +131,19 @@ def recording_uris(manifest: str, paths: list[str]) -> list[str]:
 
 
 def read_manifest(uri: str) -> Iterator[pa.Table]:
-    """A manifest's rows in tables; ``path`` is a string column if there is one."""
+    """A manifest's rows in tables; ``path`` is a string column if there is one.
+
+    Raises:
+        Exception: what the file system raises, of whatever type; pa.ArrowException or
+            UnicodeDecodeError where the content is no table.
+    """
     kind = uri.rsplit(".", 1)[-1].lower()
-    fs, name = resolve(uri)
-    with fs.open(name, "rb") as handle:
+    with open_table(uri) as handle:
         if kind == "parquet":
             batches = pq.ParquetFile(handle).iter_batches(batch_size=PAGE_ROWS)
         elif kind == "csv":
             # All columns stay text: no guess turns a speaker called 007 into 7.
-            batches = pyarrow.csv.open_csv(handle, convert_options=_as_text(fs, name))
+            batches = pyarrow.csv.open_csv(handle, convert_options=_as_text(uri))
         else:
             batches = pyarrow.json.read_json(handle).to_batches(max_chunksize=PAGE_ROWS)
         for batch in batches:
@@ -107,8 +152,8 @@ def read_manifest(uri: str) -> Iterator[pa.Table]:
                 yield _with_text_path(table)
 
 
-def _as_text(fs: Any, name: str) -> pyarrow.csv.ConvertOptions:
-    with fs.open(name, "rb") as handle:
+def _as_text(uri: str) -> pyarrow.csv.ConvertOptions:
+    with open_table(uri) as handle:
         names = pyarrow.csv.open_csv(handle).schema.names
     return pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()))
 
@@ -123,7 +168,7 @@ def _with_text_path(table: pa.Table) -> pa.Table:
 # ---- checks --------------------------------------------------------------------------------------
 
 
-def _checked_columns(uri: str) -> pa.Schema:
+def _checked_columns(uri: str, allow_outside: bool) -> pa.Schema:
     """The manifest's columns other than ``path``, after a look at every path in it."""
     hashes: list[np.ndarray] = []
     schema: pa.Schema | None = None
@@ -133,16 +178,24 @@ def _checked_columns(uri: str) -> pa.Schema:
                 schema = _checked_schema(uri, table.schema)
             if table["path"].null_count:
                 raise CorpusError(f"--input {uri}: a row has no path")
-            hashes.append(_uri_hashes(uri, table))
-    except FileNotFoundError:
-        raise CorpusError(f"--input {uri}: there is no such file") from None
+            names = table["path"].to_pylist()
+            uris = recording_uris(uri, names)
+            _refuse_paths_outside(uri, names, uris, allow_outside)
+            hashes.append(_hashes(uris))
     except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
-        reason = str(error).splitlines()[0]
-        raise CorpusError(f"--input {uri}: the manifest cannot be read ({reason})") from None
+        if isinstance(error, OSError) and not _is_pyarrows(error):
+            raise
+        reason = f"the manifest cannot be read ({one_line(error)})"
+        raise CorpusError(f"--input {uri}: {reason}") from None
     if schema is None:
         raise CorpusError(f"--input {uri}: the manifest has no rows")
     _refuse_repeated_recordings(uri, np.concatenate(hashes))
     return schema
+
+
+def _is_pyarrows(error: OSError) -> bool:
+    """Whether pyarrow raised it because of a file's content; those of a system have a number."""
+    return type(error) is OSError and error.errno is None
 
 
 def _checked_schema(uri: str, schema: pa.Schema) -> pa.Schema:
@@ -156,9 +209,49 @@ def _checked_schema(uri: str, schema: pa.Schema) -> pa.Schema:
     return schema.remove(schema.get_field_index("path")).remove_metadata()
 
 
-def _uri_hashes(uri: str, table: pa.Table) -> np.ndarray:
-    uris = np.asarray(recording_uris(uri, table["path"].to_pylist()), object)
-    hashes: np.ndarray = pd.util.hash_array(uris)
+def _refuse_paths_outside(uri: str, names: list[str], uris: list[str], allowed: bool) -> None:
+    """Refuses relative paths that leave the manifest's folder, and URIs of other storage."""
+    manifest = absolute(uri)
+    inside, protocol = manifest.rsplit("/", 1)[0] + "/", _protocol(manifest)
+    for name, location in zip(names, uris, strict=True):
+        if "://" in name:
+            refuse_credentials(name)
+        if allowed or ("://" not in name and ".." not in name and not name.startswith("/")):
+            continue
+        if _protocol(location) != protocol:
+            raise _outside(uri, name, "is on other storage")
+        if not is_absolute(name) and not location.startswith(inside):
+            raise _outside(uri, name, "is outside its folder")
+
+
+def _refuse_links_outside(uri: str, names: list[str], uris: list[str]) -> None:
+    """Refuses relative paths that symbolic links lead out of the manifest's folder."""
+    if not is_local(uri):
+        return
+    real_folder = functools.lru_cache(maxsize=10_000)(os.path.realpath)
+    inside = real_folder(os.path.dirname(local_path(uri))).rstrip("/") + "/"
+    for name, location in zip(names, uris, strict=True):
+        if is_absolute(name):
+            continue
+        folder, _, base = local_path(location).rpartition("/")
+        real = f"{real_folder(folder)}/{base}"
+        if os.path.islink(real):
+            real = os.path.realpath(real)
+        if not real.startswith(inside):
+            raise _outside(uri, name, f"is a link to {real}")
+
+
+def _outside(uri: str, name: str, why: str) -> CorpusError:
+    remedy = "add --allow-outside if that is meant"
+    return CorpusError(f"--input {uri}: the manifest names {name}, which {why}; {remedy}")
+
+
+def _protocol(uri: str) -> str:
+    return "" if is_local(uri) else uri.partition("://")[0]
+
+
+def _hashes(uris: list[str]) -> np.ndarray:
+    hashes: np.ndarray = pd.util.hash_array(np.asarray(uris, object))
     return hashes
 
 
@@ -171,9 +264,9 @@ def _refuse_repeated_recordings(uri: str, hashes: np.ndarray) -> None:
     seen: dict[str, str] = {}
     for table in read_manifest(uri):
         paths = table["path"].to_pylist()
-        suspect = np.isin(_uri_hashes(uri, table), suspects)
-        for row in np.flatnonzero(suspect):
-            location = recording_uris(uri, [paths[row]])[0]
+        uris = recording_uris(uri, paths)
+        for row in np.flatnonzero(np.isin(_hashes(uris), suspects)):
+            location = uris[row]
             if location in seen:
                 names = " and ".join(dict.fromkeys([seen[location], paths[row]]))
                 raise CorpusError(f"--input {uri}: the manifest has a recording twice: {names}")

@@ -9,8 +9,8 @@ import time
 from typing import Any, Self
 
 from ser_core.console import say
-from ser_core.errors import OutputError, RunError
-from ser_core.storage.folder import Folder
+from ser_core.errors import OutputError, RunError, one_line
+from ser_core.storage.folder import Folder, storage_errors
 
 _HEARTBEAT_SECONDS = 15.0
 _STALE_SECONDS = 60.0  # without a heartbeat, a holder is considered dead
@@ -51,7 +51,7 @@ class Claim:
         """Claims the folder.
 
         Raises:
-            OutputError: another run holds it and is alive.
+            OutputError: another run holds it and is alive, or writing is refused.
             RunError: the claim could not be written.
         """
         taken_over = False
@@ -71,7 +71,7 @@ class Claim:
             if self._is_ours():
                 self._folder.remove(self._name)
         except Exception as error:  # the run has ended, well or not; its claim will go stale
-            say(f"the claim on {self._folder.uri} could not be released ({error})")
+            say(f"the claim on {self._folder.uri} could not be released ({one_line(error)})")
 
     def check(self) -> None:
         """Checks that the folder is still ours.
@@ -94,12 +94,13 @@ class Claim:
         return json.dumps(claim, indent=2).encode()
 
     def _holder(self) -> dict[str, Any] | None:
-        try:
-            return dict(json.loads(self._folder.read(self._name)))
-        except FileNotFoundError:
-            return None
-        except ValueError:  # a partial write, where writes are not atomic
-            return {}
+        with storage_errors(f"--output {self._folder.uri}: {self._name} could not be read"):
+            try:
+                return dict(json.loads(self._folder.read(self._name)))
+            except FileNotFoundError:
+                return None
+            except ValueError:  # a partial write, where writes are not atomic
+                return {}
 
     def _is_ours(self) -> bool:
         return (self._holder() or {}).get("token") == self._token
@@ -129,6 +130,7 @@ class Claim:
         raise OutputError(f"--output {self._folder.uri}: {reason}; {remedy}")
 
     def _keep_fresh(self) -> None:
+        failing = False
         while not self._ended.wait(self._heartbeat_seconds):
             try:
                 if not self._is_ours():
@@ -136,8 +138,11 @@ class Claim:
                     return
                 self._beats += 1
                 self._folder.write(self._name, self._content())
+                failing = False
             except Exception as error:  # storage may fail now and answer next time
-                say(f"the claim on {self._folder.uri} could not be renewed ({error})")
+                if not failing:
+                    say(f"the claim could not be renewed ({one_line(error)}); trying again")
+                failing = True
 
 
 def _died_on_this_machine(holder: dict[str, Any]) -> bool:

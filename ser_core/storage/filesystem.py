@@ -1,8 +1,13 @@
-"""A URI → the file system that holds it and the path there; transient failures are retried."""
+"""A URI → the file system that holds it and the path there; requests have one deadline."""
 
+import concurrent.futures
+import errno
+import inspect
 import os
 import posixpath
 import re
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +15,7 @@ import fsspec
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from ser_core.errors import UsageError
+from ser_core.errors import SerError, UsageError, hint, one_line, without_credentials
 
 _ESCAPED = re.compile(r"\\udc([89a-f][0-9a-f])")
 _ALIASES = {"s3a": "s3", "gcs": "gs", "abfss": "abfs"}  # of one file, one URI
@@ -78,13 +83,15 @@ def resolve(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """The fsspec file system that holds a URI, and the path there.
 
     Raises:
-        UsageError: no installed package supports the protocol.
+        UsageError: no installed package supports the protocol, or the URI contains a password.
+        Exception: a file system that connects at once, as of SFTP, cannot be reached.
 
     >>> resolve("memory://corpus/a::b.wav")[1]
     '/corpus/a::b.wav'
     """
     if is_local(uri):
         return _LOCAL, local_path(uri)
+    refuse_credentials(uri)
     protocol, _, rest = uri.partition("://")
     top, slash, below = rest.partition("/")
     # Only the bucket goes through fsspec's parser, which would take "::" in a key for a chain of
@@ -93,19 +100,61 @@ def resolve(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     return fs, f"{root.rstrip('/')}{slash}{below}".rstrip("/")
 
 
+def refuse_credentials(uri: str) -> None:
+    """Refuses a URI that contains a password or a signature.
+
+    URIs are the identity of recordings and stand in the output, in reports and in messages, where a
+    secret must not. A signed URL would also be another recording every time it is signed.
+
+    Raises:
+        UsageError: the remedy, without the secret.
+    """
+    shown = without_credentials(uri)
+    protocol, _, rest = uri.partition("://")
+    if "@" in rest.partition("/")[0] and shown != uri:
+        remedy = f"set FSSPEC_{protocol.upper()}_PASSWORD, or use a file in ~/.config/fsspec"
+        raise UsageError(f"{shown}: a password in a URI would be written to the output; {remedy}")
+    if protocol in ("http", "https") and shown != uri:
+        remedy = "name the object by the URI of its store, as in s3://bucket/key"
+        raise UsageError(f"{shown}: a signed URL would be written to the output; {remedy}")
+
+
 _LOCAL = LocalFileSystem()
 
 
 def _file_system(root: str) -> tuple[fsspec.AbstractFileSystem, str]:
     protocol = root.partition("://")[0]
     try:
-        fs, path = url_to_fs(root)
-    except (ImportError, ValueError) as error:
-        extra = _EXTRAS.get(protocol)
-        remedy = f"pip install 'ser-batch[{extra}]'" if extra else str(error)
-        reason = f"no installed package supports {protocol}:// ({remedy})"
-        raise UsageError(f"{root}: {reason}") from None
-    return fs, path
+        fs, path = url_to_fs(root, **_options(protocol))
+    except (ImportError, TypeError, ValueError) as error:
+        remedy = _remedy(protocol, error)
+    except OSError as error:
+        if protocol != "hdfs":
+            raise
+        remedy = f"install Hadoop's client, and set JAVA_HOME, HADOOP_HOME and CLASSPATH: {error}"
+    else:
+        if "s3" in protocols(fs):
+            fs.retries = 1  # of s3fs itself
+        return fs, path
+    reason = f"no installed package supports {protocol}:// ({one_line(remedy)})"
+    raise UsageError(f"{root}: {reason}") from None
+
+
+def _remedy(protocol: str, error: Exception) -> str:
+    if extra := _EXTRAS.get(protocol):
+        return f"pip install 'ser-batch[{extra}]'"
+    known = fsspec.available_protocols()
+    return str(error) if protocol in known else hint(protocol.lower(), known, str(error))
+
+
+def _options(protocol: str) -> dict[str, Any]:
+    """What a file system is created with, unless the user has configured it otherwise."""
+    if _ALIASES.get(protocol, protocol) != "s3" or "AWS_MAX_ATTEMPTS" in os.environ:
+        return {}
+    # Botocore's own retries, which with their pauses would reach the deadline before the reason of
+    # the failure is known.
+    configured: dict[str, Any] = fsspec.config.conf.get("s3", {}).get("config_kwargs", {})
+    return {"config_kwargs": {"retries": {"total_max_attempts": 1}} | configured}
 
 
 def protocols(fs: fsspec.AbstractFileSystem) -> tuple[str, ...]:
@@ -113,22 +162,94 @@ def protocols(fs: fsspec.AbstractFileSystem) -> tuple[str, ...]:
     return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
 
 
+# ---- requests ------------------------------------------------------------------------------------
+
+REQUEST_SECONDS = 60.0  # for all attempts of one request
+
 _PERMANENT = (
     FileExistsError,
     FileNotFoundError,
+    ImportError,
     IsADirectoryError,
     NotADirectoryError,
     PermissionError,
+    SerError,
+    TypeError,
+    ValueError,
+)
+_PERMANENT_ERRNO = frozenset(
+    {errno.EINVAL, errno.ENAMETOOLONG, errno.ENOSYS, errno.ENOTSUP, errno.ENOTEMPTY}
+)
+# Of client libraries, which share no base class and need not be installed.
+_PERMANENT_NAMES = frozenset(
+    {"NoCredentialsError", "ParamValidationError", "PartialCredentialsError", "ProfileNotFound"}
 )
 
 
-def retry_transient(call: Callable[..., Any]) -> Callable[..., Any]:
-    """Retries transient failures of a call with exponential backoff."""
+def is_transient(error: BaseException) -> bool:
+    """Whether the same request may succeed later, as far as the error tells.
+
+    >>> is_transient(TimeoutError()), is_transient(FileNotFoundError())
+    (True, False)
+    """
+    if isinstance(error, _PERMANENT) or type(error).__name__ in _PERMANENT_NAMES:
+        return False
+    return not (isinstance(error, OSError) and error.errno in _PERMANENT_ERRNO)
+
+
+def retry_transient(
+    call: Callable[..., Any], seconds: float = REQUEST_SECONDS
+) -> Callable[..., Any]:
+    """A file system's method that retries transient failures, within one deadline.
+
+    The deadline holds whatever timeouts and retries the layers below have. One attempt may use all
+    of it: slow is not dead.
+
+    Args:
+        call: the method.
+        seconds: for all attempts together.
+
+    Returns:
+        The method; it raises what its last attempt raised, or TimeoutError.
+    """
     import tenacity  # where only the classifier runs, tenacity need not be installed
 
-    return tenacity.retry(
-        retry=tenacity.retry_if_not_exception_type(_PERMANENT),
-        wait=tenacity.wait_random_exponential(multiplier=0.5, max=8),  # s; s3fs has tried 5 times
-        stop=tenacity.stop_after_attempt(4),
-        reraise=True,
-    )(call)
+    def call_with_retries(*args: Any, **kwargs: Any) -> Any:
+        deadline = time.monotonic() + seconds
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(is_transient),
+            wait=tenacity.wait_random_exponential(multiplier=0.5, max=8),  # s
+            stop=tenacity.stop_before_delay(seconds),
+            reraise=True,
+        )
+        try:
+            return retrying(lambda: _call_until(deadline, call, *args, **kwargs))
+        except TimeoutError as error:
+            reason = str(error) or f"no complete answer within {seconds:g} s"
+            raise TimeoutError(reason) from error
+
+    return call_with_retries
+
+
+def _call_until(deadline: float, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Calls a file system's method and gives up at the deadline.
+
+    Raises:
+        TimeoutError: it had not returned.
+    """
+    seconds = max(0.1, deadline - time.monotonic())
+    if isinstance(getattr(call, "__self__", None), LocalFileSystem):
+        return call(*args, **kwargs)
+    if inspect.iscoroutinefunction(inspect.unwrap(call)):
+        # The blocking form of a coroutine takes a timeout, and cancels the coroutine.
+        return call(*args, timeout=seconds, **kwargs)
+    returned: concurrent.futures.Future[Any] = concurrent.futures.Future()
+
+    def run() -> None:
+        try:
+            returned.set_result(call(*args, **kwargs))
+        except BaseException as error:
+            returned.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()  # nothing can end it if it hangs
+    return returned.result(seconds)

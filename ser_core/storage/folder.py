@@ -1,19 +1,28 @@
 """A job's output folder: files appear whole or not at all; it does not know what they mean."""
 
 import contextlib
+import errno
 import os
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
-from ser_core.errors import RunError, one_line
-from ser_core.storage.filesystem import absolute, is_local, protocols, resolve, retry_transient
+from ser_core.errors import OutputError, RunError, SerError, one_line
+from ser_core.storage.filesystem import (
+    absolute,
+    is_local,
+    is_transient,
+    protocols,
+    resolve,
+    retry_transient,
+)
 from ser_core.storage.listing import s3_pages
 
 # A PUT is atomic there, so that an object appears whole without a rename.
 _OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "memory"})
 
+_PROBE_BYTES = 1 << 20  # a few bytes may still fit on a disk that is full
 _OTHER_WRITER_SECONDS = 1.0  # in which another writer that saw no file has written its own
 
 
@@ -22,8 +31,22 @@ def storage_errors(problem: str) -> Iterator[None]:
     """Raises what storage raises as RunError, which tells it from a bug."""
     try:
         yield
+    except SerError:
+        raise
     except Exception as error:  # file systems share no base class for what they raise
         raise RunError(f"{problem} ({one_line(error)})") from error
+
+
+@contextlib.contextmanager
+def refusals() -> Iterator[None]:
+    """Raises RunError as OutputError where storage refused: the same command would fail again."""
+    try:
+        yield
+    except RunError as error:
+        cause = error.__cause__
+        if cause and (not is_transient(cause) or getattr(cause, "errno", None) == errno.EROFS):
+            raise OutputError(str(error)) from error
+        raise
 
 
 class Folder:
@@ -40,7 +63,11 @@ class Folder:
         self.fs, self.root = resolve(self.uri)
 
     def why_unusable(self) -> str | None:
-        """Why files cannot be written here, as far as can be told without writing."""
+        """Why files cannot be written here, as far as can be told without writing.
+
+        Raises:
+            RunError: its storage cannot be reached.
+        """
         if is_local(self.uri):
             nearest = self.root
             while not os.path.lexists(nearest):
@@ -56,15 +83,32 @@ class Folder:
         except FileNotFoundError as error:
             return f"there is no such bucket ({error})"
         except Exception as error:  # remote file systems share no base class for what they raise
-            return str(error) or repr(error)
+            if not is_transient(error):
+                return one_line(error)
+            reason = f"cannot be reached ({one_line(error)}); the same command tries again"
+            raise RunError(f"--output {self.uri}: {reason}") from error
         return None
+
+    def probe(self) -> None:
+        """Writes a file and removes it: what storage allows and has room for is known only then.
+
+        Raises:
+            OutputError: writing is refused.
+            RunError: it failed otherwise: the disk is full, or the storage cannot be reached.
+        """
+        name = f".probe.{uuid.uuid4().hex}.tmp"  # removed with temporary files, if we are killed
+        with refusals():
+            try:
+                self.write(name, os.urandom(_PROBE_BYTES))
+            finally:
+                self.remove(name)
 
     def names(self, subfolder: str = "") -> list[str]:
         """The names of the files directly in it, none if it does not exist yet."""
-        path = f"{self.root}/{subfolder}" if subfolder else self.root
+        path = self.path(subfolder) if subfolder else self.root
         self.fs.invalidate_cache(path)
         try:
-            infos = self.fs.ls(path, detail=True)
+            infos = retry_transient(self.fs.ls)(path, detail=True)
         except FileNotFoundError:
             return []
         return sorted(i["name"].rsplit("/", 1)[-1] for i in infos if i["type"] == "file")
@@ -100,37 +144,49 @@ class Folder:
             Whether it was written.
 
         Raises:
+            OutputError: writing is refused.
             RunError: it could not be written.
         """
-        try:
-            with self._writing(name):
+        with refusals(), self._writing(name):
+            try:
                 self._put_new(name, data)
-        except RunError:
-            self.fs.invalidate_cache(self.root)
-            if self.fs.exists(self.path(name)):  # stores report a failed condition in many ways
-                return False
-            self.write(name, data)
-            time.sleep(_OTHER_WRITER_SECONDS)
-            return self.read(name) == data
+            except Exception:  # stores report a failed condition in many ways
+                self.fs.invalidate_cache(self.root)
+                if self.fs.exists(self.path(name)):
+                    return False
+                self._put(name, data)
+                time.sleep(_OTHER_WRITER_SECONDS)
+                return self.read(name) == data
         return True
 
     def remove(self, name: str) -> None:
-        """Removes a file; one that is already gone is fine."""
-        try:
-            self.fs.rm_file(self.path(name))
-        except FileNotFoundError:
-            return
+        """Removes a file; one that is already gone is fine.
+
+        Raises:
+            RunError: it could not be removed.
+        """
+        with storage_errors(f"--output {self.uri}: {name} could not be removed"):
+            try:
+                retry_transient(self.fs.rm_file)(self.path(name))
+            except FileNotFoundError:
+                return
 
     def remove_empty(self, subfolder: str) -> None:
         """Removes a subfolder if nothing is in it; object stores have none."""
         with contextlib.suppress(OSError):
             self.fs.rmdir(self.path(subfolder))
 
-    def remove_temporary_files(self) -> None:
-        """Removes what killed writers left half-written."""
-        for name in self.names():
+    def remove_temporary_files(self, subfolder: str = "") -> None:
+        """Removes what killed writers left half-written, directly in it or in a subfolder.
+
+        Raises:
+            RunError: it could not be removed.
+        """
+        with storage_errors(f"--output {self.uri}: temporary files could not be removed"):
+            names = self.names(subfolder)
+        for name in names:
             if name.startswith(".") and name.endswith(".tmp"):
-                self.remove(name)
+                self.remove(f"{subfolder}/{name}" if subfolder else name)
 
     def _put(self, name: str, data: bytes) -> None:
         if self._is_object_store():
@@ -148,7 +204,12 @@ class Folder:
             return
         os.makedirs(os.path.dirname(self.path(name)), exist_ok=True)
         with open(self.path(name), "xb") as file:
-            file.write(data)
+            try:
+                file.write(data)
+                file.flush()
+            except OSError:  # an empty file would count as another writer's
+                os.remove(file.name)
+                raise
 
     def _temporary(self, name: str, data: bytes) -> str:
         folder, _, base = self.path(name).rpartition("/")
@@ -156,6 +217,8 @@ class Folder:
         # Hidden, and not named like a part: no reader of the folder takes it for one.
         temporary = f"{folder}/.{base}.{uuid.uuid4().hex}.tmp"
         self.fs.pipe_file(temporary, data)
+        if is_local(self.uri):
+            _to_disk(temporary)
         return temporary
 
     def _is_object_store(self) -> bool:
@@ -163,3 +226,9 @@ class Folder:
 
     def _writing(self, name: str) -> AbstractContextManager[None]:
         return storage_errors(f"--output {self.uri}: {name} could not be written")
+
+
+def _to_disk(path: str) -> None:
+    """Waits until a file's content is on disk, so that no power cut leaves a name without it."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())

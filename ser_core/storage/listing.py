@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import fsspec
@@ -9,6 +10,7 @@ import fsspec
 from ser_core.storage.filesystem import (
     absolute,
     is_local,
+    is_transient,
     local_path,
     printable,
     protocols,
@@ -29,7 +31,7 @@ def list_files(folder: str, wanted: Callable[[str], bool], hidden: bool = False)
     """Lists every file at or below a folder or prefix, page by page and in no particular order.
 
     Symbolic links are followed; one without a target is an entry of unknown size, so that it still
-    gets a row.
+    gets a row. Transient failures are retried page by page.
 
     Args:
         folder: absolute path or URI.
@@ -38,6 +40,7 @@ def list_files(folder: str, wanted: Callable[[str], bool], hidden: bool = False)
 
     Raises:
         FileNotFoundError: there is no such folder.
+        Exception: what the file system raises, of whatever type.
     """
     if is_local(folder):
         entries = _scan(local_path(folder), hidden, seen=set())
@@ -61,7 +64,8 @@ def _scan(folder: str, hidden: bool, seen: set[tuple[int, int]]) -> Iterator[Ent
             if is_hidden(item.name) and not hidden:
                 continue
             if item.is_dir():
-                yield from _scan(item.path, hidden, seen)
+                with suppress(FileNotFoundError, NotADirectoryError):  # removed meanwhile
+                    yield from _scan(item.path, hidden, seen)
             else:
                 yield _stat_local(item.path)
 
@@ -76,13 +80,24 @@ def _list_remote(folder: str, hidden: bool) -> Iterator[Entry]:
             below = info["name"].removeprefix(root).split("/")
             if hidden or not any(map(is_hidden, below)):
                 yield Entry(fs.unstrip_protocol(info["name"]), info["size"], _version(info))
-    if not found and not fs.exists(root):
-        raise FileNotFoundError(folder)
+    if not found:
+        retry_transient(fs.info)(root)  # raises FileNotFoundError where there is nothing
 
 
 def _walk_pages(fs: fsspec.AbstractFileSystem, root: str) -> Iterator[list[dict[str, Any]]]:
-    for _, _, files in fs.walk(root, detail=True):
-        yield [info for info in files.values() if info["type"] == "file"]
+    """A page for each folder; fsspec's own walk leaves out a folder that it fails to list."""
+    folders = [root]
+    while folders:
+        folder = folders.pop()
+        try:
+            infos = retry_transient(fs.ls)(folder, detail=True)
+        except FileNotFoundError:
+            if folder == root:
+                raise
+            continue  # removed meanwhile
+        infos = [info for info in infos if info["name"].rstrip("/") != folder.rstrip("/")]
+        folders += [info["name"] for info in infos if info["type"] == "directory"]
+        yield [info for info in infos if info["type"] == "file"]
 
 
 def s3_pages(fs: Any, root: str) -> Iterator[list[dict[str, Any]]]:
@@ -93,7 +108,8 @@ def s3_pages(fs: Any, root: str) -> Iterator[list[dict[str, Any]]]:
         token = page["NextContinuationToken"]
         more = {"ContinuationToken": token} if token else {}
         prefix = f"{key}/" if key else ""
-        page = fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, **more)
+        list_page = retry_transient(fs.call_s3)
+        page = list_page("list_objects_v2", Bucket=bucket, Prefix=prefix, **more)
         contents = [item for item in page.get("Contents", []) if not item["Key"].endswith("/")]
         yield [{"name": f"{bucket}/{c['Key']}", "size": c["Size"], **c} for c in contents]
 
@@ -114,14 +130,20 @@ def _stat_local(path: str) -> Entry:
 
 
 def stat_file(uri: str) -> Entry:
-    """One file's size and version; unknown if the file cannot be seen, for whatever reason."""
+    """One file's size and version; unknown if it is missing or forbidden.
+
+    Raises:
+        Exception: the storage cannot be reached; of whatever type the file system raises.
+    """
     if is_local(uri):
         return _stat_local(local_path(uri))._replace(path=uri)
     fs, path = resolve(uri)
     try:
-        info = fs.info(path)
-    except Exception:  # each file system raises its own; opening the file will say why
-        return Entry(uri, None, "")
+        info = retry_transient(fs.info)(path)
+    except Exception as error:
+        if is_transient(error):
+            raise
+        return Entry(uri, None, "")  # opening the file will say why
     return Entry(uri, info["size"], _version(info))
 
 
@@ -129,7 +151,7 @@ def is_file(uri: str) -> bool:
     """Whether a URI names one file rather than a folder.
 
     Raises:
-        OSError, or whatever the file system raises: the storage cannot tell.
+        Exception: the storage cannot tell; of whatever type the file system raises.
     """
     if is_local(uri):
         return os.path.isfile(local_path(uri))

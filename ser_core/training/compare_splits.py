@@ -20,10 +20,11 @@ from ser_core.corpora.splits import SPLITS, audio_digests, overlaps, split_corpu
 from ser_core.reporting.html import page
 from ser_core.reporting.libraries import require_libraries
 from ser_core.settings import SplitMethod
+from ser_core.storage.claim import Claim
 from ser_core.storage.folder import Folder
 from ser_core.training.config import CompareSplitsConfig, TrainConfig
 from ser_core.training.job import train
-from ser_core.training.run_folder import TrainingOutput, to_json
+from ser_core.training.run_folder import CLAIM, TrainingOutput, to_json
 
 SPLIT_METHODS: tuple[SplitMethod, ...] = ("random", "speaker", "speaker-sentence")
 _MEASURES = ("uar", "accuracy")
@@ -53,9 +54,12 @@ def compare_splits(config: CompareSplitsConfig) -> pd.DataFrame:
         for method in SPLIT_METHODS
         for seed in seeds
     }  # all of them before the first run, so that too few speakers are an error at once
-    rows = [_run(config, output, method, seed, split) for (method, seed), split in splits.items()]
-    runs = pd.DataFrame(rows)
-    _write(output, config, runs)
+    with Claim(output, CLAIM):
+        rows = [
+            _run(config, output, method, seed, split) for (method, seed), split in splits.items()
+        ]
+        runs = pd.DataFrame(rows)
+        _write(output, config, runs)
     _print(runs, output.uri)
     return runs
 

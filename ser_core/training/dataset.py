@@ -1,27 +1,25 @@
 """A split corpus → waveforms and class indices in memory; it trains nothing.
 
-The whole corpus is held in memory, 64 kB per second of audio: decoding once makes thirty epochs
-cheap, and corpora with truth are small.
+The whole corpus is held in memory, 32 or 64 kB per second of audio: decoding once makes thirty
+epochs cheap, and corpora with truth are small.
 """
 
 import logging
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ser_core.audio.decode import decode
 from ser_core.corpora.splits import SPLITS
 from ser_core.errors import CorpusError, RecordingError, RunError
-from ser_core.sources.forms import open_recording
+from ser_core.sources.decoder import Decoder, DecoderSettings
 from ser_core.sources.recording import Recording
-from ser_core.storage.reading import Stopwatch
 
-_READERS_PER_CORE = 4  # reads from object stores are mostly waiting
+_DECODERS_PER_CORE = 4  # reads from object stores are mostly waiting
+_MOST_DECODERS = 64  # of some 60 MB each
 _MAX_UNDECODABLE = 0.1  # of the corpus; beyond that, truth and audio hardly belong together
 _MAX_NAMED = 5
 
@@ -33,7 +31,7 @@ class Dataset:
     """Recordings with their truth.
 
     Attributes:
-        waveforms: mono float32 at 16 kHz, each of shape ``(num_samples,)``, 6 s at most.
+        waveforms: mono at 16 kHz, float32 or int16, each of shape ``(num_samples,)``, 6 s at most.
         truth: int64 class indices, shape ``(len(waveforms),)``.
     """
 
@@ -51,10 +49,13 @@ def load_waveforms(recordings: pd.DataFrame) -> pd.DataFrame:
         RunError: a recording is missing, forbidden or out of reach. Training without it would give
             another result than the next run of the same command.
     """
-    with ThreadPoolExecutor(_READERS_PER_CORE * (os.cpu_count() or 1)) as pool:
-        results: list[Any] = list(pool.map(_load, recordings["path"].tolist()))
-    errors = [result if isinstance(result, RecordingError) else None for result in results]
-    loaded = recordings.assign(waveform=results, error=np.array(errors, object))
+    references = [Recording(path) for path in recordings["path"]]
+    with Decoder(DecoderSettings(), _concurrent()) as decoder:
+        results = [decoded.result for decoded in decoder.decode(references)]
+    waveforms = [None if isinstance(each, RecordingError) else each.waveform for each in results]
+    errors = [each if isinstance(each, RecordingError) else None for each in results]
+    columns: dict[str, Any] = {"waveform": waveforms, "error": np.array(errors, object)}
+    loaded = recordings.assign(**columns)
     failed = loaded[loaded["error"].notna()]
     final = [error.status.final for error in failed["error"]]
     unread = failed[~np.array(final, bool)]
@@ -69,18 +70,14 @@ def load_waveforms(recordings: pd.DataFrame) -> pd.DataFrame:
     return loaded.drop(failed.index).drop(columns="error").reset_index(drop=True)
 
 
+def _concurrent() -> int:
+    """How many recordings are decoded at once, each in a process."""
+    return min(_MOST_DECODERS, _DECODERS_PER_CORE * (os.cpu_count() or 1))
+
+
 def _counts(failed: pd.DataFrame, total: int) -> str:
     named = [f"{row.path}: {row.error}" for row in failed.head(_MAX_NAMED).itertuples()]
     return f"{len(failed):,} of {total:,} recordings ({'; '.join(named)})"
-
-
-def _load(path: str) -> np.ndarray | RecordingError:
-    """The waveform, or why there is none."""
-    try:
-        with open_recording(Recording(path), Stopwatch()) as handle:
-            return decode(handle).waveform
-    except RecordingError as error:
-        return error
 
 
 def labels_of_train(split: pd.DataFrame) -> list[str]:

@@ -13,14 +13,15 @@ from ser_core.corpora.layouts import read_corpus
 from ser_core.corpora.splits import describe_split, overlaps, split_corpus
 from ser_core.evaluation.metrics import fit_temperature
 from ser_core.reporting.libraries import require_libraries
-from ser_core.storage.folder import Folder
+from ser_core.storage.claim import Claim
 from ser_core.training.config import TrainConfig
 from ser_core.training.dataset import labels_of_train, load_waveforms, split_datasets
+from ser_core.training.driver import run_workers, scale
 from ser_core.training.initialization import initialize_model
 from ser_core.training.model_card import curves, measure, render_card
-from ser_core.training.run_folder import BEST, LAST, TrainingOutput, best_epoch, to_json
+from ser_core.training.run_folder import BEST, CLAIM, LAST, TrainingOutput, best_epoch, to_json
 from ser_core.training.trainer import BETAS, BODY_RATE, GAMMA, STEP_EPOCHS, WEIGHT_DECAY, Recipe
-from ser_core.training.worker import Outcome, TrainingTask, run_workers, scale
+from ser_core.training.worker import Outcome, TrainingTask
 from ser_core.versions import installed_versions
 
 _PACKAGES = ("ser-batch", "ray", "torch", "transformers", "numpy", "soundfile", "soxr")
@@ -75,22 +76,23 @@ def train(config: TrainConfig, split: pd.DataFrame | None = None) -> TrainResult
         split, method, dropped = _read_split(config)
     labels = labels_of_train(split)
     initial = initialize_model(config.model, config.revision, labels, config.seed)
-    loaded = load_waveforms(split)
-    datasets = split_datasets(loaded, labels)
     join(config.verbose)
     scaling = scale(config.workers)
-    split = loaded.drop(columns="waveform")
-    description = describe_split(split, overlaps(split), dropped)
-    table = split.drop(columns="audio", errors="ignore")
-    output.begin(config.model_dump(include=_DECISIVE), table)
-    say(description)
-    say(initial.description)
-    recipe = Recipe(**config.model_dump(include={field.name for field in fields(Recipe)}))
-    task = TrainingTask(output.folder.uri, config.epochs, recipe, initial, datasets)
-    outcome = run_workers(task, scaling)
-    facts = {"method": method, "split": description}
-    metrics = {name: _write_report(name, config, task, outcome, facts) for name in (BEST, LAST)}
-    output.folder.write("metrics.json", to_json(metrics))
+    with Claim(output.folder, CLAIM) as claim:
+        output.folder.probe()
+        loaded = load_waveforms(split)
+        datasets = split_datasets(loaded, labels)
+        split = loaded.drop(columns="waveform")
+        description = describe_split(split, overlaps(split), dropped)
+        output.begin(config.model_dump(include=_DECISIVE), split)
+        say(description)
+        say(initial.description)
+        recipe = Recipe(**config.model_dump(include={field.name for field in fields(Recipe)}))
+        task = TrainingTask(output.folder.uri, config.epochs, recipe, initial, datasets)
+        outcome = run_workers(task, scaling, claim.check)
+        facts = {"method": method, "split": description}
+        metrics = {name: _write_report(name, config, task, outcome, facts) for name in (BEST, LAST)}
+        output.write("metrics.json", to_json(metrics))
     best, last = (f"{output.folder.uri}/{name}" for name in (BEST, LAST))
     result = TrainResult(best, last, pd.DataFrame(outcome.history), metrics)
     say(result.summary)
@@ -135,7 +137,7 @@ def _write_report(
     files = initial.files() | {"README.md": card} | curves(pd.DataFrame(outcome.history))
     if temperature:
         files["config.json"] = to_json({**initial.config, "temperature": temperature})
-    output = Folder(task.output)
+    output = TrainingOutput(task.output)
     for file, content in files.items():
         output.write(f"{name}/{file}", content)
     return metrics

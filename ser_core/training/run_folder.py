@@ -2,6 +2,7 @@
 
 ::
 
+    OUTPUT/claim.json               which run is writing here; gone when it has ended
     OUTPUT/run.json                 the settings that affect the results; others are refused
     OUTPUT/split.csv                the recordings, as jobs.label and jobs.evaluate read them
     OUTPUT/history.csv              a row per epoch
@@ -13,20 +14,19 @@
 import hashlib
 import io
 import json
-import os
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import pandas as pd
-import pyarrow
 import pyarrow.fs
 
 from ser_core.errors import OutputError
-from ser_core.storage.filesystem import is_local
 from ser_core.storage.folder import Folder
+from ser_core.training.checkpoint_storage import checkpoint_storage, write_file
 
 BEST, LAST = "best", "last"
 CHECKPOINTS = "checkpoints"
+CLAIM = "claim.json"
 _STATE_OF_0_1 = "state.pt"
 History = list[dict[str, float]]
 
@@ -58,17 +58,16 @@ class TrainingOutput:
             raise OutputError(f"--output {self.folder.uri}: cannot be used ({why})")
 
     def begin(self, decisive: Mapping[str, Any], split: pd.DataFrame) -> None:
-        """Claims the folder for a run, or checks that the run in it is the same.
+        """Prepares the folder for a run, or checks that the run in it is the same.
 
         Args:
             decisive: the settings that affect the results.
-            split: the recordings with their split.
+            split: the recordings with their split; a column ``audio`` is left out.
 
         Raises:
             OutputError: it cannot be written to, contains a different run, or one of release 0.1.
         """
-        self.refuse_unusable()
-        table = split.to_csv(index=False).encode()
+        table = split.drop(columns="audio", errors="ignore").to_csv(index=False).encode()
         run = dict(decisive) | {"split": hashlib.blake2b(table, digest_size=16).hexdigest()}
         names = self.folder.names()
         if "run.json" in names:
@@ -95,37 +94,17 @@ class TrainingOutput:
 
     def write_history(self, history: History) -> None:
         """Writes ``history.csv``."""
-        self.folder.write("history.csv", pd.DataFrame(history).to_csv(index=False).encode())
+        self.write("history.csv", pd.DataFrame(history).to_csv(index=False).encode())
+
+    def write(self, name: str, content: bytes) -> None:
+        """Writes a file of any size, and tries for minutes.
+
+        Raises:
+            RunError: it could not be written.
+        """
+        filesystem, path = self.storage()
+        write_file(filesystem, f"{path}/{name}", content)
 
     def storage(self) -> tuple[pyarrow.fs.FileSystem, str]:
         """File system and path of the folder, as Ray Train takes them."""
-        if is_local(self.folder.uri):
-            return pyarrow.fs.PyFileSystem(_WholeFiles(self.folder.fs)), self.folder.root
-        # Several processes write here: a listing that one of them remembers is soon out of date.
-        options = {**self.folder.fs.storage_options, "use_listings_cache": False}
-        fs = type(self.folder.fs)(*self.folder.fs.storage_args, **options)
-        return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(fs)), self.folder.root
-
-
-class _WholeFiles(pyarrow.fs.FSSpecHandler):  # type: ignore[misc]
-    """A local file system whose files appear whole or not at all, as objects in a bucket do.
-
-    Ray Train rewrites its list of checkpoints in place. A process that is killed meanwhile would
-    leave half a list, from which no later run could continue.
-    """
-
-    def open_output_stream(self, path: str, metadata: Mapping[str, str]) -> pyarrow.NativeFile:  # noqa: ARG002
-        return pyarrow.PythonFile(_WholeFile(path), mode="w")
-
-
-class _WholeFile(io.BufferedWriter):
-    """A file that gets its name once it is closed and everything has been written."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        super().__init__(io.FileIO(f"{path}.tmp", "wb"))
-
-    def close(self) -> None:
-        if not self.closed:
-            super().close()  # raises if the rest of the buffer cannot be written
-            os.replace(f"{self._path}.tmp", self._path)
+        return checkpoint_storage(self.folder)

@@ -98,6 +98,7 @@ class Trainer:
         recipe: Recipe,
         device: torch.device,
         prepare: Callable[[nn.Module], nn.Module] = lambda network: network,
+        before_pass: Callable[[], None] = lambda: None,
     ) -> None:
         """Builds network, optimizer and schedule.
 
@@ -106,6 +107,7 @@ class Trainer:
             recipe: how to train.
             device: where to compute.
             prepare: wraps the network in ``DistributedDataParallel`` if there are more processes.
+            before_pass: called before every forward pass.
         """
         self.network: HubertForSpeechClassification = initial.build().to(device)  # type: ignore[arg-type]
         if recipe.gradient_checkpointing:
@@ -119,6 +121,7 @@ class Trainer:
         self._schedule = torch.optim.lr_scheduler.StepLR(self.optimizer, STEP_EPOCHS, GAMMA)
         self._scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
         self._prepared = prepare(self.network)
+        self._before_pass = before_pass
 
     @property
     def learning_rate(self) -> float:
@@ -177,6 +180,7 @@ class Trainer:
         return self._prepared.no_sync()
 
     def _logits(self, network: nn.Module, waveforms: Sequence[np.ndarray]) -> torch.Tensor:
+        self._before_pass()
         values, _ = pad_and_normalize(waveforms, self._preprocessing, self._device)
         dtype = _DTYPES.get(self._recipe.precision)
         with torch.autocast(self._device.type, dtype, enabled=dtype is not None):

@@ -173,7 +173,7 @@ def test_an_error_of_a_decoder_is_named(tmp_path, monkeypatch):
     def fail(*_):
         raise AttributeError("no rate")
 
-    monkeypatch.setattr("ser_core.audio.decode._read_soundfile", fail)
+    monkeypatch.setattr("ser_core.audio.libsndfile.read_samples", fail)
     with pytest.raises(RecordingError, match=r"AttributeError: no rate") as caught:
         decode_file(path)
     assert caught.value.status is Status.DECODE_ERROR

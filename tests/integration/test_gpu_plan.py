@@ -1,18 +1,23 @@
 """The pipeline for GPUs, in a Ray session that claims to have one; the CPU computes."""
 
+import sys
+
 import librosa
 import numpy as np
 import pandas as pd
 import pytest
 import ray
+import torch
 from recordings import speech_like, write_audio
 
+from ser_core.errors import RunError
 from ser_core.labeling import pipeline
 from ser_core.labeling.config import LabelConfig
 from ser_core.labeling.job import label_corpus
 from ser_core.models.checkpoint import load_checkpoint
 from ser_core.models.classifier import Classifier
 
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import it
 SECONDS = [0.4 + index % 7 for index in range(30)]
 
 
@@ -23,11 +28,16 @@ def ray_with_a_gpu():
     ray.shutdown()
 
 
+def load_on_cpu(settings, before_pass):
+    return Classifier(ray.get(settings.checkpoint), settings.precision, device="cpu")
+
+
 @pytest.mark.parametrize("segments", ["first", "all"])
 def test_scores_belong_to_their_recordings(
     tmp_path, small_checkpoint, monkeypatch, capsys, segments
 ):
     monkeypatch.setattr(pipeline, "_ROWS_PER_CALL_ON_GPU", 6)
+    monkeypatch.setattr(pipeline, "_load", load_on_cpu)
     for index, seconds in enumerate(SECONDS):
         write_audio(tmp_path / "corpus" / f"{index:02}.wav", speech_like(seconds, seed=index))
     (tmp_path / "corpus" / "30.wav").write_bytes(b"no audio")
@@ -47,3 +57,17 @@ def test_scores_belong_to_their_recordings(
     expected = Classifier(load_checkpoint(str(small_checkpoint)), "fp32").scores(waveforms)
     scores = rows[:30].filter(like="score_").to_numpy()
     np.testing.assert_allclose(scores, expected, atol=1e-4)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_promised_gpu_that_torch_cannot_use_stops_the_run(tmp_path, small_checkpoint):
+    write_audio(tmp_path / "corpus" / "1.wav", speech_like(1.0))
+    config = LabelConfig(
+        input=str(tmp_path / "corpus"),
+        output=str(tmp_path / "labels"),
+        model=str(small_checkpoint),
+    )
+    with pytest.raises(RunError, match=r"torch cannot use them \(torch .*--num-gpus=0") as error:
+        label_corpus(config)
+    assert "\n" not in str(error.value)
+    assert not list((tmp_path / "labels").glob("*.parquet"))

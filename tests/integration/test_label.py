@@ -19,7 +19,7 @@ import ray
 from recordings import speech_like, write_audio
 from sabotage.breaking_rates import CRASH, EAT, HANG
 
-from ser_core.errors import CorpusError, RunError
+from ser_core.errors import CheckError, CorpusError, RunError
 from ser_core.labeling.config import LabelConfig
 from ser_core.labeling.job import label_corpus
 from ser_core.sources.forms import open_source
@@ -223,7 +223,7 @@ def test_an_unreachable_corpus_keeps_its_labels(label, tmp_path, capsys):
     (corpus / "b.wav").unlink()
     label(manifest)
     pd.testing.assert_frame_equal(table(label), before)
-    assert "1 recordings could not be reached" in capsys.readouterr().out
+    assert "1 recordings could not be reached" in capsys.readouterr().err
     assert reports(label)[-1]["unreachable"] == 1
 
 
@@ -325,7 +325,7 @@ def test_max_failed_fraction(label, tmp_path):
     (corpus / "c.wav").touch()
     label(corpus, max_failed_fraction=0.34)
     for _ in range(2):  # also when there is nothing left to do
-        with pytest.raises(RunError, match="1 of 3 recordings have no label"):
+        with pytest.raises(CheckError, match="1 of 3 recordings have no label"):
             label(corpus, max_failed_fraction=0.33)
     assert len(table(label)) == 3
 

@@ -1,5 +1,6 @@
 """jobs.train with Ray: killed at every level and continued, on one worker, two, and two nodes."""
 
+import contextlib
 import json
 import os
 import re
@@ -9,30 +10,27 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import ray
-import safetensors.numpy
-from checkpoints import NOTHING_DRAWN
 from ray.cluster_utils import Cluster
-from recordings import speech_like, write_audio
+from training_runs import SPLITS, flags, load_weights, read_history, short_run, write_corpus
 
-from examples.make_checkpoint import SMALL
 from ser_core.errors import CheckpointError, CorpusError, OutputError, RunError, UsageError
 from ser_core.labeling.config import LabelConfig
 from ser_core.labeling.job import label_corpus
 from ser_core.models.checkpoint import load_checkpoint
 from ser_core.reporting import libraries
-from ser_core.training import job, worker
-from ser_core.training.config import TrainConfig
+from ser_core.training import driver, job
 from ser_core.training.dataset import split_datasets
 from ser_core.training.job import train
 from ser_core.training.run_folder import TrainingOutput
 
-SPLITS = ["train"] * 7 + ["validation"] * 3 + ["test"] * 4
 TIMEOUT = 200  # s, for what takes 15 s on two idle cores
 
 
@@ -49,33 +47,12 @@ pytestmark = pytest.mark.usefixtures("ray_of_two_cores")
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    """A manifest of recordings of two classes, one of which is not audio."""
-    folder = tmp_path_factory.mktemp("corpus")
-    rows = []
-    for index, split in enumerate(SPLITS):
-        write_audio(folder / f"{index}.wav", speech_like(0.5 + 0.1 * index, seed=index))
-        rows.append((f"{index}.wav", ("sad", "angry")[index % 2], f"speaker{index % 3}", split))
-    (folder / "broken.wav").write_bytes(b"This is not audio.\n")
-    rows.append(("broken.wav", "sad", "speaker0", "train"))
-    table = pd.DataFrame(rows, columns=["path", "label", "speaker", "split"])
-    table.to_csv(folder / "manifest.csv", index=False)
-    (folder / "model.json").write_text(json.dumps(SMALL))
-    (folder / "deterministic.json").write_text(json.dumps(SMALL | NOTHING_DRAWN))
-    return folder
+    return write_corpus(tmp_path_factory.mktemp("corpus"))
 
 
 @pytest.fixture(scope="module")
 def make_config(corpus):
-    def config(output, model="model.json", **changes):
-        return TrainConfig(
-            corpus="manifest",
-            data=str(corpus / "manifest.csv"),
-            model=str(corpus / model),
-            output=str(output),
-            **{"epochs": 6, "batch_size": 3, "learning_rate": 1e-3, "precision": "fp32"} | changes,
-        )
-
-    return config
+    return partial(short_run, corpus)
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +69,7 @@ def single_worker(make_config, tmp_path_factory):
 
 
 def command_of(config):
-    flags = config.model_dump(exclude_defaults=True, exclude={"calibrate"})
-    settings = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
+    settings = [f"--{name.replace('_', '-')}={value}" for name, value in flags(config).items()]
     return [sys.executable, "-m", "jobs.train", *settings]
 
 
@@ -112,34 +88,19 @@ def assert_like_single_worker(folder, expected):
         [np.abs(expected_weights[name] - array).ravel() for name, array in weights.items()]
     )
     assert (differences > 1e-5).mean() < 0.01
-    history = pd.read_csv(f"{folder}/history.csv")
     pd.testing.assert_frame_equal(
-        without_seconds(history), without_seconds(expected.history), rtol=0, atol=1e-4
+        read_history(folder), without_seconds(expected.history), rtol=0, atol=1e-4
     )
-
-
-def load_weights(folder):
-    return safetensors.numpy.load_file(f"{folder}/model.safetensors")
 
 
 def processes_of_this_test(name):
     """The pids of Ray's processes of that name below this one; others may run Ray here, too."""
-    parents, names = {}, {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            parents[int(folder.name)] = int(
-                (folder / "stat").read_text().rsplit(")")[-1].split()[1]
-            )
-            names[int(folder.name)] = (folder / "cmdline").read_bytes().decode(errors="replace")
-        except OSError:  # it has ended
-            continue
-
-    def is_below(pid):
-        while pid in parents and pid != os.getpid():
-            pid = parents[pid]
-        return pid == os.getpid()
-
-    return sorted(pid for pid in names if name in names[pid] and is_below(pid))
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it has ended
+            if name in " ".join(process.cmdline()):
+                found.append(process.pid)
+    return sorted(found)
 
 
 def start(config, polls_s):
@@ -174,9 +135,8 @@ def test_a_run_killed_at_every_level_continues_in_a_bucket(undisturbed, bucket):
     third = start(config, polls_s="0.2")
     assert "epoch 2 of 6" not in third.communicate(timeout=TIMEOUT)[1]
     assert third.returncode == 0
-    history = pd.read_csv(f"{config.output}/history.csv", float_precision="round_trip")
     pd.testing.assert_frame_equal(
-        without_seconds(history), without_seconds(expected.history), check_exact=True
+        read_history(config.output), without_seconds(expected.history), check_exact=True
     )
     for name, folder in (("best", expected.best), ("last", expected.last)):
         expected_weights = load_weights(folder)
@@ -243,21 +203,21 @@ def test_model_and_output_are_checked_before_decoding(make_config, tmp_path, mon
         train(make_config(tmp_path / "file"))
 
 
+@pytest.mark.parametrize("workers", [1, 2])
 def test_a_bug_stops_the_run_with_its_traceback_and_is_not_retried(
-    make_config, tmp_path, monkeypatch
+    make_config, tmp_path, monkeypatch, workers
 ):
-    """A class index beyond the network's classes raises in the worker's loss."""
+    """A class index beyond the network's classes raises in the workers' loss."""
 
     def wrong_truth(*args):
         datasets = split_datasets(*args)
         train_set = datasets["train"]
         return datasets | {"train": replace(train_set, truth=train_set.truth + 7)}
 
-    config = make_config(tmp_path / "run", epochs=1)
+    config = make_config(tmp_path / "run", epochs=1, workers=workers)
     with monkeypatch.context() as patch:
         patch.setattr(job, "split_datasets", wrong_truth)
-        # An exception of a worker that Ray Train sees would be retried.
-        patch.setattr(worker, "_explain", lambda *_: "Ray Train saw it")
+        patch.setattr(driver, "_MAX_WORKER_FAILURES", 1000)  # retries would reach the time limit
         with pytest.raises(RunError, match=r"^a bug stopped training:\nTraceback") as caught:
             train(config)
     assert "in train_epoch" in str(caught.value)

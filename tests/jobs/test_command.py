@@ -3,7 +3,7 @@
 import pytest
 
 from jobs.command import parse, run
-from ser_core.errors import CorpusError, RunError, UsageError
+from ser_core.errors import CheckError, CorpusError, RunError, UsageError
 from ser_core.labeling.config import DEFAULT_MODEL, LabelConfig
 
 NEEDED = ["--input", "in", "--output", "out"]
@@ -68,6 +68,9 @@ def test_yaml_is_read_as_utf8(yaml_file):
         ([*NEEDED, "--zzz"], "unrecognized argument --zzz; --help lists the flags"),
         ([*NEEDED, "--precision", "int4"], "--precision int4: Input should be 'auto'"),
         ([*NEEDED, "--batch-size", "0"], "--batch-size 0"),
+        (["--input", "", "--output", "out"], "--input : String should have at least 1 character"),
+        (["--input", "in", "--output", ""], "--output : String should have at least 1 character"),
+        ([*NEEDED, "--model="], "--model : String should have at least 1 character"),
         ([*NEEDED, "--max-failed-fraction", "2"], "--max-failed-fraction 2"),
         (["--input", "in", "--output"], "--output: expected one argument"),
         (["--config", "/nowhere.yaml"], "--config /nowhere.yaml: there is no such file"),
@@ -81,7 +84,12 @@ def test_a_bad_command_names_the_flag(argv, message):
     ("content", "message"),
     [
         ("inputs: a\noutput: b\ninput: c\n", "no setting inputs; did you mean input?"),
-        ("max-failed-fractions: 1\noutput: b\ninput: c\n", "did you mean max_failed_fraction?"),
+        ("max-failed-fractions: 1\noutput: b\ninput: c\n", "did you mean max-failed-fraction?"),
+        ("max_failed_fractoin: 1\n", "no setting max_failed_fractoin; did you mean max-failed-"),
+        ("inptu: a\noutput: b\n", "no setting inptu; did you mean input?"),  # and none is missing
+        ("batch-size: 1\nbatch_size: 2\ninput: a\noutput: b\n", "batch-size is set twice"),
+        ("input: {folder: a}\noutput: b\n", "--input {'folder': 'a'}: Input should be a valid str"),
+        ("input:\noutput: b\n", "--input None: Input should be a valid string"),
         ("zzz: a\noutput: b\ninput: c\n", "no setting zzz; --help lists the settings"),
         ("1: a\noutput: b\ninput: c\n", "no setting 1; --help"),
         ("output: b\n", "--input is missing"),
@@ -105,7 +113,13 @@ def test_a_folder_as_settings_file(tmp_path):
 
 @pytest.mark.parametrize(
     ("error", "code"),
-    [(None, 0), (CorpusError("--input x"), 2), (RunError("stop"), 1), (KeyboardInterrupt(), 1)],
+    [
+        (None, 0),
+        (RunError("stop"), 1),
+        (KeyboardInterrupt(), 1),
+        (CorpusError("--input x"), 2),
+        (CheckError("1 of 3 recordings have no label"), 3),
+    ],
 )
 def test_exit_codes(error, code, capsys):
     def job(_):
@@ -114,6 +128,16 @@ def test_exit_codes(error, code, capsys):
 
     assert run(LabelConfig, job, NEEDED) == code
     assert capsys.readouterr().err.count("\n") == (code != 0)
+
+
+@pytest.mark.parametrize("kind", [CorpusError, RunError])
+def test_an_error_is_printed_without_credentials(kind, capsys):
+    def job(_):
+        raise kind("--input ftp://me:secret@host/a and https://host/b?X-Amz-Signature=5ec2e7")
+
+    assert run(LabelConfig, job, NEEDED) in (1, 2)
+    printed = capsys.readouterr().err
+    assert printed == ("error: --input ftp://***@host/a and https://host/b?X-Amz-Signature=***\n")
 
 
 def test_the_job_does_not_start_when_a_flag_is_wrong(capsys):

@@ -17,10 +17,9 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.spec import AbstractBufferedFile
 
-from ser_core.errors import OutputError, RunError, Status
+from ser_core.errors import OutputError, Status
 from ser_core.labeling import label_store
 from ser_core.labeling.label_store import LabelStore
-from ser_core.labeling.part_writer import PartWriter
 from ser_core.schema import classes_of
 from ser_core.storage.claim import Claim
 
@@ -62,9 +61,8 @@ def parts(store):
 
 
 def done(store, *names, model="m1", precision="auto", version="v1"):
-    state = store.done(model, precision)
     file_ids = pa.array([f"/c/{name}-{version}" for name in names])
-    return state.ok.contains(file_ids).tolist(), state.failed.contains(file_ids).tolist()
+    return store.done(model, precision).contains(file_ids).tolist()
 
 
 # ---- what is current -----------------------------------------------------------------------------
@@ -117,7 +115,6 @@ def test_equal_relative_paths_in_two_folders_are_two_recordings(store):
 def test_labeled_at_is_later_than_every_existing_row(store):
     ahead = datetime.now(UTC) + timedelta(hours=1)
     store.write_part(rows("a", hours=(ahead - START) / timedelta(hours=1)))
-    store.compact()
     assert store.now() > ahead
     written = rows("a", version="v2").drop_columns("labeled_at")
     store.write_part(written.append_column("labeled_at", pa.array([store.now()])))
@@ -127,7 +124,6 @@ def test_labeled_at_is_later_than_every_existing_row(store):
 
 def test_labeled_at_is_the_current_time_if_that_is_later(store):
     store.write_part(rows("a"))
-    store.compact()
     assert datetime.now(UTC) - store.now() < timedelta(minutes=1)
 
 
@@ -135,7 +131,7 @@ def test_labeled_at_is_the_current_time_if_that_is_later(store):
 
 
 def test_an_empty_output_has_nothing_done(store):
-    assert done(store, "a") == ([False], [False])
+    assert done(store, "a") == [False]
     assert not os.path.exists(store.folder.uri)
 
 
@@ -146,11 +142,22 @@ def test_final_rows_of_this_model_are_done(store):
     store.write_part(rows("e", status="unavailable"))
     store.write_part(rows("f", status="permission_denied"))
     names = "zfedcba0"
-    assert done(store, *names) == (
-        [name in "ab" for name in names],
-        [name == "d" for name in names],
-    )
-    assert done(store, "a", version="v2") == ([False], [False])  # the file changed
+    assert done(store, *names) == [name in "abd" for name in names]
+    assert done(store, "a", version="v2") == [False]  # the file changed
+
+
+def test_only_current_rows_are_done(store):
+    """Superseded rows stay until a run completes, and must not hide what there is to do."""
+    store.write_part(rows("a", "b", "c"))
+    store.write_part(rows("a", hours=1, version="v2"))  # changed, and then changed back
+    store.write_part(rows("b", hours=1, model="m2"))  # another model, and then this one again
+    store.write_part(rows("c", hours=1, status="unavailable", version="v2"))
+    assert done(store, "a", "b", "c") == [False, False, True]
+    assert done(store, "a", version="v2") == [True]
+    assert done(store, "b", model="m2") == [True]
+    store.write_part(rows("a", hours=2, status="crashed"))
+    assert done(store, "a") == [True]
+    assert done(store, "a", version="v2") == [False]
 
 
 @pytest.mark.parametrize(
@@ -169,7 +176,7 @@ def test_final_rows_of_this_model_are_done(store):
 def test_rows_are_done_for_a_precision(store, made_with, requested, is_done):
     store.write_part(rows("a", precision=made_with))
     store.write_part(rows("b", status="empty"))
-    assert done(store, "a", "b", precision=requested) == ([is_done, False], [False, True])
+    assert done(store, "a", "b", precision=requested) == [is_done, True]
 
 
 # ---- parts ---------------------------------------------------------------------------------------
@@ -232,34 +239,8 @@ def test_a_partially_written_part_is_never_visible(store, monkeypatch):
     (leftover,) = os.listdir(store.folder.uri)
     assert leftover.startswith(".")
     assert not leftover.endswith(".parquet")
-    store.compact()
-    assert os.listdir(store.folder.uri) == []
-
-
-def test_the_writer_writes_after_an_interval_and_at_the_end_of_a_failed_run(store):
-    with pytest.raises(ZeroDivisionError), PartWriter(store, seconds=3600) as writer:
-        writer.add(rows("a"))
-        assert not os.path.exists(store.folder.uri)
-        writer.add(rows("b"))
-        raise ZeroDivisionError
-    assert len(table(store)) == 2
-    with PartWriter(store, seconds=1e-9) as writer:
-        writer.add(rows("c"))
-        assert len(table(store)) == 3
-
-
-def test_a_part_that_cannot_be_written_is_an_error_without_retries(store, monkeypatch):
-    calls = []
-
-    def refuse(name, _):
-        calls.append(name)
-        raise PermissionError("Access Denied.")
-
-    monkeypatch.setattr(store.folder.fs, "pipe_file", refuse)
-    refused = pytest.raises(RunError, match=r"--output .*could not be written \(Access Denied\.\)")
-    with refused, PartWriter(store, seconds=1e-9) as writer:
-        writer.add(rows("a"))
-    assert len(calls) == 1
+    with store.claimed():
+        assert os.listdir(store.folder.uri) == ["__runs"]
 
 
 class Counted(AbstractBufferedFile):
@@ -291,7 +272,7 @@ def test_only_the_columns_needed_are_fetched():
     )
     size = sum(store.folder.fs.size(store.folder.path(name)) for name in parts(store))
     CountedFileSystem.fetched = 0
-    assert len(store.done("m1", "auto").ok) == 20_000
+    assert len(store.done("m1", "auto")) == 20_000
     assert 0 < CountedFileSystem.fetched < size / 2
 
 
@@ -304,6 +285,7 @@ def test_a_manifest_with_other_columns_adds_them(store):
     with other.claimed():
         more = rows("b", hours=1).drop_columns("speaker")
         other.write_part(more.append_column("channel", pa.array([2])))
+        other.compact()
     result = pd.read_parquet(store.folder.uri).sort_values("path")
     assert list(result["speaker"].fillna("-")) == ["007", "-"]
     assert list(result["channel"].fillna(-1)) == [-1, 2]
@@ -362,7 +344,7 @@ def test_outputs_with_manifest_columns_of_any_type_are_continued(tmp_path, kind)
     store.write_part(base)
     again = LabelStore(str(tmp_path / "labels"), LABELS, manifest)
     assert again.compact() == 0
-    assert done(again, "a") == ([True], [False])
+    assert done(again, "a") == [True]
 
 
 def test_manifest_columns_are_never_taken_for_classes(tmp_path):
@@ -398,7 +380,7 @@ def test_a_run_sees_what_another_wrote_before_it_could_claim_the_folder(store):
     waiting = LabelStore(store.folder.uri, LABELS, SPEAKER)
     store.write_part(rows("a"))
     with waiting.claimed():
-        assert done(waiting, "a") == ([True], [False])
+        assert done(waiting, "a") == [True]
 
 
 def test_a_concurrent_run_is_refused(store, monkeypatch):

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ser_core.labeling.file_ids import FileIds
-from ser_core.labeling.label_store import Done
 from ser_core.labeling.plan import cut_into_blocks, make_plan
+from ser_core.labeling.rules import hashes
 from ser_core.schema import SIZE, plan_schema
 from ser_core.sources.interface import Page
 from ser_core.sources.recording import Recording
@@ -32,19 +32,21 @@ def planned(plan):
 def test_recordings_that_are_done_are_not_planned():
     recordings = [Recording(f"/c/{n}.wav", n, "v") for n in range(6)]
     pages = [Page(recordings[:4]), Page(recordings[4:])]
-    done = Done(ids(recordings[0].file_id, recordings[4].file_id), ids(recordings[2].file_id))
-    plan = make_plan(pages, NONE, done)
-    assert (plan.listed, plan.done, plan.done_failed, plan.to_do) == (6, 3, 1, 3)
+    plan = make_plan(pages, NONE, ids(*(recordings[n].file_id for n in (0, 4, 2))))
+    assert (plan.listed, plan.done, plan.to_do) == (6, 3, 3)
     table = planned(plan)
     assert list(table["uri"]) == ["/c/1.wav", "/c/3.wav", "/c/5.wav"]
     assert list(table["_index"]) == [0, 1, 2]
+    (first, second) = plan.recordings
+    assert list(first) == list(hashes([f"/c/{n}.wav" for n in range(4)]))
+    assert list(second) == list(hashes(["/c/4.wav", "/c/5.wav"]))
 
 
 def test_manifest_columns_stay_with_their_recordings():
     recordings = [Recording(f"/c/{n}.wav", 1, "v", name=f"{n}.wav") for n in range(4)]
     columns = pa.table({"speaker": ["a", "b", "c", "d"]})
     plan = make_plan(
-        [Page(recordings, columns)], columns.schema, Done(ids(recordings[1].file_id), ids())
+        [Page(recordings, columns)], columns.schema, ids(recordings[1].file_id)
     )
     table = planned(plan)
     assert list(zip(table["path"], table["speaker"], strict=True)) == [
@@ -59,9 +61,9 @@ def test_recordings_labelled_by_release_0_1_are_done_and_reported():
     changed = Recording("/c/2.wav", 1, "v2", name="2.wav")
     before = Recording("/c/2.wav", 1, "v1", name="2.wav")
     bad = Recording("/c/3.wav", 1, "v", name="3.wav")
-    done = Done(ids(unchanged.file_id_of_0_1, before.file_id_of_0_1), ids(bad.file_id_of_0_1))
+    done = ids(*(r.file_id_of_0_1 for r in (unchanged, before, bad)))
     plan = make_plan([Page([unchanged, changed, bad])], NONE, done)
-    assert (plan.done, plan.done_failed) == (2, 1)
+    assert plan.done == 2
     assert list(planned(plan)["uri"]) == ["/c/2.wav"]
     (known,) = plan.known_to_0_1
     assert known.to_pylist() == [
@@ -72,7 +74,7 @@ def test_recordings_labelled_by_release_0_1_are_done_and_reported():
 
 def test_left_out_recordings_are_those_not_seen():
     recordings = [Recording(f"/c/{n}.wav", 1, "v") for n in range(5)]
-    plan = make_plan([Page(recordings[:3]), Page(recordings[3:])], NONE, Done(ids(), ids()))
+    plan = make_plan([Page(recordings[:3]), Page(recordings[3:])], NONE, ids())
     seen = pd.Series([True, False, True, True, False]).to_numpy()
     left = pa.concat_tables(plan.left_out(seen))
     assert left["uri"].to_pylist() == ["/c/1.wav", "/c/4.wav"]

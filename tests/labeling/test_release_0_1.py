@@ -54,8 +54,9 @@ def take_over(folder, recordings, precision="auto"):
     store = LabelStore(str(folder), LABELS, NONE)
     with store.claimed():
         plan = make_plan([Page(recordings)], NONE, store.done("m1", precision))
-        known = pa.concat_tables(plan.known_to_0_1) if plan.known_to_0_1 else None
-        store.compact(known)
+        if plan.known_to_0_1:
+            store.upgrade(pa.concat_tables(plan.known_to_0_1))
+        store.compact()
     return plan.to_do
 
 
@@ -141,7 +142,7 @@ def test_precision_is_known_if_all_reports_agree(tmp_path, devices, precision):
     assert Upgrade(store.folder).precision == precision
     with store.claimed():
         done = store.done("m1", "fp32")
-    assert done.ok.contains(pa.array([FOLDER[0].file_id])).tolist() == [precision == "fp32"]
+    assert done.contains(pa.array([FOLDER[0].file_id])).tolist() == [precision == "fp32"]
 
 
 def test_taking_over_an_output_resumes_after_a_kill(tmp_path, monkeypatch):

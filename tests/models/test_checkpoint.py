@@ -1,7 +1,13 @@
 """Checkpoints load strictly from any source and in any format, or are refused in one line."""
 
+import io
 import json
+import pickle
+import re
 import shutil
+import struct
+import tarfile
+import zipfile
 from pathlib import Path
 
 import fsspec
@@ -18,7 +24,7 @@ from transformers import (
 )
 
 from examples.make_checkpoint import SMALL
-from ser_core.errors import CheckpointError
+from ser_core.errors import CheckpointError, RunError
 from ser_core.models import hub
 from ser_core.models.build import build_model
 from ser_core.models.checkpoint import load_checkpoint
@@ -172,15 +178,111 @@ def test_standard_checkpoints(tmp_path, config_class, masked, norm):
     np.testing.assert_allclose(scores, expected, atol=1e-5)
 
 
-def test_pickled_code_is_not_executed(copy, tmp_path):
-    class Payload:
-        def __reduce__(self):
-            return (Path.touch, (tmp_path / "ran",))
+class Payload:
+    """Creates a file when it is unpickled."""
 
-    torch.save({"weight": Payload()}, copy / "pytorch_model.bin")
+    def __init__(self, target):
+        self.target = target
+
+    def __reduce__(self):
+        return Path.touch, (self.target,)
+
+
+def as_zip(content):
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+def as_legacy(content):
+    buffer = io.BytesIO()
+    torch.save(content, buffer, _use_new_zipfile_serialization=False)
+    return buffer.getvalue()
+
+
+def as_tar(content):
+    buffer, data = io.BytesIO(), pickle.dumps(content)
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name in ("storages", "tensors", "pickle"):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def as_torchscript(content):
+    buffer, data = io.BytesIO(), pickle.dumps(content)
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name in ("data.pkl", "constants.pkl"):
+            archive.writestr(f"archive/{name}", data)
+        archive.writestr("archive/version", "3\n")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("form", [as_zip, as_legacy, as_tar, as_torchscript, pickle.dumps])
+def test_pickled_code_is_not_executed(copy, tmp_path, form, nested):
+    payload = Payload(tmp_path / "ran")
+    content = form({"a": {"b": [payload]}} if nested else {"weight": payload})
+    (copy / "pytorch_model.bin").write_bytes(content)
     (copy / "model.safetensors").unlink()
-    assert "never executed" in refusal(copy)
+    message = refusal(copy)
+    assert "never executed" in message or "may contain code" in message
+    assert "weights_only" not in message  # torch suggests to turn the check off
     assert not (tmp_path / "ran").exists()
+    pickle.loads(pickle.dumps(payload))
+    assert (tmp_path / "ran").exists()  # the payload works
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [torch.zeros(1)],
+        {"state_dict": {"a": torch.zeros(1)}},
+        {1: torch.zeros(1)},
+        {"a": torch.zeros(3, 3).to_sparse()},
+        {"a": torch.zeros(2, device="meta")},
+    ],
+    ids=["list", "nested", "number", "sparse", "meta"],
+)
+def test_pickles_that_are_no_table_of_weights(copy, content):
+    torch.save(content, copy / "pytorch_model.bin")
+    (copy / "model.safetensors").unlink()
+    assert "not a table of names and dense tensors" in refusal(copy)
+
+
+@pytest.mark.parametrize(
+    ("length", "shape", "offsets"),
+    [(None, [10**9, 10**3], [0, 4 * 10**12]), (None, [4], [0, 8]), (2**62, [2], [0, 8])],
+    ids=["size", "shape", "header"],
+)
+def test_safetensors_with_a_lying_header(copy, length, shape, offsets):
+    entry = {"dtype": "F32", "shape": shape, "data_offsets": offsets}
+    header = json.dumps({"classifier.dense.weight": entry}).encode()
+    start = struct.pack("<Q", length or len(header))
+    (copy / "model.safetensors").write_bytes(start + header + bytes(8))
+    assert "model.safetensors is damaged" in refusal(copy)
+
+
+def test_code_beside_the_weights_is_not_executed(copy, tmp_path, small_checkpoint):
+    code = f"from pathlib import Path; Path({str(tmp_path / 'ran')!r}).touch()"
+    for name in ("modeling_hubert.py", "configuration_hubert.py"):
+        (copy / name).write_text(code)
+    classes = {"AutoConfig": "configuration_hubert.Config", "AutoModel": "modeling_hubert.Model"}
+    edit_config(copy, auto_map=classes)
+    np.testing.assert_array_equal(scores(copy), scores(small_checkpoint))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_no_code_of_a_checkpoint_is_ever_trusted():
+    root = Path(hub.__file__).parents[2]
+    for path in [
+        p for name in ("ser_core", "jobs", "examples") for p in (root / name).rglob("*.py")
+    ]:
+        code = path.read_text()
+        assert "trust_remote_code" not in code, path
+        loads = re.findall(r"(?<!safetensors\.)torch\.load\(", code)
+        assert len(loads) == code.count("weights_only=True"), path
 
 
 @pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json"])
@@ -221,19 +323,42 @@ def test_a_pretrained_network_without_a_classifier(copy):
     assert "fine-tune it with jobs.train" in refusal(copy)
 
 
+# ---- sources that do not answer, or do not exist -------------------------------------------------
+
+
 @pytest.mark.parametrize("source", ["./nowhere", "/nowhere", "a/b/c/d"])
 def test_no_such_folder(source):
     assert f"--model {source}: no such folder" in refusal(source)
 
 
-def test_an_unreachable_hub(monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-
+@pytest.fixture
+def unreachable_hub(monkeypatch):
     def unreachable(*_, **__):
         raise hub.LocalEntryNotFoundError("no network")
 
     monkeypatch.setattr(hub.huggingface_hub, "snapshot_download", unreachable)
-    assert "hub cannot be reached" in refusal("somebody/some-model")
+
+
+@pytest.mark.usefixtures("unreachable_hub")
+def test_an_unreachable_hub():
+    with pytest.raises(RunError, match="hub cannot be reached"):
+        load_checkpoint("somebody/some-model")
+
+
+@pytest.mark.usefixtures("unreachable_hub")
+@pytest.mark.parametrize("source", ["checkpoints/bst", "chekpoints/best", "./checkpoints/bst"])
+def test_a_mistyped_folder_is_told_as_such(source, tmp_path, monkeypatch):
+    (tmp_path / "checkpoints" / "best").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert refusal(source).startswith(f"--model {source}: no such folder")
+    assert "checkpoints/best?)" in refusal(source)
+
+
+@pytest.mark.usefixtures("unreachable_hub")
+def test_a_folder_that_is_not_there_beside_others(tmp_path, monkeypatch):
+    (tmp_path / "checkpoints" / "best").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert "no such folder here, nor a model in the cache" in refusal("checkpoints/zzz")
 
 
 def test_from_the_cache_of_the_hub(copy, tmp_path, monkeypatch):
@@ -254,4 +379,5 @@ def test_from_the_cache_of_the_hub(copy, tmp_path, monkeypatch):
     checkpoint = load_checkpoint("somebody/emotion")
     assert checkpoint.revision == commit
     assert checkpoint.digest == load_checkpoint(str(copy)).digest
-    assert "its cache does not hold the model" in refusal("somebody/emotion", revision="v9")
+    with pytest.raises(RunError, match="its cache does not hold the model"):
+        load_checkpoint("somebody/emotion", revision="v9")

@@ -44,10 +44,10 @@ def listed():
 
 @pytest.fixture
 def refusal():
-    """Expects that an input is refused in one line, and returns that line."""
+    """Expects that an input is refused in one line that names it, and returns that line."""
 
-    def refuse(uri):
-        with pytest.raises(CorpusError) as caught:
+    def refuse(uri, error=CorpusError):
+        with pytest.raises(error) as caught:
             list(list_pages(str(uri), open_source(str(uri))))
         message = str(caught.value)
         assert message.startswith(f"--input {uri}: ")

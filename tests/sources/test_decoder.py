@@ -37,7 +37,7 @@ def test_waveforms_and_failures_come_in_the_order_of_the_recordings(tmp_path):
         expected = librosa.load(path, sr=16_000)[0][:96_000]
         np.testing.assert_array_equal(samples, expected)
         assert item.result.duration == pytest.approx(seconds)
-        assert item.decode_seconds > 0 == item.fetch_seconds
+        assert item.decode_seconds > 0 <= item.fetch_seconds
     assert text.result.status is Status.DECODE_ERROR
 
 

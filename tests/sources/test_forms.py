@@ -4,10 +4,11 @@ import zipfile
 
 import pandas as pd
 import pytest
+from misbehaving_store import BUCKET
 from recordings import write_manifest
 
 from ser_core import sources
-from ser_core.errors import RecordingError, Status
+from ser_core.errors import CorpusError, RecordingError, RunError, Status, UsageError
 from ser_core.sources.forms import open_recording, open_source
 from ser_core.storage.reading import Stopwatch
 
@@ -16,6 +17,34 @@ def test_missing_and_unsupported_inputs_are_refused(folder, refusal):
     assert "no such file" in refusal(folder / "nowhere")
     assert "no such file" in refusal(folder / "nowhere.csv")
     assert "not one of: a recording" in refusal(folder / "notes.unknown")
+
+
+@pytest.mark.usefixtures("deadline")
+@pytest.mark.parametrize("name", ["", "/calls", "/1.wav", "/calls.csv", "/calls.parquet"])
+@pytest.mark.parametrize(
+    ("fault", "error", "words"),
+    [
+        ("silent", RunError, "cannot be reached (no complete answer within 2 s); the same command"),
+        (503, RunError, "cannot be reached ("),
+        (403, CorpusError, "cannot be read ("),
+    ],
+)
+def test_storage_out_of_reach_is_told_from_a_bad_command(store, refusal, name, fault, error, words):
+    store.fault = lambda *_: fault
+    assert words in refusal(f"s3://{BUCKET}{name}", error)
+
+
+@pytest.mark.parametrize("name", ["nowhere", "nowhere.csv", "nowhere.wav"])
+def test_a_missing_object_is_a_bad_command(store, refusal, name):
+    store.objects = {"calls/1.wav": b"x"}
+    assert "there is no such file or folder" in refusal(f"s3://{BUCKET}/{name}")
+
+
+def test_an_input_with_a_password_is_refused_without_showing_it():
+    with pytest.raises(UsageError) as caught:
+        open_source("ftp://me:s3cr3t@host/calls")
+    assert "FSSPEC_FTP_PASSWORD" in str(caught.value)
+    assert "s3cr3t" not in str(caught.value)
 
 
 # ---- a new form ----------------------------------------------------------------------------------
@@ -43,7 +72,7 @@ def recognizes(uri):
     return uri.endswith(".zip") and is_file(uri)
 
 
-def open_source(uri):
+def open_source(uri, _allow_outside):
     return ZipSource(uri)
 
 

@@ -1,10 +1,17 @@
 """A manifest as input: its paths and columns, or a one-line message if it cannot be used."""
 
 import os
+import time
 
+import fsspec
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
+from misbehaving_store import BUCKET
 from recordings import write_manifest
+
+from ser_core.errors import RunError, UsageError
+from ser_core.sources.forms import open_source
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
@@ -71,3 +78,136 @@ def test_invalid_manifests_are_refused(tmp_path, suffix, refusal):
 def test_a_manifest_with_two_path_columns_is_refused(tmp_path, refusal):
     (tmp_path / "m.csv").write_text("path,path\na.wav,b.wav\n")
     assert "more than one column `path`" in refusal(tmp_path / "m.csv")
+
+
+def test_a_parquet_manifest_with_a_damaged_footer_is_refused(tmp_path, refusal):
+    path = tmp_path / "m.parquet"
+    write_manifest(pd.DataFrame({"path": ["a.wav"]}), path)
+    content = bytearray(path.read_bytes())
+    footer = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    content[footer : footer + 20] = b"\xff" * 20
+    path.write_bytes(content)
+    with pytest.raises(OSError):  # noqa: PT011 (pyarrow raises what a disk raises)
+        pq.ParquetFile(path)
+    assert "the manifest cannot be read" in refusal(path)
+
+
+# ---- files outside its folder --------------------------------------------------------------------
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """A folder with recordings beside another one, and links between them."""
+    for name in ("calls/1.wav", "calls/monday/2.wav", "private/3.wav"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "calls/file.wav").symlink_to(tmp_path / "private/3.wav")
+    (tmp_path / "calls/folder").symlink_to(tmp_path / "private")
+    (tmp_path / "calls/chain.wav").symlink_to("file.wav")
+    (tmp_path / "calls/within.wav").symlink_to("monday/2.wav")
+    (tmp_path / "calls/gone.wav").symlink_to(tmp_path / "private/nothing.wav")
+    (tmp_path / "linked").symlink_to(tmp_path / "calls")
+    return tmp_path / "calls"
+
+
+def manifest_of(folder, *paths):
+    return write_manifest(pd.DataFrame({"path": paths}), folder / "m.csv")
+
+
+OUTSIDE = {
+    "../private/3.wav": "is outside its folder",
+    "monday/../../private/3.wav": "is outside its folder",
+    "../calls2/1.wav": "is outside its folder",
+    "s3://bucket/1.wav": "is on other storage",
+    "memory://1.wav": "is on other storage",
+    "simplecache::file:///etc/passwd": "is on other storage",
+    "file.wav": "is a link to ",
+    "folder/3.wav": "is a link to ",
+    "chain.wav": "is a link to ",
+    "gone.wav": "is a link to ",
+}
+
+
+@pytest.mark.parametrize("path", OUTSIDE)
+def test_a_path_that_leads_outside_is_refused(corpus, path, refusal):
+    message = refusal(manifest_of(corpus, "1.wav", path))
+    assert f"names {path}, which {OUTSIDE[path]}" in message
+    assert message.endswith("add --allow-outside if that is meant")
+
+
+@pytest.mark.parametrize("path", [p for p in OUTSIDE if "://" not in p])
+def test_a_path_may_lead_outside_if_that_is_meant(corpus, path):
+    source = open_source(manifest_of(corpus, "1.wav", path), allow_outside=True)
+    (page,) = source.pages()
+    assert [recording.path for recording in page.recordings] == ["1.wav", path]
+
+
+def test_usual_paths_stay_inside(corpus, listed):
+    other = corpus.parent / "private" / "3.wav"
+    names = ["1.wav", "./monday/2.wav", "monday/../within.wav", str(other), "a..b.wav"]
+    sizes = listed(manifest_of(corpus, *names))["size"]
+    assert list(sizes[:4]) == [1, 1, 1, 1]  # an absolute path says plainly where it leads
+    linked = listed(manifest_of(corpus.parent / "linked", "1.wav", "monday/2.wav"))
+    assert list(linked["size"]) == [1, 1]  # the folder of the manifest may itself be a link
+
+
+def test_a_remote_manifest_does_not_name_files_of_the_machine(refusal):
+    fs = fsspec.filesystem("memory")
+    for path, why in [
+        ("/etc/passwd", "is on other storage"),
+        ("file:///etc/passwd", "is on other storage"),
+        ("../private/3.wav", "is outside its folder"),
+        ("../../../../etc/passwd", "is outside its folder"),
+    ]:
+        fs.pipe_file("/calls/m.csv", f"path\n1.wav\n{path}\n".encode())
+        assert f"names {path}, which {why}" in refusal("memory://calls/m.csv")
+    fs.pipe_file("/calls/m.csv", b"path\n1.wav\nmonday/../2.wav\nmemory://other/3.wav\n")
+    assert [len(page.recordings) for page in open_source("memory://calls/m.csv").pages()] == [3]
+
+
+@pytest.mark.parametrize("allow", [False, True])
+@pytest.mark.parametrize("path", ["ftp://me:s3cr3t@host/1.wav", "https://host/1.wav?sig=s3cr3t"])
+def test_a_path_with_a_secret_is_refused_without_showing_it(corpus, path, allow):
+    with pytest.raises(UsageError) as caught:
+        open_source(manifest_of(corpus, path), allow_outside=allow)
+    assert "s3cr3t" not in str(caught.value)
+
+
+# ---- storage that fails --------------------------------------------------------------------------
+
+
+def upload_manifest(store, count):
+    names = [f"{n}.wav" for n in range(count)]
+    store.objects = dict.fromkeys(names, b"x")
+    store.objects["m.csv"] = ("path\n" + "\n".join(names)).encode()
+    return f"s3://{BUCKET}/m.csv"
+
+
+@pytest.mark.parametrize("fault", ["silent", 503])
+def test_a_store_that_is_down_ends_the_listing_soon(store, deadline, fault, refusal):
+    manifest = upload_manifest(store, 5000)
+    store.fault = lambda key, _: fault if key.endswith(".wav") else None
+    started = time.monotonic()
+    assert "cannot be reached" in refusal(manifest, RunError)
+    assert time.monotonic() - started < 3 * deadline + 5  # and not 5,000 / 32 deadlines
+
+
+@pytest.mark.usefixtures("deadline")
+def test_a_store_that_goes_down_ends_the_listing(store, refusal):
+    manifest = upload_manifest(store, 500)
+    store.fault = lambda key, _: "silent" if len(store.requests) > 200 and key else None
+    assert "cannot be reached" in refusal(manifest, RunError)
+
+
+@pytest.mark.usefixtures("deadline")
+def test_one_object_that_does_not_answer_does_not_end_the_listing(store, listed):
+    manifest = upload_manifest(store, 200)
+    store.fault = lambda key, _: "silent" if key == "7.wav" else None
+    sizes = listed(manifest)["size"]
+    assert list(sizes[sizes.isna()].index) == [7]
+
+
+def test_a_busy_store_leaves_no_size_out(store, listed):
+    manifest = upload_manifest(store, 50)
+    store.fault = lambda key, attempt: 503 if attempt == 1 and key.endswith("1.wav") else None
+    assert set(listed(manifest)["size"]) == {1}

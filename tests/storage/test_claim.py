@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
+from threading import Barrier, Semaphore
 
 import pytest
 
@@ -138,6 +138,33 @@ def test_a_claim_that_cannot_be_released_does_not_hide_how_the_run_ended(folder,
     with pytest.raises(ZeroDivisionError), Claim(folder, NAME):
         monkeypatch.setattr(folder, "read", refuse)
         raise ZeroDivisionError
+
+
+def test_an_outage_is_told_once(folder, monkeypatch, capsys):
+    failed = Semaphore(0)
+
+    def refuse(_):
+        failed.release()
+        raise OSError("storage is away")
+
+    with Claim(folder, NAME, 0.01, STALE) as claim:
+        with monkeypatch.context() as patch:
+            patch.setattr(folder, "read", refuse)
+            for _ in range(3):
+                assert failed.acquire(timeout=30)
+        claim.check()
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == printed.count("the claim could not be renewed") == 1
+
+
+def test_a_claim_that_cannot_be_read_is_a_one_line_error(folder, monkeypatch):
+    def refuse(_):
+        raise TimeoutError("no answer")
+
+    folder.write(NAME, b"{}")
+    monkeypatch.setattr(folder, "read", refuse)
+    with pytest.raises(RunError, match=r"claim.json could not be read \(no answer\)"):
+        Claim(folder, NAME, FRESH, STALE).__enter__()
 
 
 def test_a_run_in_another_container_is_not_considered_dead(monkeypatch):

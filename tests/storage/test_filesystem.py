@@ -1,10 +1,13 @@
 """URIs resolve to a file system and a path, whatever characters they contain."""
 
+import errno
+
 import fsspec
 import pytest
+from botocore.exceptions import EndpointConnectionError, NoCredentialsError
 
 from ser_core.errors import UsageError
-from ser_core.storage.filesystem import absolute, resolve
+from ser_core.storage.filesystem import absolute, is_transient, resolve
 
 ODD = ["a::b.wav", "zip::a.wav", "a b+c#d%20.wav", "what?*[1].wav", "名 字.wav"]
 
@@ -34,8 +37,81 @@ def test_absolute_uris(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("uri", "remedy"),
-    [("gs://bucket/x", r"pip install 'ser-batch\[gcs\]'"), ("nope://x", "nope")],
+    [
+        ("gs://bucket/x", "(pip install 'ser-batch[gcs]')"),
+        ("sftp://host/x", "paramiko"),
+        ("nope://x", "Protocol not known: nope"),
+        ("gss://bucket/x", "did you mean gs?"),
+        ("S3://bucket/x", "did you mean s3?"),
+        ("hdfs://host/x", "(install Hadoop's client, and set JAVA_HOME, HADOOP_HOME and CLASSPATH"),
+        ("github://x", "org"),
+    ],
 )
-def test_an_unsupported_protocol_is_refused(uri, remedy):
-    with pytest.raises(UsageError, match=rf"no installed package supports .*{remedy}"):
+def test_an_unsupported_protocol_is_refused(uri, remedy, monkeypatch):
+    monkeypatch.setenv("JAVA_HOME", "/nowhere")
+    with pytest.raises(UsageError) as caught:
         resolve(uri)
+    message = str(caught.value)
+    assert f"no installed package supports {uri.partition('://')[0]}:// (" in message
+    assert remedy in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("uri", "remedy"),
+    [
+        ("ftp://me:s3cr3t@host/a.wav", "FSSPEC_FTP_PASSWORD"),
+        ("sftp://me:s3c@r3t@host:22/a.wav", "FSSPEC_SFTP_PASSWORD"),
+        ("s3://key:s3cr3t@bucket/a.wav", "FSSPEC_S3_PASSWORD"),
+        ("https://host/a.wav?X-Amz-Signature=s3cr3t&X-Amz-Expires=9", "s3://bucket/key"),
+        ("https://host/a.wav?sv=1&sig=s3cr3t", "s3://bucket/key"),
+    ],
+)
+def test_a_uri_with_a_secret_is_refused_without_showing_it(uri, remedy):
+    with pytest.raises(UsageError) as caught:
+        resolve(uri)
+    assert remedy in str(caught.value)
+    assert "s3cr3t" not in str(caught.value)
+    assert "s3c" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["memory://a/me:you@b?token=c.wav", "http://host:80/a@b.wav", "memory://me@host/a.wav"],
+)
+def test_a_uri_without_a_secret_is_not_refused(uri):
+    assert resolve(uri)
+
+
+@pytest.mark.parametrize(
+    ("error", "transient"),
+    [
+        (OSError("connection closed"), True),
+        (OSError(errno.EBUSY, "SlowDown"), True),
+        (TimeoutError(), True),
+        (ConnectionRefusedError(), True),
+        (EndpointConnectionError(endpoint_url="http://host"), True),
+        (OSError(errno.EINVAL, "InvalidBucketName"), False),
+        (PermissionError(), False),
+        (FileNotFoundError(), False),
+        (NoCredentialsError(), False),
+        (UsageError("no such protocol"), False),
+    ],
+)
+def test_what_a_retry_can_help(error, transient):
+    assert is_transient(error) is transient
+
+
+def test_options_of_the_user_are_kept(monkeypatch):
+    ours = resolve("s3://bucket/a")[0].config_kwargs
+    assert ours == {"retries": {"total_max_attempts": 1}}
+    theirs = {"retries": {"max_attempts": 9}, "read_timeout": 7}
+    monkeypatch.setitem(fsspec.config.conf, "s3", {"config_kwargs": theirs, "key": "abc"})
+    fs = resolve("s3://bucket/a")[0]
+    assert fs.config_kwargs == theirs
+    assert fs.key == "abc"
+    monkeypatch.setitem(fsspec.config.conf, "s3", {"config_kwargs": {"read_timeout": 7}})
+    assert resolve("s3a://bucket/a")[0].config_kwargs == ours | {"read_timeout": 7}
+    monkeypatch.delitem(fsspec.config.conf, "s3")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "9")
+    assert resolve("s3://bucket/a")[0].config_kwargs == {}

@@ -1,10 +1,12 @@
 """Output folders on disk and on object stores: files are written completely or not at all."""
 
+import errno
 import os
+from functools import partial
 
 import pytest
 
-from ser_core.errors import RunError
+from ser_core.errors import OutputError, RunError
 from ser_core.storage.folder import Folder
 
 
@@ -49,8 +51,8 @@ def test_a_failed_write_is_a_one_line_error(folder, monkeypatch):
 
     monkeypatch.setattr(folder.fs, "pipe_file", refuse)
     monkeypatch.setattr("builtins.open", refuse)
-    for write in (folder.write, folder.create):
-        with pytest.raises(RunError, match=r"a could not be written \(Access Denied\.\)"):
+    for write, error in (folder.write, RunError), (folder.create, OutputError):
+        with pytest.raises(error, match=r"a could not be written \(Access Denied\.\)"):
             write("a", b"1")
 
 
@@ -73,10 +75,119 @@ def test_a_store_without_conditional_writes_can_be_claimed(tmp_path, monkeypatch
     assert not folder.create("claim", b"mine")  # the other one wrote last
 
 
+# ---- whether it can be written -------------------------------------------------------------------
+
+
+def test_a_probe_writes_a_mebibyte_and_leaves_nothing(folder, monkeypatch):
+    written, put = [], folder._put
+
+    def recorded(name, data):
+        written.append((name, len(data)))
+        put(name, data)
+
+    monkeypatch.setattr(folder, "_put", recorded)
+    folder.probe()
+    ((name, size),) = written
+    assert size == 1 << 20
+    assert name.startswith(".")
+    assert folder.names() == []
+
+
+@pytest.mark.parametrize(
+    ("refusal", "error"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied"), OutputError),
+        (OSError(errno.EROFS, "Read-only file system"), OutputError),
+        (FileNotFoundError("The specified bucket does not exist"), OutputError),
+        (OSError(errno.ENOSPC, "No space left on device"), RunError),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), RunError),
+        (TimeoutError("no answer"), RunError),
+    ],
+)
+def test_a_refusal_is_told_from_a_failure(folder, monkeypatch, refusal, error):
+    """The first needs another command, the second only another time."""
+
+    def refuse(*_):
+        raise refusal
+
+    for name in ("_put", "_put_new"):
+        monkeypatch.setattr(folder, name, refuse)
+    for call in folder.probe, partial(folder.create, "claim", b"mine"):
+        with pytest.raises((OutputError, RunError)) as caught:
+            call()
+        assert type(caught.value) is error
+        assert str(refusal) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_cannot_be_removed_is_a_one_line_error(folder, monkeypatch):
+    def refuse(_):
+        raise PermissionError("Access\nDenied.")
+
+    monkeypatch.setattr(folder.fs, "rm_file", refuse)
+    with pytest.raises(RunError, match=r"a could not be removed \(Access Denied\.\)"):
+        folder.remove("a")
+    with pytest.raises(OutputError):
+        folder.probe()
+
+
+def test_a_claim_for_which_there_is_no_room_is_not_another_writers(tmp_path, monkeypatch):
+    """The name exists before its content does."""
+
+    class Full:
+        def __init__(self, path, mode):
+            self.file = real_open(path, mode)
+            self.name = path
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.file.close()
+
+        def write(self, _):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    real_open, folder = open, Folder(str(tmp_path))
+    monkeypatch.setattr(
+        "builtins.open",
+        lambda path, mode="r", **o: (Full if mode == "xb" else real_open)(path, mode, **o),
+    )
+    monkeypatch.setattr(folder, "_put", lambda *_: folder._put_new("other", b""))
+    with pytest.raises(RunError, match="No space left"):
+        folder.create("claim", b"mine")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_file_is_on_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    calls, fsync, replace = [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: (calls.append("fsync"), fsync(file)))
+    monkeypatch.setattr(os, "replace", lambda *paths: (calls.append("replace"), replace(*paths)))
+    Folder(str(tmp_path)).write("a", b"1")
+    assert calls == ["fsync", "replace"]
+
+
+def test_storage_that_does_not_answer_is_not_called_unusable(monkeypatch, tmp_path):
+    folder = Folder(f"memory://away-{tmp_path.name}")
+
+    def fail(error):
+        raise error
+
+    monkeypatch.setattr(folder, "names", lambda: fail(TimeoutError("no answer")))
+    with pytest.raises(RunError, match=r"cannot be reached \(no answer\)"):
+        folder.why_unusable()
+    monkeypatch.setattr(folder, "names", lambda: fail(PermissionError("Access Denied.")))
+    assert folder.why_unusable() == "Access Denied."
+
+
 def test_temporary_files_of_a_killed_writer_are_removed(tmp_path):
     folder = Folder(str(tmp_path))
     (tmp_path / ".part-1.parquet.0123.tmp").write_bytes(b"half")
     (tmp_path / ".keep").write_bytes(b"")
     (tmp_path / "part-2.parquet").write_bytes(b"whole")
+    (tmp_path / "__runs").mkdir()
+    (tmp_path / "__runs" / ".claim.json.0123.tmp").write_bytes(b"half")
     folder.remove_temporary_files()
-    assert sorted(os.listdir(tmp_path)) == [".keep", "part-2.parquet"]
+    folder.remove_temporary_files("__runs")
+    assert sorted(os.listdir(tmp_path)) == [".keep", "__runs", "part-2.parquet"]
+    assert os.listdir(tmp_path / "__runs") == []

@@ -1,8 +1,12 @@
-"""Listing a folder: links, and how early the first entry is returned."""
+"""Listing a folder: links, how early the first entry is returned, and storage that fails."""
 
+import time
+
+import fsspec
 import pytest
+from misbehaving_store import BUCKET
 
-from ser_core.storage.listing import list_files
+from ser_core.storage.listing import list_files, stat_file
 
 
 @pytest.fixture
@@ -26,3 +30,102 @@ def test_links_are_followed_once_and_dangling_links_are_listed(folder):
 def test_a_listing_returns_its_first_entry(folder):
     entries = list_files(str(folder), lambda _: True)
     assert next(entries)
+
+
+def test_a_folder_that_is_removed_meanwhile_does_not_end_the_listing(tmp_path):
+    for name in ("1", "2", "3"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.wav").write_bytes(b"x")
+    entries = list_files(str(tmp_path), lambda _: True)
+    seen = [next(entries).path]  # the names of the three folders have been read
+    for folder in tmp_path.iterdir():
+        if str(folder / "a.wav") not in seen:
+            (folder / "a.wav").unlink()
+            folder.rmdir()
+    assert not list(entries)
+
+
+# ---- storage that fails --------------------------------------------------------------------------
+
+BUSY_NAMES = [f"{n:03}.wav" for n in range(50)]
+
+
+@pytest.mark.parametrize("status", [500, 503])
+def test_a_busy_store_leaves_no_name_out_and_repeats_none(store, status):
+    store.objects, store.page_size = dict.fromkeys(BUSY_NAMES, b"x"), 10
+    store.fault = lambda _, attempt: status if attempt in (2, 4, 5) else None
+    entries = list(list_files(f"s3://{BUCKET}", lambda _: True))
+    assert [entry.path for entry in entries] == [f"s3://{BUCKET}/{name}" for name in BUSY_NAMES]
+    assert len(store.requests) == 5 + 3
+
+
+@pytest.mark.parametrize("fault", ["silent", 503])
+def test_a_store_that_does_not_answer_ends_the_listing_in_time(store, deadline, fault):
+    store.objects, store.page_size = dict.fromkeys(BUSY_NAMES, b"x"), 10
+    store.fault = lambda _, attempt: fault if attempt > 2 else None
+    started, entries = time.monotonic(), []
+    with pytest.raises(OSError):  # noqa: PT011 (its type depends on the fault)
+        entries.extend(list_files(f"s3://{BUCKET}", lambda _: True))
+    assert time.monotonic() - started < deadline + 2
+
+
+class Flaky(fsspec.AbstractFileSystem):
+    """A file system that fails to list one of its folders a number of times."""
+
+    protocol = "flaky"
+    failures: float = 0
+
+    def ls(self, path, detail=True, **_):
+        tree = {"top": ["top/a.wav", "top/sub"], "top/sub": ["top/sub/b.wav"]}
+        if path == "top/sub" and Flaky.failures > 0:
+            Flaky.failures -= 1
+            raise OSError("the connection was closed")
+        if path not in tree:
+            raise FileNotFoundError(path)
+        infos = [
+            {"name": name, "size": 1, "type": "directory" if name in tree else "file"}
+            for name in tree[path]
+        ]
+        return infos if detail else [info["name"] for info in infos]
+
+
+@pytest.fixture
+def flaky():
+    fsspec.register_implementation("flaky", Flaky, clobber=True)
+    Flaky.clear_instance_cache()
+    return lambda: sorted(entry.path for entry in list_files("flaky://top", lambda _: True))
+
+
+def test_a_folder_that_fails_once_is_listed(flaky):
+    Flaky.failures = 1
+    assert flaky() == ["flaky://top/a.wav", "flaky://top/sub/b.wav"]
+
+
+@pytest.mark.usefixtures("deadline")
+def test_a_folder_that_cannot_be_listed_is_not_left_out(flaky):
+    Flaky.failures = float("inf")
+    with pytest.raises(OSError, match="connection was closed"):
+        flaky()
+
+
+def test_a_missing_prefix_and_an_empty_bucket(store):
+    with pytest.raises(FileNotFoundError):
+        list(list_files(f"s3://{BUCKET}/nowhere", lambda _: True))
+    with pytest.raises(FileNotFoundError):
+        list(list_files("flaky://nowhere", lambda _: True))
+    store.fault = lambda *_: 403
+    with pytest.raises(PermissionError):
+        list(list_files(f"s3://{BUCKET}", lambda _: True))
+
+
+@pytest.mark.usefixtures("deadline")
+def test_a_file_that_cannot_be_seen(store):
+    store.objects = {"a.wav": b"12"}
+    assert stat_file(f"s3://{BUCKET}/a.wav").size == 2
+    assert stat_file(f"s3://{BUCKET}/gone.wav").size is None
+    for status in (403, 404):
+        store.fault = lambda *_, status=status: status
+        assert stat_file(f"s3://{BUCKET}/a.wav").size is None
+    store.fault = lambda *_: 503
+    with pytest.raises(OSError):  # noqa: PT011 (its type depends on the fault)
+        stat_file(f"s3://{BUCKET}/a.wav")

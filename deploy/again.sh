@@ -1,0 +1,27 @@
+#!/bin/bash
+# Runs a command, and again for as long as its exit code says that this continues it:
+#
+#   deploy/again.sh python -m jobs.label --input … --output …
+#
+# 0 is done; 2 and 3 would come again, whatever the number of attempts.
+attempts=${ATTEMPTS:-3}
+pause=${PAUSE:-60}  # s
+trap 'stopped=1; kill -TERM "$child" 2>/dev/null' TERM INT
+for ((attempt = 1; ; attempt++)); do
+  "$@" &
+  child=$!
+  wait "$child"
+  code=$?
+  if [[ $stopped ]]; then  # `wait` was interrupted: the command is still ending
+    wait "$child"
+    exit "$code"
+  fi
+  if [[ $code =~ ^[023]$ || $attempt -ge $attempts ]]; then
+    exit "$code"
+  fi
+  echo "exit code $code: attempt $((attempt + 1)) of $attempts in $pause s" >&2
+  sleep "$pause" &
+  child=$!
+  wait "$child"
+  [[ $stopped ]] && exit "$code"
+done

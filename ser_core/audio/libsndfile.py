@@ -1,0 +1,140 @@
+"""Reads what libsndfile reads: WAV, FLAC, Ogg, MP3, AIFF and others, as ``librosa.load`` does."""
+
+import math
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import BinaryIO
+
+import soundfile
+
+from ser_core.audio.file_view import size_of, view
+from ser_core.audio.samples import (
+    BLOCK_SAMPLES,
+    MonoMixer,
+    Samples,
+    UnreadableError,
+    refuse_format,
+)
+from ser_core.audio.totals import (
+    has_xing,
+    id3_length,
+    is_at_end,
+    is_plausible,
+    verified_frames,
+    xing_agrees,
+)
+from ser_core.errors import RecordingError, Status
+
+_UNRECOGNISED = 1  # SF_ERR_UNRECOGNISED_FORMAT
+_UNKNOWN_FRAMES = 1 << 62  # a FLAC that was written to a pipe has 2**63 - 1
+# Formats that libsndfile decodes behind a tag, given a descriptor. Through callbacks it mislays the
+# start of the samples; MP3 it reads right in both ways.
+_AFTER_TAG = (b"RIFF", b"RIFX", b"FORM", b".snd", b"dns.", b"fLaC")
+
+
+def read_samples(source: BinaryIO, seconds: float | None) -> Samples:
+    """Reads a file's beginning, or all of it.
+
+    Args:
+        source: a ``file_view.view``.
+        seconds: how much of it; None for all.
+
+    Raises:
+        UnreadableError: FFmpeg may know better.
+        RecordingError: the rate or the number of channels is not accepted.
+        MemoryError: libsndfile could not allocate memory.
+    """
+    tag = id3_length(source)
+    source.seek(tag)
+    if tag and source.read(4) in _AFTER_TAG:
+        source = view(source, tag)
+    source.seek(0)
+    return _read(source, source, seconds)
+
+
+def read_samples_by_name(source: BinaryIO, suffix: str, seconds: float | None) -> Samples:
+    """Like ``read_samples``, but a file name tells libsndfile the format.
+
+    ``librosa.load`` gives libsndfile a path, whose extension counts where the content does not
+    begin as the format does: MP3 with junk before its first frame. The source keeps its position.
+
+    Raises:
+        UnreadableError: FFmpeg may know better.
+        RecordingError: also if the temporary folder cannot be written.
+    """
+    position = source.tell()
+    source.seek(0)
+    try:
+        with tempfile.TemporaryDirectory(prefix="ser-") as folder:
+            path = Path(folder, f"recording{suffix}")
+            with path.open("wb") as copy:
+                shutil.copyfileobj(source, copy)
+            source.seek(0)  # not at its end, which it has not been decoded to
+            return _read(path, source, seconds)
+    except OSError as error:
+        reason = f"the temporary folder cannot be written: {error!r}"
+        raise RecordingError(Status.UNAVAILABLE, reason) from None
+    finally:
+        source.seek(position)
+
+
+def _read(file: BinaryIO | Path, source: BinaryIO, seconds: float | None) -> Samples:
+    try:
+        with soundfile.SoundFile(file, closefd=False) as sound:
+            refuse_format(sound.samplerate, sound.channels)
+            if sound.frames >= _UNKNOWN_FRAMES:
+                raise UnreadableError("The number of samples is not known.", recognised=True)
+            return _read_sound(sound, source, seconds)
+    except soundfile.LibsndfileError as error:
+        if "malloc" in error.error_string:
+            raise MemoryError(error.error_string) from None
+        recognised = error.code != _UNRECOGNISED
+        raise UnreadableError(error.error_string, recognised) from None
+
+
+def _read_sound(sound: soundfile.SoundFile, source: BinaryIO, seconds: float | None) -> Samples:
+    rate = sound.samplerate
+    limit = math.inf if seconds is None else math.ceil(seconds * rate)
+    wanted = int(min(sound.frames, limit))
+    mixer = MonoMixer()
+    while mixer.num_samples < wanted:
+        ahead = min(wanted - mixer.num_samples, max(BLOCK_SAMPLES // sound.channels, 1))
+        block = sound.read(ahead, dtype="float32", always_2d=True)
+        mixer.add(block)
+        if len(block) < ahead:
+            break
+    ended = mixer.num_samples < wanted
+    stated = _stated_frames(sound, source, ended)
+    decoded = mixer.num_samples
+    frames = decoded if ended else verified_frames(sound, source, decoded)
+    return Samples(
+        mixer.mono(),
+        rate,
+        duration=None if frames is None else frames / rate,
+        stated=None if stated is None else min(stated, limit) / rate,
+    )
+
+
+# libsndfile reduces the size that a WAV or AIFF header states to that of the file, and logs it.
+_SHORTENED = re.compile(r"^\s*(?:data|SSND|Data Size)\s*:\s*(\d+) \(should be (\d+)\)", re.M)
+# Writers that cannot seek put such a value where the size belongs; it states nothing.
+_UNKNOWN_SIZE = 0x7FFF0000
+
+
+def _stated_frames(sound: soundfile.SoundFile, source: BinaryIO, ended: bool) -> int | None:
+    """How many samples per channel there should be, or None if nothing says so."""
+    frames: int = sound.frames
+    seconds = frames / sound.samplerate
+    if not is_plausible(seconds, size_of(source)):
+        return None
+    if sound.format == "MP3":
+        # Only a tag in the first frame counts frames; without it the number is a guess. If all of
+        # the file is there and has been decoded, the tag is wrong.
+        wrong = ended and is_at_end(source) and xing_agrees(source, seconds)
+        return frames if has_xing(source) and not wrong else None
+    shortened = _SHORTENED.search(sound.extra_info)
+    if shortened and int(shortened[2]) < int(shortened[1]) < _UNKNOWN_SIZE:
+        return round(frames * int(shortened[1]) / max(int(shortened[2]), 1))
+    return frames

@@ -1,0 +1,177 @@
+"""Whether the number of samples that a file states is true, found out by a look at its end.
+
+These are trusted where a file is not decoded to its end:
+
+- uncompressed samples: libsndfile counts their bytes;
+- MP3: the count of a Xing or Info tag whose number of bytes is that of the file;
+- FLAC: the count that is the end of the last frame;
+- Ogg: the position that ends the last page, if it continues the page before;
+- other codecs of libsndfile: the count whose last sample can be decoded;
+- FFmpeg's containers: see `ser_core.audio.ffmpeg`.
+"""
+
+import struct
+from typing import BinaryIO
+
+import soundfile
+
+from ser_core.audio import flac
+from ser_core.audio.file_view import size_of
+
+_COUNTED = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW")  # subtypes of libsndfile
+_TAIL = 1 << 16  # bytes; an Ogg page is no longer
+_MIN_BYTES_PER_SECOND = 1  # FLAC of silence at 8 kHz has 2
+_MP3_BYTES_PER_SECOND = range(1_000, 80_001)  # 8 to 640 kbit/s
+
+
+def is_plausible(seconds: float, size: int) -> bool:
+    """Whether a codec could store so many seconds in so many bytes."""
+    return seconds * _MIN_BYTES_PER_SECOND <= size
+
+
+def is_at_end(source: BinaryIO) -> bool:
+    """Whether a file has been read to its end, or to the tags there; its position stays."""
+    position = source.tell()
+    end = size_of(source) - _trailing_tags(source)
+    source.seek(position)
+    return position >= end
+
+
+def verified_frames(file: soundfile.SoundFile, source: BinaryIO, num_read: int) -> int | None:
+    """The number of samples per channel, or None if it may be wrong.
+
+    Args:
+        file: has been read as far as it will be.
+        source: the bytes that it is read from.
+        num_read: samples per channel that were read.
+    """
+    frames: int = file.frames
+    if not is_plausible(frames / file.samplerate, size_of(source)):
+        return None
+    all_read, at_end = num_read == frames, is_at_end(source)
+    goes_on = all_read and not at_end  # after what should be the last sample
+    if file.format == "MP3":
+        verified = (all_read and at_end) or xing_agrees(source, frames / file.samplerate)
+    elif file.format == "FLAC":
+        verified = not goes_on and flac.last_sample(source, id3_length(source)) == frames
+    elif file.format == "OGG":
+        verified = not goes_on and _ogg_end_continues(source)
+    elif file.subtype.startswith(_COUNTED):
+        verified = True
+    else:
+        verified = all_read or _last_can_be_decoded(file)
+    return frames if verified else None
+
+
+def _last_can_be_decoded(file: soundfile.SoundFile) -> bool:
+    if not file.seekable():
+        return False
+    try:
+        file.seek(file.frames - 1)
+        return len(file.read(1)) == 1
+    except soundfile.LibsndfileError:
+        return False
+
+
+# ---- MP3 -----------------------------------------------------------------------------------------
+
+_ID3_HEADER = 10  # bytes
+_ID3V1 = 128  # bytes
+_APE_FOOTER = 32  # bytes
+_XING_TOLERANCE = 0.01  # the last frame, or padding
+
+
+def id3_length(source: BinaryIO) -> int:
+    """Bytes of the ID3v2 tags that a file begins with."""
+    end = 0
+    while True:
+        source.seek(end)
+        header = source.read(_ID3_HEADER)
+        if len(header) < _ID3_HEADER or header[:3] != b"ID3":
+            return end
+        high, middle, low, lowest = (byte & 127 for byte in header[6:])
+        end += _ID3_HEADER + (high << 21 | middle << 14 | low << 7 | lowest)
+
+
+def has_xing(source: BinaryIO) -> bool:
+    """Whether the first frame of an MP3 has a tag that counts the frames."""
+    return _xing(source) is not None
+
+
+def xing_agrees(source: BinaryIO, seconds: float) -> bool:
+    """Whether the tag's number of bytes is that of the file, and could last so long."""
+    num_bytes = _xing(source)
+    if not num_bytes or int(num_bytes / seconds) not in _MP3_BYTES_PER_SECOND:
+        return False
+    audio = size_of(source) - id3_length(source) - _trailing_tags(source)
+    return abs(num_bytes - audio) <= _XING_TOLERANCE * audio + 2 * _ID3V1
+
+
+def _xing(source: BinaryIO) -> int | None:
+    """The number of bytes in the tag, 0 if it has none, or None if there is no tag."""
+    source.seek(id3_length(source))
+    start = source.read(4096)
+    at = max(start.find(b"Xing"), start.find(b"Info"))
+    if at < 0 or len(start) < at + 16:
+        return None
+    flags, _, num_bytes = struct.unpack(">III", start[at + 4 : at + 16])
+    return num_bytes if flags & 3 == 3 else 0
+
+
+def _trailing_tags(source: BinaryIO) -> int:
+    """Bytes of ID3v1 and APE tags at the end."""
+    source.seek(max(size_of(source) - _ID3V1 - _APE_FOOTER, 0))
+    end = source.read()
+    length = _ID3V1 if end[-_ID3V1:].startswith(b"TAG") else 0
+    footer = end[len(end) - length - _APE_FOOTER : len(end) - length]
+    if footer.startswith(b"APETAGEX"):
+        length += _APE_FOOTER + int.from_bytes(footer[12:16], "little")
+    return length
+
+
+# ---- Ogg -----------------------------------------------------------------------------------------
+
+_OGG_HEADER = struct.Struct("<4sBBqIIIB")
+_MAX_PACKET_SAMPLES = 8_192  # of Vorbis; Opus has at most 5,760
+
+
+def _ogg_end_continues(source: BinaryIO) -> bool:
+    """Whether the last page ends the file, is of the first stream, and continues the page before.
+
+    A page holds so many packets, each of a limited length. Chained streams have other numbers.
+    """
+    source.seek(0)
+    first = _ogg_page(source.read(_OGG_HEADER.size + 255), 0)
+    size = size_of(source)
+    source.seek(max(size - 2 * _TAIL, 0))
+    tail = source.read()
+    starts = [at for at in _positions(tail, b"OggS") if _ogg_page(tail, at)]
+    if not first or len(starts) < 2:
+        return False
+    serial, *_ = first
+    before, last = (_ogg_page(tail, at) for at in starts[-2:])
+    if not before or not last or {before[0], last[0]} != {serial}:
+        return False
+    added = last[1] - max(before[1], 0)
+    return starts[-1] + last[3] == len(tail) and 0 <= added <= last[2] * _MAX_PACKET_SAMPLES
+
+
+def _ogg_page(data: bytes, at: int) -> tuple[int, int, int, int] | None:
+    """A page's stream, position, number of packets and bytes."""
+    if len(data) < at + _OGG_HEADER.size:
+        return None
+    capture, version, _, position, serial, _, _, segments = _OGG_HEADER.unpack_from(data, at)
+    if capture != b"OggS" or version:
+        return None
+    lengths = data[at + _OGG_HEADER.size :][:segments]
+    packets = sum(length < 255 for length in lengths)
+    return serial, position, packets, _OGG_HEADER.size + segments + sum(lengths)
+
+
+def _positions(data: bytes, pattern: bytes) -> list[int]:
+    """Where a pattern occurs."""
+    found, at = [], data.find(pattern)
+    while at >= 0:
+        found.append(at)
+        at = data.find(pattern, at + 1)
+    return found

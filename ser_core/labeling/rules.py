@@ -1,0 +1,160 @@
+"""The rules of a label store: which row is current, which recordings are done; it reads nothing.
+
+One row per recording is current:
+
+- A row is *final* if the recording's content caused it, and *transient* if the content could not
+  be read (`Status.final`). A transient row never replaces a final one.
+- A newer final row replaces an older one of the same recording.
+- A recording is done if its current row is final and has its `file_id` and the model's digest;
+  with ``--precision fp32``, a label must also have been computed in fp32.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ser_core.errors import FINAL, Status
+from ser_core.labeling.file_ids import is_in
+from ser_core.settings import Precision
+
+
+def superseded(recording: np.ndarray, final: np.ndarray, labeled_at: np.ndarray) -> np.ndarray:
+    """Which rows are not current.
+
+    The current row of a recording is its newest final one or, if it has none, its newest one.
+
+    Args:
+        recording: what identifies each row's recording, shape ``(num_rows,)``.
+        final: whether each row is final.
+        labeled_at: when each row was made.
+
+    >>> superseded(np.array([7, 7, 8]), np.array([True, False, False]), np.array([1, 2, 3]))
+    array([False,  True, False])
+    """
+    order = np.lexsort((labeled_at, final, recording))  # the current row comes last
+    is_current = np.ones(len(order), bool)
+    is_current[:-1] = recording[order][1:] != recording[order][:-1]
+    stale = np.ones(len(order), bool)
+    stale[order[is_current]] = False
+    return stale
+
+
+def hashes(identities: Sequence[str] | pa.ChunkedArray) -> np.ndarray:
+    """A hash of each recording's identity, which is the `uri` of its rows.
+
+    Hashes have eight bytes: among 10 million recordings, two collide with probability 3e-6.
+    """
+    if isinstance(identities, pa.ChunkedArray):
+        identities = identities.to_numpy(zero_copy_only=False)
+    return pd.util.hash_array(np.asarray(identities, object))
+
+
+def is_final(status: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Which rows are valid until the file changes."""
+    return pc.is_in(status.cast(pa.string()), pa.array(sorted(FINAL), pa.string()))
+
+
+def is_ok(status: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Which rows have a label."""
+    return pc.equal(status.cast(pa.string()), Status.OK).fill_null(False)
+
+
+def is_done(rows: pa.Table, model_digest: str, precision: Precision) -> pa.ChunkedArray:
+    """Which current rows need not be made again.
+
+    Args:
+        rows: columns `model_digest`, `status` and `precision`.
+        model_digest: of the model that a run uses.
+        precision: that it asks for.
+    """
+    same_model = pc.equal(rows["model_digest"].cast(pa.string()), model_digest)
+    done = pc.and_(same_model, is_final(rows["status"]))
+    if precision != "fp32":
+        return done
+    precise = pc.equal(rows["precision"].cast(pa.string()).fill_null("unknown"), "fp32")
+    return pc.and_(done, pc.or_(precise, pc.invert(is_ok(rows["status"]))))
+
+
+def useful_rows(rows: pa.Table, final: np.ndarray) -> pa.Table:
+    """Rows without those that could never be current: transient ones beside a final one.
+
+    Args:
+        rows: columns `uri` and `status`.
+        final: sorted hashes of the recordings with a final row.
+    """
+    useful = is_final(rows["status"]).to_numpy()
+    transient = np.flatnonzero(~useful)
+    if not len(transient) or not len(final):
+        return rows
+    useful[transient] = ~is_in(hashes(rows["uri"].take(transient)), final)
+    return rows.filter(pa.array(useful))
+
+
+@dataclass(frozen=True)
+class AllRows:
+    """What the rules need of all rows of a folder, about 10 bytes each.
+
+    Attributes:
+        recording: a hash of each row's recording.
+        final: whether each row is final.
+        ok: whether each row has a label.
+        current: whether each row is current.
+        newest: the latest `labeled_at`, in µs since 1970; 0 without rows.
+    """
+
+    recording: np.ndarray
+    final: np.ndarray
+    ok: np.ndarray
+    current: np.ndarray
+    newest: int
+
+    @classmethod
+    def from_tables(cls, tables: Iterable[pa.Table]) -> "AllRows":
+        """Applies the rules to tables with the columns `uri`, `status` and `labeled_at`."""
+        none = np.empty(0, np.uint64), np.empty(0, bool), np.empty(0, bool), np.empty(0, np.int64)
+        columns = zip(none, *map(_rule_columns, tables), strict=True)
+        recording, final, ok, labeled_at = map(np.concatenate, columns)
+        current = ~superseded(recording, final, labeled_at)
+        newest = int(labeled_at.max()) if len(labeled_at) else 0
+        return cls(recording, final, ok, current, newest)
+
+    @cached_property
+    def recordings(self) -> np.ndarray:
+        """The recordings that have rows: sorted hashes."""
+        return np.sort(self.recording[self.current])
+
+    @property
+    def final_recordings(self) -> np.ndarray:
+        """The recordings whose current row is final: sorted hashes."""
+        return np.sort(self.recording[self.current & self.final])
+
+    def without_label(self, listed: np.ndarray) -> int:
+        """How many recordings have no current row that is ``ok``.
+
+        Args:
+            listed: hashes of recordings.
+        """
+        labelled = np.sort(self.recording[self.current & self.ok])
+        return int((~is_in(listed, labelled)).sum())
+
+    def unlisted(self, listed: np.ndarray) -> int:
+        """How many recordings have rows and are not listed.
+
+        Args:
+            listed: hashes of recordings.
+        """
+        return int((~is_in(self.recordings, np.sort(listed))).sum())
+
+
+def _rule_columns(rows: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    return (
+        hashes(rows["uri"]),
+        is_final(rows["status"]).to_numpy(),
+        is_ok(rows["status"]).to_numpy(),
+        rows["labeled_at"].cast(pa.int64()).to_numpy(),
+    )

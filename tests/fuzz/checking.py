@@ -1,0 +1,266 @@
+"""Decodes mutants as the job does, and compares with librosa and with other ways to the bytes."""
+
+import hashlib
+import io
+import shutil
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, NamedTuple
+
+import imageio_ffmpeg
+import numpy as np
+import soundfile
+from soundfile import SoundFile
+
+from ser_core.audio import file_view
+from ser_core.audio.constants import FULL_SCALE, SEGMENT_SAMPLES
+from ser_core.audio.decode import DecodedAudio, decode
+from ser_core.errors import RecordingError, Status
+from ser_core.isolation import ChildError, IsolatedFunction, Limits, Pause
+from ser_core.sources.decoder import Decoder, DecoderSettings
+from ser_core.sources.recording import Recording
+from tests.fuzz.mutants import mutant
+from tests.fuzz.seeds import Seed
+
+_SECONDS = 20.0
+_GIB = 1 << 30
+# Of a duration: the padding of a codec's last packet, or damage after the first 6 s.
+_TOLERATED_SECONDS, _TOLERATED_LOSS = 0.1, 0.1
+_CHECKERS = 2
+
+
+class Report(NamedTuple):
+    """What became of one mutant: its status, and what should not have been."""
+
+    name: str
+    status: str
+    findings: list[str]
+
+
+def check_all(numbers: Iterable[int]) -> Iterator[Report]:
+    """Checks mutants by their numbers, two at a time."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        idle: SimpleQueue[Checker] = SimpleQueue()
+        for _ in range(_CHECKERS):
+            idle.put(stack.enter_context(Checker(folder)))
+
+        def check(number: int) -> Report:
+            checker = idle.get()
+            try:
+                return checker.check(mutant(number))
+            finally:
+                idle.put(checker)
+
+        yield from stack.enter_context(ThreadPoolExecutor(_CHECKERS)).map(check, numbers)
+
+
+def summary(reports: Iterable[Report]) -> dict[str, Any]:
+    """Counts by status and by format, and all findings."""
+    statuses, formats, findings = Counter[str](), Counter[str](), []
+    for report in reports:
+        statuses[report.status] += 1
+        formats[report.name.split(":")[1].split("-")[1]] += 1
+        findings += [f"{report.name}: {finding}" for finding in report.findings]
+    return {
+        "mutants": statuses.total(),
+        "statuses": dict(statuses.most_common()),
+        "formats": dict(sorted(formats.items())),
+        "findings": findings,
+    }
+
+
+class Checker:
+    """Checks one mutant at a time, in child processes that it may kill."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        timeout, memory = _SECONDS, 1.0
+        self._first = Decoder(DecoderSettings(False, timeout, memory), concurrent=1)
+        self._whole = Decoder(DecoderSettings(True, timeout, memory), concurrent=1)
+        limits = Limits(3 * _SECONDS, _SECONDS, 4 * _GIB)
+        self._other_ways = IsolatedFunction(decode_in_other_ways, limits)
+        self._librosa = IsolatedFunction(load_with_librosa, limits)
+
+    def __enter__(self) -> "Checker":
+        self._first.__enter__()
+        self._whole.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._first.__exit__()
+        self._whole.__exit__()
+        self._other_ways.close()
+        self._librosa.close()
+
+    def check(self, seed: Seed) -> Report:
+        # A name means nothing to the job. libsndfile takes any bytes for µ-law that are named so.
+        suffix = {"au": "bin", "mp2": "mp3"}.get(seed.suffix, seed.suffix)
+        path = self._folder / f"{seed.name.partition(':')[0]}.{suffix}"
+        path.write_bytes(seed.data)
+        try:
+            return Report(seed.name, *self._check(path, len(seed.data)))
+        except RuntimeError as error:  # of the decoder: a bug, with its traceback
+            return Report(seed.name, "bug", [f"escaped: {error}"])
+        finally:
+            path.unlink()
+
+    def _check(self, path: Path, size: int) -> tuple[str, list[str]]:
+        recording = Recording(str(path), size)
+        (first,) = self._first.decode([recording])
+        (whole,) = self._whole.decode([recording])
+        one, all_of_it = first.result, whole.result
+        findings = [*_impossible(one, size), *_impossible(all_of_it, size)]
+        try:
+            digests = self._other_ways(path)
+        except ChildError as error:
+            digests = [repr(error)]
+        if set(digests) != {digest(one)} and not _died(one):
+            findings.append(f"differs by the way to its bytes: {digest(one)}, {digests}")
+        if isinstance(one, RecordingError):
+            return one.status, findings
+        if isinstance(all_of_it, DecodedAudio):
+            findings += _contradictions(one, all_of_it)
+        return Status.OK, findings + self._different_from_librosa(path, one)
+
+    def _different_from_librosa(self, path: Path, audio: DecodedAudio) -> list[str]:
+        try:
+            loaded = self._librosa(path)
+        except (ChildError, RuntimeError):  # it cannot read the file
+            return []
+        waveform = as_float(audio.waveform)
+        if not loaded or any(_equal(waveform, samples, exact) for exact, samples in loaded):
+            return []
+        lengths = [len(samples) for _, samples in loaded]
+        kind = "libsndfile's" if loaded[0][0] else "FFmpeg's"
+        return [f"not {kind} samples in librosa: {len(waveform)} instead of {lengths}"]
+
+
+def _died(result: DecodedAudio | RecordingError) -> bool:
+    limits = (Status.CRASHED, Status.TIMEOUT, Status.TOO_LARGE)
+    return isinstance(result, RecordingError) and result.status in limits
+
+
+def _impossible(result: DecodedAudio | RecordingError, size: int) -> Iterator[str]:
+    """What no recording can be."""
+    if isinstance(result, RecordingError):
+        if not result.status.final:
+            yield f"transient: {result}"
+        return
+    if not 1_000 <= result.sampling_rate <= 768_000:
+        yield f"sampling rate of {result.sampling_rate} Hz"
+    if not np.isfinite(result.waveform).all():
+        yield "samples that are not finite"
+    if result.duration is not None and not 0 < result.duration <= size:
+        yield f"duration of {result.duration} s in {size} bytes"
+    if not len(result.waveform):
+        yield "no samples"
+
+
+def _contradictions(first: DecodedAudio, whole: DecodedAudio) -> Iterator[str]:
+    """What a look at the first 6 s and at all of a recording must agree on."""
+    if not np.array_equal(as_float(first.waveform), as_float(whole.waveform)[:SEGMENT_SAMPLES]):
+        yield "the first 6 s are not those of the whole"
+    seconds = len(whole.waveform) / 16_000
+    for audio in (first, whole):
+        tolerated = max(_TOLERATED_SECONDS, _TOLERATED_LOSS * seconds)
+        if audio.duration is not None and abs(audio.duration - seconds) > tolerated:
+            yield f"duration of {audio.duration} s, but {seconds} s of samples"
+
+
+def _equal(ours: np.ndarray, theirs: np.ndarray, exact: bool) -> bool:
+    """To the bit by libsndfile; two releases of FFmpeg may round a sample differently."""
+    if exact or len(ours) != len(theirs):
+        return np.array_equal(ours, theirs)
+    return np.allclose(ours, theirs, rtol=0, atol=2 / FULL_SCALE)
+
+
+def as_float(waveform: np.ndarray) -> np.ndarray:
+    """The samples as decoded; between processes they may be integers."""
+    return waveform.astype(np.float32) / FULL_SCALE if waveform.dtype.kind == "i" else waveform
+
+
+def digest(result: DecodedAudio | RecordingError) -> str:
+    """What must not depend on the way to the bytes."""
+    if isinstance(result, RecordingError):
+        return result.status
+    samples = hashlib.md5(as_float(result.waveform).tobytes()).hexdigest()
+    return f"ok {samples} {result.duration} {result.sampling_rate}"
+
+
+_REFUSALS = (soundfile.LibsndfileError, ValueError, MemoryError)
+
+
+# ---- in child processes --------------------------------------------------------------------------
+
+
+class _Ranges(io.RawIOBase):
+    """A file that is fetched in ranges."""
+
+    def __init__(self, data: bytes) -> None:
+        self._file = io.BytesIO(data)
+
+    def readinto(self, buffer: Any) -> int:
+        return self._file.readinto(buffer)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+
+def decode_in_other_ways(path: Path, _pause: Pause) -> list[str]:
+    """Digests of decoding from memory, and in ranges as a large file is read from S3."""
+    data, in_memory = path.read_bytes(), file_view._IN_MEMORY
+    digests = []
+    for handle, limit in [(io.BytesIO(data), in_memory), (io.BufferedReader(_Ranges(data)), -1)]:
+        file_view._IN_MEMORY = limit
+        try:
+            digests.append(digest(decode(handle)))
+        except RecordingError as error:
+            digests.append(digest(error))
+        finally:
+            file_view._IN_MEMORY = in_memory
+    return digests
+
+
+def load_with_librosa(path: Path, _pause: Pause) -> list[tuple[bool, np.ndarray]]:
+    """What librosa reads of all of a file and of its first 6 s, and whether by libsndfile.
+
+    What libsndfile cannot read, librosa has FFmpeg's command decode; through audioread, which
+    mistakes the number of channels unless there are one, two or six.
+    """
+    import librosa
+
+    loaded = []
+    for seconds in (None, 6.25):
+        with suppress(*_REFUSALS), SoundFile(path) as file:
+            samples = librosa.load(file, sr=16_000, duration=seconds)[0]
+            loaded.append((True, samples[:SEGMENT_SAMPLES]))
+    if not loaded:
+        options = ["-loglevel", "error", "-i", path, "-c:a", "pcm_s16le", "-f", "wav", "-"]
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), *options]
+        wav = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        with suppress(*_REFUSALS), SoundFile(io.BytesIO(wav.stdout)) as file:
+            samples = librosa.load(file, sr=16_000)[0]
+            loaded.append((False, samples[:SEGMENT_SAMPLES]))
+        named = path.with_suffix(".other.mp3")  # as libsndfile would read it under that name
+        shutil.copy(path, named)
+        with suppress(*_REFUSALS), SoundFile(named) as file:
+            samples = librosa.load(file, sr=16_000)[0]
+            loaded.append((False, samples[:SEGMENT_SAMPLES]))
+        named.unlink()
+    return loaded
