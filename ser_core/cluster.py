@@ -61,7 +61,11 @@ def join(verbose: bool) -> None:
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         _start(cluster, verbose)
+    except KeyboardInterrupt:
+        _end()
+        raise
     except Exception as error:  # Ray raises whatever its start met
+        _end()
         where = f"the cluster at {cluster} cannot be joined" if cluster else "Ray does not start"
         raise RunError(f"{where} ({one_line(error)})") from error
     finally:

@@ -188,7 +188,7 @@ def test_only_what_a_repetition_continues_is_repeated(codes, expected, tmp_path)
     assert again(tmp_path, *codes) == expected
 
 
-def test_stopping_the_script_stops_its_command(tmp_path):
+def test_stopping_the_script_stops_its_command():
     fake = "trap 'sleep 0.2; echo stopped; exit 1' TERM; echo started; sleep 60 & wait"
     command = ["bash", DEPLOY / "again.sh", "bash", "-c", fake]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

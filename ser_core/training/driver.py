@@ -89,8 +89,9 @@ def run_workers(
     try:
         result = _fit(trainer, output, task.epochs, _Watch(heartbeats, check))
     finally:
-        with contextlib.suppress(Exception):
-            ray.kill(heartbeats)  # workers that are still there take it for the end of the run
+        if ray.is_initialized():  # or else the call would start Ray
+            with contextlib.suppress(Exception):
+                ray.kill(heartbeats)  # workers that are still there take it for the end of the run
     best = max(result.best_checkpoints, key=lambda item: item[1]["best"])[0]
     for name, checkpoint in ((BEST, best), (LAST, result.checkpoint)):
         weights = read_file(checkpoint.filesystem, f"{checkpoint.path}/{WEIGHTS}")
@@ -198,6 +199,8 @@ def _reason(error: Exception, failures: list[Exception]) -> str:
     if any("health check has been hanging" in str(cause) for cause in causes):
         return "a worker did not answer any more"
     cause = causes[0] if causes else error
+    if isinstance(cause, OSError):  # Ray Train's own files, such as its list of checkpoints
+        return f"the output cannot be used: {one_line(cause)}"
     return one_line((str(cause).strip() or repr(cause)).splitlines()[-1])
 
 

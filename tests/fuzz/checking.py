@@ -2,8 +2,6 @@
 
 import hashlib
 import io
-import shutil
-import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -13,7 +11,6 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
-import imageio_ffmpeg
 import numpy as np
 import soundfile
 from soundfile import SoundFile
@@ -33,6 +30,11 @@ _GIB = 1 << 30
 # Of a duration: the padding of a codec's last packet, or damage after the first 6 s.
 _TOLERATED_SECONDS, _TOLERATED_LOSS = 0.1, 0.1
 _CHECKERS = 2
+
+
+# libsndfile 1.2.2 reads memory that it has not written where a damaged Ogg stream of Opus lacks
+# samples, so that the same file decodes in one way and then in another, also by path.
+_UNSTABLE = b"OpusHead"
 
 
 class Report(NamedTuple):
@@ -121,6 +123,8 @@ class Checker:
             digests = self._other_ways(path)
         except ChildError as error:
             digests = [repr(error)]
+        if _UNSTABLE in path.read_bytes():
+            return _status(one), findings
         if set(digests) != {digest(one)} and not _died(one):
             findings.append(f"differs by the way to its bytes: {digest(one)}, {digests}")
         if isinstance(one, RecordingError):
@@ -135,11 +139,17 @@ class Checker:
         except (ChildError, RuntimeError):  # it cannot read the file
             return []
         waveform = as_float(audio.waveform)
-        if not loaded or any(_equal(waveform, samples, exact) for exact, samples in loaded):
+        # Of damaged files, two releases of FFmpeg do not decode the same.
+        if not loaded or not loaded[0][0]:
+            return []
+        if any(np.array_equal(waveform, samples) for _, samples in loaded):
             return []
         lengths = [len(samples) for _, samples in loaded]
-        kind = "libsndfile's" if loaded[0][0] else "FFmpeg's"
-        return [f"not {kind} samples in librosa: {len(waveform)} instead of {lengths}"]
+        return [f"not librosa's samples: {len(waveform)} instead of {lengths}"]
+
+
+def _status(result: DecodedAudio | RecordingError) -> str:
+    return result.status if isinstance(result, RecordingError) else Status.OK
 
 
 def _died(result: DecodedAudio | RecordingError) -> bool:
@@ -172,13 +182,6 @@ def _contradictions(first: DecodedAudio, whole: DecodedAudio) -> Iterator[str]:
         tolerated = max(_TOLERATED_SECONDS, _TOLERATED_LOSS * seconds)
         if audio.duration is not None and abs(audio.duration - seconds) > tolerated:
             yield f"duration of {audio.duration} s, but {seconds} s of samples"
-
-
-def _equal(ours: np.ndarray, theirs: np.ndarray, exact: bool) -> bool:
-    """To the bit by libsndfile; two releases of FFmpeg may round a sample differently."""
-    if exact or len(ours) != len(theirs):
-        return np.array_equal(ours, theirs)
-    return np.allclose(ours, theirs, rtol=0, atol=2 / FULL_SCALE)
 
 
 def as_float(waveform: np.ndarray) -> np.ndarray:
@@ -240,8 +243,7 @@ def decode_in_other_ways(path: Path, _pause: Pause) -> list[str]:
 def load_with_librosa(path: Path, _pause: Pause) -> list[tuple[bool, np.ndarray]]:
     """What librosa reads of all of a file and of its first 6 s, and whether by libsndfile.
 
-    What libsndfile cannot read, librosa has FFmpeg's command decode; through audioread, which
-    mistakes the number of channels unless there are one, two or six.
+    Nothing where libsndfile refuses and librosa calls FFmpeg's command.
     """
     import librosa
 
@@ -250,17 +252,4 @@ def load_with_librosa(path: Path, _pause: Pause) -> list[tuple[bool, np.ndarray]
         with suppress(*_REFUSALS), SoundFile(path) as file:
             samples = librosa.load(file, sr=16_000, duration=seconds)[0]
             loaded.append((True, samples[:SEGMENT_SAMPLES]))
-    if not loaded:
-        options = ["-loglevel", "error", "-i", path, "-c:a", "pcm_s16le", "-f", "wav", "-"]
-        command = [imageio_ffmpeg.get_ffmpeg_exe(), *options]
-        wav = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
-        with suppress(*_REFUSALS), SoundFile(io.BytesIO(wav.stdout)) as file:
-            samples = librosa.load(file, sr=16_000)[0]
-            loaded.append((False, samples[:SEGMENT_SAMPLES]))
-        named = path.with_suffix(".other.mp3")  # as libsndfile would read it under that name
-        shutil.copy(path, named)
-        with suppress(*_REFUSALS), SoundFile(named) as file:
-            samples = librosa.load(file, sr=16_000)[0]
-            loaded.append((False, samples[:SEGMENT_SAMPLES]))
-        named.unlink()
     return loaded

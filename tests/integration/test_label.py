@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -24,7 +23,6 @@ from ser_core.labeling.config import LabelConfig
 from ser_core.labeling.job import label_corpus
 from ser_core.sources.forms import open_source
 from ser_core.storage.claim import Claim
-
 
 SABOTAGE = Path(__file__).parents[1] / "chaos" / "sabotage"
 BUG_RATE = 16_010  # Hz; our code raises for a recording of this rate

@@ -45,9 +45,7 @@ def test_recordings_that_are_done_are_not_planned():
 def test_manifest_columns_stay_with_their_recordings():
     recordings = [Recording(f"/c/{n}.wav", 1, "v", name=f"{n}.wav") for n in range(4)]
     columns = pa.table({"speaker": ["a", "b", "c", "d"]})
-    plan = make_plan(
-        [Page(recordings, columns)], columns.schema, ids(recordings[1].file_id)
-    )
+    plan = make_plan([Page(recordings, columns)], columns.schema, ids(recordings[1].file_id))
     table = planned(plan)
     assert list(zip(table["path"], table["speaker"], strict=True)) == [
         ("0.wav", "a"),

@@ -65,7 +65,7 @@ def test_what_is_no_bug_is_one_line(last_line, expected):
     ("failure", "reason"),
     [
         (RunError("a checkpoint could not be written (no answer)"), "a checkpoint could not .*"),
-        (OSError(28, "No space left on device"), r".*No space left on device"),
+        (OSError(28, "No space left on device"), r"the output .*: .*No space left.*"),
         (RuntimeError("The worker group startup timed out after 60 s. Causes:\n1"), ".* free"),
         (RayActorError(), "a worker process died"),
     ],
