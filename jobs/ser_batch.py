@@ -1,6 +1,7 @@
 """The table of jobs, and ``ser-batch``, the command that offers them as subcommands."""
 
 import argparse
+import os
 import pkgutil
 import sys
 from collections.abc import Sequence
@@ -13,6 +14,10 @@ from ser_core.errors import hint
 from ser_core.evaluation.config import EvaluateConfig
 from ser_core.labeling.config import LabelConfig
 from ser_core.training.config import CompareSplitsConfig, TrainConfig
+
+# What Ray starts on this machine is not for others: its ports are on 127.0.0.1. Ray reads this, its
+# switch for systems without clusters, when it is imported.
+_LOOPBACK = ("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,8 @@ class Job:
 
     def __call__(self, config: BaseModel) -> object:
         """Imports the function and calls it with the config."""
+        if not os.environ.get("RAY_ADDRESS"):
+            os.environ.setdefault(*_LOOPBACK)
         function = pkgutil.resolve_name(self.function)
         with interruptible():
             return function(config)

@@ -1,4 +1,4 @@
-"""Joins a Ray cluster, or starts Ray on this machine and ends it; it does not know what runs there."""
+"""Joins a Ray cluster, or starts Ray on this machine and ends it; it knows no job."""
 
 import atexit
 import logging
@@ -92,7 +92,7 @@ def _start(cluster: str | None, verbose: bool) -> None:
 
 
 def _end() -> None:
-    """Ends Ray on this machine, and what is left of it: a worker's exit handler may never return."""
+    """Ends Ray on this machine, and what is left of it: a worker's exit handler may hang."""
     started = psutil.Process().children(recursive=True)
     ray.shutdown()
     _, left = psutil.wait_procs(started, _EXIT_SECONDS)

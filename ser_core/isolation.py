@@ -203,6 +203,8 @@ def _serve(
         _die_with_parent(parent_lives)
         _limit_memory(memory)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
+    with open(os.devnull, "wb") as devnull:  # libraries complain of every damaged frame
+        os.dup2(devnull.fileno(), 2)
     os.environ.clear()
     os.environ.update(environment)  # the fork server has those of its start
 

@@ -21,6 +21,7 @@ from ser_core.errors import DeviceError, RunError, SerError
 from ser_core.labeling.stages import (
     Scorer,
     StageSettings,
+    bug,
     classify_block,
     not_finite,
     reason_to_stop,
@@ -105,8 +106,8 @@ class ClassifierActor:
             _die()
         except SerError as error:
             self._reason = str(error)
-        except Exception:
-            self._reason = f"a bug stopped the run:\n{traceback.format_exc()}"
+        except Exception as error:
+            self._reason = bug(error)
 
     def __call__(self, decoded: pa.Table) -> pa.Table:
         """Classifies a block of ``decoded_schema``."""

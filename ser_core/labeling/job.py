@@ -143,6 +143,8 @@ class Run:
                 writer.add(useful_rows(rows, final))
                 stats.add(labeled, rows)
                 display.update()
+                if stats.outage:
+                    raise RunError(f"--input {config.input}: the storage has stopped answering")
         stats.stage_seconds["write"] = writer.write_seconds
 
     def finish(self, plan: Plan, stats: RunStats) -> None:

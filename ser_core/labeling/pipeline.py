@@ -6,6 +6,7 @@ bug, comes out as a column of its rows.
 """
 
 import logging
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ from ser_core.labeling.stages import (
 from ser_core.schema import INDEX
 from ser_core.settings import Precision
 from ser_core.sources.decoder import Decoder, DecoderSettings
+from ser_core.versions import installed_version
 
 if TYPE_CHECKING:  # processes that only decode do without torch
     from ser_core.models.checkpoint import Checkpoint
@@ -132,7 +134,10 @@ def _run(plan: list[pa.Table], settings: PipelineSettings, rows: int) -> Iterato
         )
         for labeled in batches:
             if reason := reason_to_stop(labeled):
-                raise RunError(reason)
+                summary, _, details = reason.partition("\n")
+                if details:
+                    say(details)
+                raise RunError(summary)
             yield labeled
     except RayError as error:
         last_line = str(error).strip().splitlines()[-1:]  # what was raised first
@@ -213,14 +218,15 @@ def _load(settings: PipelineSettings, before_pass: Callable[[], None]) -> "Class
     Raises:
         RunError: torch cannot use the GPU that Ray has.
     """
+    on_gpu = settings.resources.on_gpu
+    if not on_gpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # a GPU that Ray does not know is not ours
     from ser_core.models.classifier import Classifier
 
-    on_gpu = settings.resources.on_gpu
-    return Classifier(
-        ray.get(settings.checkpoint),
-        settings.precision,
-        settings.batch_size,
-        num_threads=None if on_gpu else 1,
-        device="cuda" if on_gpu else "cpu",
-        before_pass=before_pass,
-    )
+    checkpoint, num_threads = ray.get(settings.checkpoint), None if on_gpu else 1
+    classifier = Classifier(checkpoint, settings.precision, settings.batch_size, num_threads)
+    if on_gpu and not classifier.on_gpu:
+        reason = f"Ray has GPUs, but torch {installed_version('torch')} cannot use them"
+        raise RunError(f"{reason}; install a torch for them, or start Ray with --num-gpus=0")
+    classifier.before_pass = before_pass
+    return classifier

@@ -24,6 +24,7 @@ from ser_core.console import say
 from ser_core.errors import Status
 from ser_core.schema import CLASSIFY_STAGES, DECODE_STAGES, DEVICE, stage_seconds
 
+_OUTAGE_RECORDINGS, _OUTAGE_SECONDS = 64, 300.0  # more than this out of reach end the run
 _LINE_SECONDS = 10.0  # between two lines where there is no terminal
 
 
@@ -52,6 +53,8 @@ class RunStats:
     stage_seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     started: float = field(default_factory=time.monotonic)
     first_row: float | None = None
+    _unreached: int = 0  # recordings in a row whose storage did not answer
+    _reached: float = field(default_factory=time.monotonic)
 
     @property
     def done(self) -> int:
@@ -69,6 +72,12 @@ class RunStats:
         return sum(count for status, count in self.status.items() if not Status(status).final)
 
     @property
+    def outage(self) -> bool:
+        """Whether nothing but recordings out of reach has come for minutes."""
+        silent = time.monotonic() - self._reached
+        return self._unreached >= _OUTAGE_RECORDINGS and silent >= _OUTAGE_SECONDS
+
+    @property
     def elapsed(self) -> float:
         """Seconds since the run began."""
         return time.monotonic() - self.started
@@ -78,6 +87,10 @@ class RunStats:
         self.first_row = self.first_row or time.monotonic()
         for counter, column in ((self.status, rows["status"]), (self.label, rows["label"])):
             counter.update(column.drop_null().to_pylist())
+        if rows.num_rows and set(rows["status"].unique().to_pylist()) == {Status.UNAVAILABLE}:
+            self._unreached += rows.num_rows
+        else:
+            self._unreached, self._reached = 0, time.monotonic()
         self.device.update(labeled[DEVICE.name].drop_null().to_pylist())
         duration = rows["duration"]
         labeled_duration = (

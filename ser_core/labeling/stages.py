@@ -35,7 +35,6 @@ from ser_core.schema import (
 from ser_core.sources.decoder import Decoded, Decoder
 from ser_core.sources.recording import recordings_of
 
-
 _FEW_NOT_FINITE = 8  # of a block: more of them, and more than half, are the model's fault
 
 
@@ -170,9 +169,15 @@ def run_stage(
         return stage(block)
     except DeviceError:
         raise
-    except Exception:
-        reason = f"a bug, not a bad recording, stopped the run:\n{traceback.format_exc()}"
-        return rows_with_reason(block, settings, reason)
+    except Exception as error:
+        return rows_with_reason(block, settings, bug(error))
+
+
+def bug(error: Exception) -> str:
+    """Why a run stops at a bug: one line, then the traceback."""
+    details = "".join(traceback.format_exception(error)).strip()
+    last_line = details.splitlines()[-1].strip()
+    return f"a bug, not a bad recording, stopped the run ({last_line})\n{details}"
 
 
 def reason_to_stop(block: pa.Table) -> str | None:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ser_core.audio.constants import SEGMENT_SAMPLES
-from ser_core.errors import DeviceError, RunError, one_line
+from ser_core.errors import DeviceError, one_line
 from ser_core.models.build import build_model, is_card_style
 from ser_core.models.checkpoint import Checkpoint
 from ser_core.models.cpu_kernels import (
@@ -52,6 +52,7 @@ class Classifier:
         precision: ``fp32``, ``bf16`` or ``fp16``: the one chosen if ``auto`` was requested.
         batch_size: segments per forward pass; halved when memory runs out.
         transfer_seconds: total time spent on padding and on transfers to the device.
+        before_pass: called before each forward pass, if there is anything to call.
     """
 
     def __init__(
@@ -61,8 +62,6 @@ class Classifier:
         batch_size: int | None = None,
         num_threads: int | None = None,
         frames_per_step: int | None = None,
-        device: str | None = None,
-        before_pass: Callable[[], None] | None = None,
     ) -> None:
         """Builds the network.
 
@@ -73,16 +72,11 @@ class Classifier:
             num_threads: CPU threads of this process; None keeps torch's default.
             frames_per_step: segments are padded to a multiple of this many frames; None chooses
                 for the device.
-            device: ``cuda`` or ``cpu``; None is a GPU if there is one.
-            before_pass: called before each forward pass.
-
-        Raises:
-            RunError: torch cannot use the GPU that was asked for.
         """
         if num_threads:
             torch.set_num_threads(num_threads)
-        self.device = _resolve_device(device)
-        self._before_pass = before_pass
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.before_pass: Callable[[], None] | None = None
         self.precision = resolve_precision(precision, self.device)
         batches = choose_batches(self.device, self.precision)
         self.batch_size = batch_size or batches.size
@@ -175,8 +169,8 @@ class Classifier:
 
     @torch.inference_mode()
     def _forward(self, segments: list[np.ndarray]) -> torch.Tensor:
-        if self._before_pass:
-            self._before_pass()
+        if self.before_pass:
+            self.before_pass()
         started, num_samples = time.perf_counter(), SEGMENT_SAMPLES
         if isinstance(self._model, ElidedClassifier):
             longest = max(map(len, segments))
@@ -188,14 +182,6 @@ class Classifier:
         else:
             logits = self._model(values.to(_DTYPES[self.precision]), mask if self._masked else None)
         return torch.softmax(logits.float() / self._temperature, dim=-1)
-
-
-def _resolve_device(name: str | None) -> torch.device:
-    if name == "cuda" and not torch.cuda.is_available():
-        build = f"torch {torch.__version__} has CUDA {torch.version.cuda}"
-        reason = f"Ray has GPUs, but torch cannot use them ({build}; see nvidia-smi)"
-        raise RunError(f"{reason}; install a matching torch, or start Ray with --num-gpus=0")
-    return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def resolve_precision(precision: Precision, device: torch.device) -> str:

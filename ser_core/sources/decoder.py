@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from queue import Empty, LifoQueue
 from typing import NamedTuple
 
@@ -31,6 +32,7 @@ _CONCURRENT_RECORDINGS = 4  # one recording's bytes arrive while another is deco
 # Of one wait for storage, whose requests have a deadline of their own; only what ignores it, as a
 # dead network file system does, is stopped by this.
 _STORAGE_SECONDS = 180.0
+_OUT_OF_REACH = 12  # recordings in a row that were not reached: the storage is down
 _SECONDS = 60.0
 _SECONDS_WHOLE = 600.0
 _GIB = 1 << 30
@@ -97,10 +99,21 @@ class Decoder:
     def decode(self, recordings: Sequence[Recording]) -> Iterator[Decoded]:
         """Decodes recordings, in their order.
 
+        Once several in a row could not be reached, the others are not tried: each would wait for
+        the deadline of its requests.
+
         Raises:
             RuntimeError: a bug, with its traceback.
         """
-        return self._pool.map(self._decode, recordings)
+        return self._pool.map(partial(self._decode_if_reachable, _Outage()), recordings)
+
+    def _decode_if_reachable(self, outage: "_Outage", recording: Recording) -> Decoded:
+        if outage.in_a_row >= _OUT_OF_REACH:
+            reason = "the storage did not answer for the recordings before this one"
+            return Decoded(RecordingError(Status.UNAVAILABLE, reason), 0.0, 0.0)
+        decoded = self._decode(recording)
+        outage.count(decoded)
+        return decoded
 
     def _decode(self, recording: Recording) -> Decoded:
         child = self._child(recording)
@@ -117,6 +130,17 @@ class Decoder:
             return self._idle.get_nowait()
         preload = [__name__, *_file_system_modules(recording.uri)]
         return IsolatedFunction(_decode_in_child, self._settings.limits, preload)
+
+
+class _Outage:
+    """Counts the recordings in a row whose storage did not answer."""
+
+    def __init__(self) -> None:
+        self.in_a_row = 0
+
+    def count(self, decoded: Decoded) -> None:
+        status = getattr(decoded.result, "status", Status.OK)
+        self.in_a_row = self.in_a_row + 1 if status is Status.UNAVAILABLE else 0
 
 
 def _file_system_modules(uri: str) -> list[str]:

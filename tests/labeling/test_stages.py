@@ -77,7 +77,9 @@ def test_samples_are_sent_in_the_smallest_lossless_type(corpus):
 
 def test_the_classifier_gets_the_decoded_samples(corpus):
     recorder = Recorder()
-    labeled = classify_block(decode_block(plan(*corpus), SETTINGS, InThisProcess()), SETTINGS, recorder, 0.0)
+    labeled = classify_block(
+        decode_block(plan(*corpus), SETTINGS, InThisProcess()), SETTINGS, recorder, 0.0
+    )
     readable = [path for path in corpus if path.name != "bad.wav"]
     for waveform, path in zip(recorder.waveforms, readable, strict=True):
         with open_file(str(path)) as handle:
@@ -91,7 +93,9 @@ def test_rows_contain_the_seconds_of_each_stage(corpus):
     for path in corpus:
         fsspec.filesystem("memory").pipe_file(f"/blocks/{path.name}", path.read_bytes())
     planned = plan(*(f"memory://blocks/{path.name}" for path in corpus))
-    labeled = classify_block(decode_block(planned, SETTINGS, InThisProcess()), SETTINGS, Recorder(), 8.0)
+    labeled = classify_block(
+        decode_block(planned, SETTINGS, InThisProcess()), SETTINGS, Recorder(), 8.0
+    )
     assert labeled["_idle_seconds"].to_pylist() == [2.0] * 4
     assert labeled["_transfer_seconds"].to_pylist() == [0.125] * 4
     assert all(seconds > 0 for seconds in labeled["_fetch_seconds"].to_pylist())
@@ -114,7 +118,9 @@ def test_rows_have_the_path_as_the_user_gave_it():
 
 
 def test_output_rows_follow_the_schema(corpus):
-    labeled = classify_block(decode_block(plan(*corpus), SETTINGS, InThisProcess()), SETTINGS, Recorder(), 0.0)
+    labeled = classify_block(
+        decode_block(plan(*corpus), SETTINGS, InThisProcess()), SETTINGS, Recorder(), 0.0
+    )
     schema = output_schema(SETTINGS.labels, NONE)
     now = datetime.now(UTC)
     rows = output_rows(labeled, SETTINGS, schema, {"model": "m", "model_digest": "d"}, now)

@@ -1,4 +1,4 @@
-"""Recordings decoded in child processes: their waveforms, and what becomes of one that breaks them."""
+"""Recordings decoded in child processes, and what becomes of one that breaks them."""
 
 import signal
 
@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from recordings import speech_like, write_audio
 
+import ser_core.sources.decoder as decoder_module
 from ser_core.errors import RecordingError, Status
 from ser_core.isolation import (
     ChildCrashedError,
@@ -64,7 +65,7 @@ def test_samples_of_16_bits_at_16_khz_stay_16_bits(tmp_path):
 def test_what_breaks_the_child_is_the_row_of_the_recording(raised, status, words):
     errors = iter(raised)
 
-    def child(job):
+    def child(_):
         raise next(errors)
 
     with pytest.raises(RecordingError, match=words) as error:
@@ -77,7 +78,7 @@ def test_a_crash_that_does_not_repeat_itself_is_forgotten():
     decoded = Decoded(RecordingError(Status.EMPTY, ""), 0.0, 0.0)
     answers = iter([SEGFAULT, decoded])
 
-    def child(job):
+    def child(_):
         answer = next(answers)
         if isinstance(answer, Exception):
             raise answer
@@ -90,3 +91,32 @@ def test_a_whole_recording_has_more_time():
     seconds = [DecoderSettings(whole).limits.seconds for whole in (False, True)]
     assert seconds == [60.0, 600.0]
     assert DecoderSettings(True, timeout=5.0, memory=0.5).limits[::2] == (5.0, 1 << 29)
+
+
+def test_once_the_storage_is_down_the_rest_of_a_block_does_not_wait_for_it(monkeypatch):
+    tried = []
+
+    def unreachable(_, job):
+        tried.append(job)
+        raise RecordingError(Status.UNAVAILABLE, "no answer")
+
+    monkeypatch.setattr(decoder_module, "_decode_isolated", unreachable)
+    recordings = [Recording(f"/{number}.wav") for number in range(256)]
+    with Decoder(DecoderSettings()) as decoder:
+        for _ in range(2):  # each block tries again
+            tried.clear()
+            decoded = list(decoder.decode(recordings))
+            assert {item.result.status for item in decoded} == {Status.UNAVAILABLE}
+            assert 12 <= len(tried) < 20  # four at once
+
+
+def test_a_recording_out_of_reach_now_and_then_is_no_outage(monkeypatch):
+    def decode(_, job):
+        status = Status.UNAVAILABLE if int(job[0].uri[1:-4]) % 11 else Status.EMPTY
+        raise RecordingError(status, "")
+
+    monkeypatch.setattr(decoder_module, "_decode_isolated", decode)
+    recordings = [Recording(f"/{number}.wav") for number in range(110)]
+    with Decoder(DecoderSettings(), concurrent=1) as decoder:
+        statuses = [item.result.status for item in decoder.decode(recordings)]
+    assert statuses.count(Status.EMPTY) == 10
