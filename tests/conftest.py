@@ -8,12 +8,12 @@ import imageio_ffmpeg
 import pytest
 import torch
 from checkpoints import save_card_style
-from misbehaving_store import Store, running_store
+from misbehaving_store import BUCKET, Store, running_store
 from recordings import SHARED_DATA
 
 from benchmarks.card import Card
 from examples.make_checkpoint import SMALL
-from ser_core.storage.filesystem import retry_transient
+from ser_core.storage.filesystem import resolve, retry_transient
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -65,6 +65,7 @@ def store(monkeypatch) -> Iterator[Store]:
             monkeypatch.delenv(name)
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
+        resolve(f"s3://{BUCKET}")[0].connect()  # no deadline of a test is spent on loading botocore
         yield server
 
 

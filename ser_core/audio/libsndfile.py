@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 import soundfile
 
+from ser_core.audio import ogg
 from ser_core.audio.file_view import size_of, view
 from ser_core.audio.samples import (
     BLOCK_SAMPLES,
@@ -43,7 +44,7 @@ def read_samples(source: BinaryIO, seconds: float | None) -> Samples:
 
     Raises:
         UnreadableError: FFmpeg may know better.
-        RecordingError: the rate or the number of channels is not accepted.
+        RecordingError: its rate, its number of channels or its positions are not accepted.
         MemoryError: libsndfile could not allocate memory.
     """
     tag = id3_length(source)
@@ -105,6 +106,8 @@ def _read_sound(sound: soundfile.SoundFile, source: BinaryIO, seconds: float | N
         mixer.add(block)
         if len(block) < ahead:
             break
+    if sound.subtype == "OPUS" and ogg.opus_positions_go_back(source, source.tell()):
+        raise RecordingError(Status.DECODE_ERROR, "the positions of its Ogg pages go back")
     ended = mixer.num_samples < wanted
     stated = _stated_frames(sound, source, ended)
     decoded = mixer.num_samples

@@ -15,11 +15,10 @@ from typing import BinaryIO
 
 import soundfile
 
-from ser_core.audio import flac
+from ser_core.audio import flac, ogg
 from ser_core.audio.file_view import size_of
 
 _COUNTED = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW")  # subtypes of libsndfile
-_TAIL = 1 << 16  # bytes; an Ogg page is no longer
 _MIN_BYTES_PER_SECOND = 1  # FLAC of silence at 8 kHz has 2
 _MP3_BYTES_PER_SECOND = range(1_000, 80_001)  # 8 to 640 kbit/s
 
@@ -55,7 +54,7 @@ def verified_frames(file: soundfile.SoundFile, source: BinaryIO, num_read: int) 
     elif file.format == "FLAC":
         verified = not goes_on and flac.last_sample(source, id3_length(source)) == frames
     elif file.format == "OGG":
-        verified = not goes_on and _ogg_end_continues(source)
+        verified = not goes_on and ogg.end_continues(source)
     elif file.subtype.startswith(_COUNTED):
         verified = True
     else:
@@ -127,51 +126,3 @@ def _trailing_tags(source: BinaryIO) -> int:
     if footer.startswith(b"APETAGEX"):
         length += _APE_FOOTER + int.from_bytes(footer[12:16], "little")
     return length
-
-
-# ---- Ogg -----------------------------------------------------------------------------------------
-
-_OGG_HEADER = struct.Struct("<4sBBqIIIB")
-_MAX_PACKET_SAMPLES = 8_192  # of Vorbis; Opus has at most 5,760
-
-
-def _ogg_end_continues(source: BinaryIO) -> bool:
-    """Whether the last page ends the file, is of the first stream, and continues the page before.
-
-    A page holds so many packets, each of a limited length. Chained streams have other numbers.
-    """
-    source.seek(0)
-    first = _ogg_page(source.read(_OGG_HEADER.size + 255), 0)
-    size = size_of(source)
-    source.seek(max(size - 2 * _TAIL, 0))
-    tail = source.read()
-    starts = [at for at in _positions(tail, b"OggS") if _ogg_page(tail, at)]
-    if not first or len(starts) < 2:
-        return False
-    serial, *_ = first
-    before, last = (_ogg_page(tail, at) for at in starts[-2:])
-    if not before or not last or {before[0], last[0]} != {serial}:
-        return False
-    added = last[1] - max(before[1], 0)
-    return starts[-1] + last[3] == len(tail) and 0 <= added <= last[2] * _MAX_PACKET_SAMPLES
-
-
-def _ogg_page(data: bytes, at: int) -> tuple[int, int, int, int] | None:
-    """A page's stream, position, number of packets and bytes."""
-    if len(data) < at + _OGG_HEADER.size:
-        return None
-    capture, version, _, position, serial, _, _, segments = _OGG_HEADER.unpack_from(data, at)
-    if capture != b"OggS" or version:
-        return None
-    lengths = data[at + _OGG_HEADER.size :][:segments]
-    packets = sum(length < 255 for length in lengths)
-    return serial, position, packets, _OGG_HEADER.size + segments + sum(lengths)
-
-
-def _positions(data: bytes, pattern: bytes) -> list[int]:
-    """Where a pattern occurs."""
-    found, at = [], data.find(pattern)
-    while at >= 0:
-        found.append(at)
-        at = data.find(pattern, at + 1)
-    return found

@@ -15,8 +15,9 @@ import pandas as pd
 from ser_core.corpora.truth import COLUMNS, first_few, read_truth
 from ser_core.emotions import EMOTIONS, canonical
 from ser_core.errors import CorpusError
+from ser_core.sources.forms import input_errors
 from ser_core.sources.manifest import recording_uris
-from ser_core.storage.filesystem import is_local, printable, resolve
+from ser_core.storage.filesystem import printable, resolve
 from ser_core.storage.listing import is_hidden, list_files
 
 logger = logging.getLogger(__name__)
@@ -135,6 +136,7 @@ def read_corpus(name: str, data: str) -> pd.DataFrame:
 
     Raises:
         CorpusError: the corpus is unknown, cannot be read, or has no file that matches its layout.
+        RunError: its storage cannot be reached.
     """
     key = name.casefold().replace("-", "")  # EMO-DB is emodb
     if key == MANIFEST:
@@ -173,14 +175,11 @@ def _read_layout(name: str, data: str) -> pd.DataFrame:
 
 def _list_folder(data: str) -> list[tuple[str, str]]:
     """Every file of a folder, hidden files included: its path, and its path within the folder."""
-    try:
-        paths = sorted(entry.path for entry in list_files(data, lambda _: True, hidden=True))
-    except (FileNotFoundError, NotADirectoryError):
-        raise CorpusError(f"--data {data}: there is no such folder") from None
-    except Exception as error:  # remote file systems share no base class for their errors
-        if is_local(data) and not isinstance(error, OSError):
-            raise
-        raise CorpusError(f"--data {data}: cannot be listed ({error})") from None
+    with input_errors("--data", data):
+        try:
+            paths = sorted(entry.path for entry in list_files(data, lambda _: True, hidden=True))
+        except (FileNotFoundError, NotADirectoryError):
+            raise CorpusError(f"--data {data}: there is no such folder") from None
     root = printable(resolve(data)[1])
     relative = (printable(resolve(path)[1]).removeprefix(root).lstrip("/") for path in paths)
     return list(zip(paths, relative, strict=True))

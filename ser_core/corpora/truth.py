@@ -8,7 +8,8 @@ import pyarrow as pa
 
 from ser_core.emotions import canonical
 from ser_core.errors import CorpusError
-from ser_core.sources.manifest import is_manifest, read_manifest
+from ser_core.sources.forms import input_errors
+from ser_core.sources.manifest import content_errors, is_manifest, read_manifest
 from ser_core.storage.filesystem import absolute
 
 COLUMNS = ["path", "truth", "speaker", "sentence"]  # of every corpus; unknown values are None
@@ -32,9 +33,10 @@ def read_truth(uri: str, flag: str) -> pd.DataFrame:
 
     Raises:
         CorpusError: it cannot be read, lacks a column or a path, or has a path twice.
+        RunError: its storage cannot be reached.
     """
     where = f"{flag} {uri}"
-    table = _read_table(uri, where)
+    table = _read_table(uri, flag)
     truth = next((name for name in _TRUTH_COLUMNS if name in table.column_names), None)
     if "path" not in table.column_names or truth is None:
         found = ", ".join(table.column_names)
@@ -61,19 +63,15 @@ def first_few(names: Sequence[str]) -> str:
     return ", ".join(names[:_MAX_NAMED]) + more
 
 
-def _read_table(uri: str, where: str) -> pa.Table:
+def _read_table(uri: str, flag: str) -> pa.Table:
+    where = f"{flag} {uri}"
     if not is_manifest(uri):
         raise CorpusError(f"{where}: not a manifest (.parquet, .csv, .jsonl) by its name")
-    try:
+    with input_errors(flag, uri), content_errors(where):
         tables = list(read_manifest(absolute(uri)))
         if not tables:
             raise CorpusError(f"{where}: the manifest has no rows")
         return pa.concat_tables(tables, promote_options="default")
-    except FileNotFoundError:
-        raise CorpusError(f"{where}: there is no such file") from None
-    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
-        reason = str(error).splitlines()[0]
-        raise CorpusError(f"{where}: the manifest cannot be read ({reason})") from None
 
 
 def _texts(table: pa.Table, name: str) -> pd.Series:

@@ -1,9 +1,13 @@
 """The settings of ``jobs.label``; it imports nothing heavy."""
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from ser_core.settings import Precision, Segments
 
+# Statuses that another release, machine or limit may change.
+Retry = Literal["decode_error", "truncated", "not_finite", "crashed", "timeout", "too_large"]
 DEFAULT_MODEL = "xmj2002/hubert-base-ch-speech-emotion-recognition"
 
 
@@ -52,6 +56,9 @@ class LabelConfig(BaseModel):
         2.0,
         gt=0,
         description="memory to decode one recording, GiB; what needs more is not labelled",
+    )
+    retry: tuple[Retry, ...] = Field(
+        (), description="statuses to try again though the file is the same, as after a larger limit"
     )
     part_seconds: float = Field(
         60.0,

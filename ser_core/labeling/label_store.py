@@ -11,7 +11,7 @@
 
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -105,14 +105,16 @@ class LabelStore:
             self._known_rows = AllRows.from_tables(self._with_uri(*pair) for pair in tables)
         return self._known_rows
 
-    def done(self, model_digest: str, precision: Precision) -> FileIds:
+    def done(
+        self, model_digest: str, precision: Precision, retry: Collection[str] = ()
+    ) -> FileIds:
         """The `file_id`s of the recordings that this model need not label again."""
         current = self._current_rows()
         tables = self._tables(["file_id", "model_digest", "status", "precision"])
         done = []
         for part, table in zip(self._parts(), tables, strict=True):
             rows = table.take(current[part.name])
-            done.append(rows.filter(is_done(rows, model_digest, precision))["file_id"])
+            done.append(rows.filter(is_done(rows, model_digest, precision, retry))["file_id"])
         return FileIds(done)
 
     def write_part(self, rows: pa.Table) -> str:

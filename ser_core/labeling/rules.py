@@ -6,10 +6,11 @@ One row per recording is current:
   be read (`Status.final`). A transient row never replaces a final one.
 - A newer final row replaces an older one of the same recording.
 - A recording is done if its current row is final and has its `file_id` and the model's digest;
-  with ``--precision fp32``, a label must also have been computed in fp32.
+  with ``--precision fp32``, its scores must also have been computed in fp32. ``--retry`` names
+  statuses that are tried again.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -21,6 +22,8 @@ import pyarrow.compute as pc
 from ser_core.errors import FINAL, Status
 from ser_core.labeling.file_ids import is_in
 from ser_core.settings import Precision
+
+_COMPUTED = [Status.OK, Status.NOT_FINITE]  # by a model, in some precision
 
 
 def superseded(recording: np.ndarray, final: np.ndarray, labeled_at: np.ndarray) -> np.ndarray:
@@ -64,20 +67,25 @@ def is_ok(status: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.equal(status.cast(pa.string()), Status.OK).fill_null(False)
 
 
-def is_done(rows: pa.Table, model_digest: str, precision: Precision) -> pa.ChunkedArray:
+def is_done(
+    rows: pa.Table, model_digest: str, precision: Precision, retry: Collection[str] = ()
+) -> pa.ChunkedArray:
     """Which current rows need not be made again.
 
     Args:
         rows: columns `model_digest`, `status` and `precision`.
         model_digest: of the model that a run uses.
         precision: that it asks for.
+        retry: statuses that it tries again.
     """
+    status = rows["status"].cast(pa.string())
     same_model = pc.equal(rows["model_digest"].cast(pa.string()), model_digest)
-    done = pc.and_(same_model, is_final(rows["status"]))
+    done = pc.and_(same_model, pc.is_in(status, pa.array(sorted(FINAL - set(retry)), pa.string())))
     if precision != "fp32":
         return done
     precise = pc.equal(rows["precision"].cast(pa.string()).fill_null("unknown"), "fp32")
-    return pc.and_(done, pc.or_(precise, pc.invert(is_ok(rows["status"]))))
+    computed = pc.is_in(status, pa.array(_COMPUTED, pa.string()))
+    return pc.and_(done, pc.or_(precise, pc.invert(computed)))
 
 
 def useful_rows(rows: pa.Table, final: np.ndarray) -> pa.Table:

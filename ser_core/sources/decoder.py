@@ -166,10 +166,10 @@ def _decode_isolated(child: IsolatedFunction, job: tuple[Recording, bool]) -> De
             raise RecordingError(Status.UNAVAILABLE, reason) from None
         raise RecordingError(Status.CRASHED, f"the decoder crashed ({error})") from None
     except ChildTimeoutError as error:
-        reason = f"decoding took more than {error}, the limit of --decode-timeout"
+        reason = f"decoding took more than {error}, the --decode-timeout"
         raise RecordingError(Status.TIMEOUT, reason) from None
     except ChildMemoryError as error:
-        reason = f"decoding needs more than {error}, the limit of --decode-memory"
+        reason = f"decoding needs more than {error}, the --decode-memory"
         raise RecordingError(Status.TOO_LARGE, reason) from None
     except PauseTimeoutError as error:
         reason = f"the storage did not answer for {error}"

@@ -3,7 +3,7 @@
 import importlib
 import pkgutil
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from typing import BinaryIO, cast
 
 import pyarrow as pa
@@ -27,12 +27,8 @@ def open_source(uri: str, allow_outside: bool = False) -> Source:
         CorpusError: no form recognizes it, or it cannot be used.
         RunError: its storage cannot be reached.
     """
-    try:
+    with input_errors("--input", uri):
         return _form_of(absolute(uri)).open_source(absolute(uri), allow_outside)
-    except SerError:
-        raise
-    except Exception as error:
-        raise _one_line_error(uri, error) from None
 
 
 def open_recording(recording: Recording, stopwatch: Stopwatch) -> AbstractContextManager[BinaryIO]:
@@ -53,24 +49,35 @@ def list_pages(uri: str, source: Source) -> Iterator[Page]:
         CorpusError: it cannot be listed.
         RunError: its storage cannot be reached.
     """
-    try:
+    with input_errors("--input", uri):
         yield from source.pages()
+
+
+@contextmanager
+def input_errors(flag: str, uri: str) -> Iterator[None]:
+    """Raises what the storage of an input raises in one line; a bug passes as it is.
+
+    Args:
+        flag: the command-line flag that gave the URI, as in ``--input``.
+        uri: as the user gave it.
+
+    Raises:
+        CorpusError: it is missing or cannot be read.
+        RunError: its storage cannot be reached.
+    """
+    try:
+        yield
     except SerError:
         raise
+    except FileNotFoundError:
+        raise CorpusError(f"{flag} {uri}: there is no such file or folder") from None
     except Exception as error:
-        raise _one_line_error(uri, error) from None
-
-
-def _one_line_error(uri: str, error: Exception) -> Exception:
-    """What to raise when an input cannot be listed because of its storage."""
-    if isinstance(error, FileNotFoundError):
-        return CorpusError(f"--input {uri}: there is no such file or folder")
-    if is_local(uri) and not isinstance(error, OSError | UnicodeDecodeError | pa.ArrowInvalid):
-        return error  # a bug; remote file systems share no base class for what they raise
-    if is_transient(error):
-        problem = f"cannot be reached ({one_line(error)}); the same command tries again"
-        return RunError(f"--input {uri}: {problem}")
-    return CorpusError(f"--input {uri}: cannot be read ({one_line(error)})")
+        if is_local(uri) and not isinstance(error, OSError | UnicodeDecodeError | pa.ArrowInvalid):
+            raise  # remote file systems share no base class for what they raise
+        if is_transient(error):
+            problem = f"cannot be reached ({one_line(error)}); the same command tries again"
+            raise RunError(f"{flag} {uri}: {problem}") from None
+        raise CorpusError(f"{flag} {uri}: cannot be read ({one_line(error)})") from None
 
 
 def _form_of(uri: str) -> Form:

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -152,6 +153,29 @@ def read_manifest(uri: str) -> Iterator[pa.Table]:
                 yield _with_text_path(table)
 
 
+@contextmanager
+def content_errors(where: str) -> Iterator[None]:
+    """Raises what reading a manifest raises because of its content; what storage raises passes.
+
+    Args:
+        where: flag and URI, for the message.
+
+    Raises:
+        CorpusError: it is no table.
+    """
+    try:
+        yield
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
+        if isinstance(error, OSError) and not _is_pyarrows(error):
+            raise
+        raise CorpusError(f"{where}: the manifest cannot be read ({one_line(error)})") from None
+
+
+def _is_pyarrows(error: OSError) -> bool:
+    """Whether pyarrow raised it because of a file's content; those of a system have a number."""
+    return type(error) is OSError and error.errno is None
+
+
 def _as_text(uri: str) -> pyarrow.csv.ConvertOptions:
     with open_table(uri) as handle:
         names = pyarrow.csv.open_csv(handle).schema.names
@@ -172,7 +196,7 @@ def _checked_columns(uri: str, allow_outside: bool) -> pa.Schema:
     """The manifest's columns other than ``path``, after a look at every path in it."""
     hashes: list[np.ndarray] = []
     schema: pa.Schema | None = None
-    try:
+    with content_errors(f"--input {uri}"):
         for table in read_manifest(uri):
             if schema is None:
                 schema = _checked_schema(uri, table.schema)
@@ -182,20 +206,10 @@ def _checked_columns(uri: str, allow_outside: bool) -> pa.Schema:
             uris = recording_uris(uri, names)
             _refuse_paths_outside(uri, names, uris, allow_outside)
             hashes.append(_hashes(uris))
-    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
-        if isinstance(error, OSError) and not _is_pyarrows(error):
-            raise
-        reason = f"the manifest cannot be read ({one_line(error)})"
-        raise CorpusError(f"--input {uri}: {reason}") from None
     if schema is None:
         raise CorpusError(f"--input {uri}: the manifest has no rows")
     _refuse_repeated_recordings(uri, np.concatenate(hashes))
     return schema
-
-
-def _is_pyarrows(error: OSError) -> bool:
-    """Whether pyarrow raised it because of a file's content; those of a system have a number."""
-    return type(error) is OSError and error.errno is None
 
 
 def _checked_schema(uri: str, schema: pa.Schema) -> pa.Schema:

@@ -189,9 +189,11 @@ _PERMANENT_NAMES = frozenset(
 def is_transient(error: BaseException) -> bool:
     """Whether the same request may succeed later, as far as the error tells.
 
-    >>> is_transient(TimeoutError()), is_transient(FileNotFoundError())
-    (True, False)
+    >>> [is_transient(kind()) for kind in (TimeoutError, FileNotFoundError, KeyboardInterrupt)]
+    [True, False, False]
     """
+    if not isinstance(error, Exception):  # Ctrl-C
+        return False
     if isinstance(error, _PERMANENT) or type(error).__name__ in _PERMANENT_NAMES:
         return False
     return not (isinstance(error, OSError) and error.errno in _PERMANENT_ERRNO)

@@ -59,8 +59,15 @@ class Folder:
     """
 
     def __init__(self, uri: str) -> None:
+        """Writes nothing.
+
+        Raises:
+            UsageError: the URI cannot be used, or its storage refuses us.
+            RunError: its storage cannot be reached.
+        """
         self.uri = absolute(uri)
-        self.fs, self.root = resolve(self.uri)
+        with refusals(), storage_errors(f"{self.uri}: cannot be reached"):
+            self.fs, self.root = resolve(self.uri)
 
     def why_unusable(self) -> str | None:
         """Why files cannot be written here, as far as can be told without writing.
@@ -216,9 +223,14 @@ class Folder:
         self.fs.makedirs(folder, exist_ok=True)
         # Hidden, and not named like a part: no reader of the folder takes it for one.
         temporary = f"{folder}/.{base}.{uuid.uuid4().hex}.tmp"
-        self.fs.pipe_file(temporary, data)
-        if is_local(self.uri):
-            _to_disk(temporary)
+        try:
+            self.fs.pipe_file(temporary, data)
+            if is_local(self.uri):
+                _to_disk(temporary)
+        except BaseException:  # a full disk has no room for half a file
+            with contextlib.suppress(Exception):
+                self.fs.rm_file(temporary)
+            raise
         return temporary
 
     def _is_object_store(self) -> bool:

@@ -185,8 +185,11 @@ class _Ranges(io.RawIOBase):
         return len(data)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self.position = offset + (0, self.position, self.size)[whence]
-        return self.position
+        position = offset + (0, self.position, self.size)[whence]
+        if position < 0:  # as a local file does
+            raise OSError(errno.EINVAL, f"negative position {position}")
+        self.position = position
+        return position
 
     def tell(self) -> int:
         return self.position

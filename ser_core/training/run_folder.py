@@ -53,6 +53,7 @@ class TrainingOutput:
 
         Raises:
             OutputError: it cannot.
+            RunError: its storage cannot be reached.
         """
         if why := self.folder.why_unusable():
             raise OutputError(f"--output {self.folder.uri}: cannot be used ({why})")

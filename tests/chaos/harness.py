@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from processes import Family
 
-ROOT = Path(os.environ.get("CHAOS_ROOT") or Path(__file__).parents[2])
+ROOT = Path(__file__).parents[2]
 SABOTAGE = Path(__file__).with_name("sabotage")
 JOB_SECONDS = 240.0  # 16 on two idle cores, mostly for starting Ray
 _END_SECONDS = 15.0  # in which the processes of a run are gone

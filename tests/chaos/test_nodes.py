@@ -1,6 +1,7 @@
 """Nodes of a cluster that die while a run works on them."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -111,6 +112,8 @@ def ray_start(namespace: str, number: int, folder: Path) -> subprocess.Popen:
 
 
 def kill_with_children(process: subprocess.Popen) -> None:
+    if process.poll() is not None:
+        return  # the test has killed it
     family = psutil.Process(process.pid).children(recursive=True)
     for member in family:
         if member.is_running():
@@ -127,6 +130,7 @@ def machines(namespaces) -> Iterator[list[subprocess.Popen]]:
             # Sockets have paths of at most 107 bytes.
             folder = Path(f"/tmp/chaos-ray-{os.getpid()}-{number}")
             folder.mkdir()
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
             processes.append(ray_start(namespace, number, folder))
             stack.callback(kill_with_children, processes[-1])
             time.sleep(8 if number == 1 else 2)

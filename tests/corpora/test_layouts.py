@@ -5,10 +5,11 @@ from itertools import product
 import fsspec
 import pandas as pd
 import pytest
+from misbehaving_store import BUCKET
 from recordings import write_manifest
 
 from ser_core.corpora.layouts import LAYOUTS, read_corpus
-from ser_core.errors import CorpusError
+from ser_core.errors import CorpusError, RunError
 
 CASIA_SPEAKERS = ("liuchanhg", "wangzhe", "zhaoquanyin", "ZhaoZuoxiang")
 CASIA_EMOTIONS = ("angry", "fear", "happy", "neutral", "sad", "surprise")
@@ -186,6 +187,22 @@ def test_what_is_refused(tmp_path):
     assert "--corpus iemocap: not one of casia, " in refusal("iemocap", data)
     assert "no such folder" in refusal("casia", f"{data}/nowhere")
     assert "no such folder" in refusal("casia", f"{data}/a.wav")
+
+
+@pytest.mark.usefixtures("deadline")
+@pytest.mark.parametrize(
+    ("fault", "error", "words"),
+    [
+        (503, RunError, "cannot be reached ("),
+        (403, CorpusError, "cannot be read ("),
+        (None, CorpusError, "there is no such folder"),
+    ],
+)
+def test_storage_out_of_reach_is_told_from_a_bad_command(store, fault, error, words):
+    store.fault = lambda *_: fault
+    with pytest.raises(error) as caught:
+        read_corpus("casia", f"s3://{BUCKET}/casia")
+    assert str(caught.value).startswith(f"--data s3://{BUCKET}/casia: {words}")
 
 
 @pytest.mark.parametrize("name", ["CREMA-D", "cremad"])

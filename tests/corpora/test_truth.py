@@ -2,10 +2,12 @@
 
 import pandas as pd
 import pytest
+from misbehaving_store import BUCKET
 from recordings import write_manifest
 
+from ser_core.corpora.layouts import read_corpus
 from ser_core.corpora.truth import read_truth
-from ser_core.errors import CorpusError
+from ser_core.errors import CorpusError, RunError
 
 
 def frame_of(truth="truth"):
@@ -64,3 +66,24 @@ def test_what_is_refused(tmp_path):
     assert "cannot be read" in refusal(None, path)
     path.write_bytes(b"path,truth\n\xff\xfe.wav,sad\n")
     assert "cannot be read" in refusal(None, path)
+
+
+@pytest.mark.usefixtures("deadline")
+@pytest.mark.parametrize(
+    ("fault", "error", "words"),
+    [
+        (503, RunError, "cannot be reached ("),
+        (403, CorpusError, "cannot be read ("),
+        (404, CorpusError, "there is no such file"),
+    ],
+)
+def test_storage_out_of_reach_is_told_from_a_bad_command(store, fault, error, words):
+    store.fault = lambda *_: fault
+    uri = f"s3://{BUCKET}/m.csv"
+    for read, flag in (
+        (lambda: read_truth(uri, "--truth"), "--truth"),
+        (lambda: read_corpus("manifest", uri), "--data"),
+    ):
+        with pytest.raises(error) as caught:
+            read()
+        assert str(caught.value).startswith(f"{flag} {uri}: {words}")

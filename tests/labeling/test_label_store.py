@@ -31,6 +31,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 def rows(*names, model="m1", status="ok", hours=0, version="v1", precision="fp32", folder="/c"):
     """Rows as a run writes them, labelled `hours` after `START`."""
     count, ok = len(names), status == "ok"
+    scored = status in ("ok", "not_finite")
     columns = {
         "path": names,
         "uri": [f"{folder}/{name}" for name in names],
@@ -40,7 +41,7 @@ def rows(*names, model="m1", status="ok", hours=0, version="v1", precision="fp32
         "status": [status] * count,
         "model": [model] * count,
         "model_digest": [model] * count,
-        "precision": [precision if ok else None] * count,
+        "precision": [precision if scored else None] * count,
         "labeled_at": [START + timedelta(hours=hours)] * count,
         "speaker": ["007"] * count,
     }
@@ -60,9 +61,9 @@ def parts(store):
     return [name for name in store.folder.names() if name.endswith(".parquet")]
 
 
-def done(store, *names, model="m1", precision="auto", version="v1"):
+def done(store, *names, model="m1", precision="auto", version="v1", retry=()):
     file_ids = pa.array([f"/c/{name}-{version}" for name in names])
-    return store.done(model, precision).contains(file_ids).tolist()
+    return store.done(model, precision, retry).contains(file_ids).tolist()
 
 
 # ---- what is current -----------------------------------------------------------------------------
@@ -176,7 +177,16 @@ def test_only_current_rows_are_done(store):
 def test_rows_are_done_for_a_precision(store, made_with, requested, is_done):
     store.write_part(rows("a", precision=made_with))
     store.write_part(rows("b", status="empty"))
-    assert done(store, "a", "b", precision=requested) == [is_done, True]
+    store.write_part(rows("c", status="not_finite", precision=made_with))
+    assert done(store, "a", "b", "c", precision=requested) == [is_done, True, is_done]
+
+
+def test_statuses_to_try_again_are_not_done(store):
+    for name, status in zip("abc", ["ok", "timeout", "too_large"], strict=True):
+        store.write_part(rows(name, status=status))
+    assert done(store, *"abc") == [True, True, True]
+    assert done(store, *"abc", retry=("timeout",)) == [True, False, True]
+    assert done(store, *"abc", retry=("timeout", "too_large")) == [True, False, False]
 
 
 # ---- parts ---------------------------------------------------------------------------------------

@@ -86,3 +86,23 @@ def test_a_bar_is_shown_on_a_terminal(monkeypatch, capsys):
         add(stats, 5)
         display.update()
     assert "5/5" in capsys.readouterr().err
+
+
+def test_recordings_out_of_reach_for_minutes_are_an_outage(monkeypatch):
+    now = 1000.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    stats = RunStats(total=1000)
+    add(stats, 8)
+    for _ in range(8):  # while other recordings may still be on their way
+        now += 60.0
+        add(stats, 8, status="unavailable")
+        assert stats.outage is (now >= 1480.0)
+    add(stats, 1)
+    assert not stats.outage
+    now += 1000.0
+    add(stats, 8, status="unavailable")  # a slow block is not an outage
+    assert not stats.outage
+    for _ in range(8):
+        now += 60.0
+        add(stats, 8, status="not_found")
+    assert not stats.outage

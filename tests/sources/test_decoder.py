@@ -56,8 +56,8 @@ def test_samples_of_16_bits_at_16_khz_stay_16_bits(tmp_path):
     [
         ([SEGFAULT, SEGFAULT], Status.CRASHED, "SIGSEGV"),
         ([KILLED, KILLED], Status.UNAVAILABLE, "out of memory"),  # not the recording's fault
-        ([ChildTimeoutError("4 s")], Status.TIMEOUT, "4 s, the limit of --decode-timeout"),
-        ([ChildMemoryError("2 GiB")], Status.TOO_LARGE, "2 GiB, the limit of --decode-memory"),
+        ([ChildTimeoutError("4 s")], Status.TIMEOUT, "4 s, the --decode-timeout"),
+        ([ChildMemoryError("2 GiB")], Status.TOO_LARGE, "2 GiB, the --decode-memory"),
         ([PauseTimeoutError("180 s")], Status.UNAVAILABLE, "did not answer for 180 s"),
         ([SEGFAULT, ChildTimeoutError("4 s")], Status.TIMEOUT, "4 s"),
     ],

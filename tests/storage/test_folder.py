@@ -4,6 +4,7 @@ import errno
 import os
 from functools import partial
 
+import fsspec
 import pytest
 
 from ser_core.errors import OutputError, RunError
@@ -180,6 +181,33 @@ def test_storage_that_does_not_answer_is_not_called_unusable(monkeypatch, tmp_pa
     assert folder.why_unusable() == "Access Denied."
 
 
+class Refusing(fsspec.AbstractFileSystem):
+    """A file system that connects at once, as that of SFTP does."""
+
+    protocol = "refusing"
+    cachable = False
+
+    def __init__(self, *_, **__):
+        raise Refusing.error
+
+
+@pytest.mark.parametrize(
+    ("reason", "error"),
+    [
+        (TimeoutError("no answer"), RunError),
+        (ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"), RunError),
+        (PermissionError("Authentication failed."), OutputError),
+    ],
+)
+def test_storage_that_cannot_be_connected_to_is_a_one_line_error(monkeypatch, reason, error):
+    fsspec.register_implementation("refusing", Refusing, clobber=True)
+    monkeypatch.setattr(Refusing, "error", reason, raising=False)
+    with pytest.raises((OutputError, RunError)) as caught:
+        Folder("refusing://host/out")
+    assert type(caught.value) is error
+    assert str(caught.value) == f"refusing://host/out: cannot be reached ({reason})"
+
+
 def test_temporary_files_of_a_killed_writer_are_removed(tmp_path):
     folder = Folder(str(tmp_path))
     (tmp_path / ".part-1.parquet.0123.tmp").write_bytes(b"half")
@@ -191,3 +219,17 @@ def test_temporary_files_of_a_killed_writer_are_removed(tmp_path):
     folder.remove_temporary_files("__runs")
     assert sorted(os.listdir(tmp_path)) == [".keep", "__runs", "part-2.parquet"]
     assert os.listdir(tmp_path / "__runs") == []
+
+
+def test_half_a_file_does_not_stay_on_a_full_disk(tmp_path, monkeypatch):
+    folder = Folder(str(tmp_path / "out"))
+
+    def full(path, data):
+        with open(path, "wb") as file:
+            file.write(data[:1])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(folder.fs, "pipe_file", full)
+    with pytest.raises(RunError, match="No space left on device"):
+        folder.write("part.parquet", b"rows")
+    assert os.listdir(folder.root) == []

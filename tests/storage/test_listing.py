@@ -66,7 +66,7 @@ def test_a_store_that_does_not_answer_ends_the_listing_in_time(store, deadline, 
     started, entries = time.monotonic(), []
     with pytest.raises(OSError):  # noqa: PT011 (its type depends on the fault)
         entries.extend(list_files(f"s3://{BUCKET}", lambda _: True))
-    assert time.monotonic() - started < deadline + 2
+    assert time.monotonic() - started < deadline + 10
 
 
 class Flaky(fsspec.AbstractFileSystem):
@@ -118,8 +118,7 @@ def test_a_missing_prefix_and_an_empty_bucket(store):
         list(list_files(f"s3://{BUCKET}", lambda _: True))
 
 
-@pytest.mark.usefixtures("deadline")
-def test_a_file_that_cannot_be_seen(store):
+def test_a_file_that_cannot_be_seen(store, request):
     store.objects = {"a.wav": b"12"}
     assert stat_file(f"s3://{BUCKET}/a.wav").size == 2
     assert stat_file(f"s3://{BUCKET}/gone.wav").size is None
@@ -127,5 +126,6 @@ def test_a_file_that_cannot_be_seen(store):
         store.fault = lambda *_, status=status: status
         assert stat_file(f"s3://{BUCKET}/a.wav").size is None
     store.fault = lambda *_: 503
+    request.getfixturevalue("deadline")
     with pytest.raises(OSError):  # noqa: PT011 (its type depends on the fault)
         stat_file(f"s3://{BUCKET}/a.wav")
