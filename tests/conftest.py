@@ -73,7 +73,8 @@ DEADLINE = 2.0
 
 
 @pytest.fixture
-def deadline(monkeypatch) -> float:
-    """Shortens the deadline of requests, s."""
-    monkeypatch.setattr(retry_transient, "__defaults__", (DEADLINE,))
-    return DEADLINE
+def deadline(request, monkeypatch) -> float:
+    """Shortens the deadline of requests, s; further where a test needs no request to succeed."""
+    seconds = getattr(request, "param", DEADLINE)
+    monkeypatch.setattr(retry_transient, "__defaults__", (seconds,))
+    return seconds

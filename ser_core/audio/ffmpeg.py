@@ -39,10 +39,10 @@ _DECODERS = """
 """.split()
 _PCM = ("pcm_", "adpcm_")
 # Containers whose header states a duration, which is compared with what was decoded; for others
-# FFmpeg guesses one from the bit rate.
-_STATING = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "asf"})
+# FFmpeg guesses one from the bit rate, as for an ASF that is longer or shorter than it says.
+_STATING = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
 # Of those, and of these, the duration can be verified: their packets have true times.
-_TIMED = _STATING | {"aiff", "ape", "avi", "caf", "tta", "w64", "wav", "wv"}
+_TIMED = _STATING | {"aiff", "ape", "asf", "avi", "caf", "tta", "w64", "wav", "wv"}
 _LAST_PACKETS_BYTES = 1 << 20  # that may be read to verify a duration
 _DURATION_TOLERANCE = 0.1  # s; the padding of the last packet
 _PADDING_SAMPLES = 4_096  # of a codec's last packet, at most
@@ -100,12 +100,12 @@ def read_samples(
         RecordingError: the rate or the number of channels is not accepted, or there is no sample.
     """
     stream = _best_stream(container)
-    mono, rate, ended = _decode(container, stream, seconds)
+    mono, rate, ended, on_time = _decode(container, stream, seconds)
     stated = _stated_duration(container, stream, size_of(source))
     form = container.format.name
     if not ended:
         verified = False
-        if stated is not None and form in _TIMED:
+        if stated is not None and on_time and form in _TIMED:
             with reading_at_most(source, _LAST_PACKETS_BYTES), suppress(av.FFmpegError):
                 verified = _ends_at(container, stream, stated)
         return Samples(mono, rate, duration=stated if verified else None, stated=None)
@@ -132,23 +132,26 @@ def _best_stream(container: av.container.InputContainer) -> av.AudioStream:
 
 def _decode(
     container: av.container.InputContainer, stream: av.AudioStream, seconds: float | None
-) -> tuple[np.ndarray, int, bool]:
-    """Mono samples, their rate, and whether these are all that there are."""
-    mixer, rate, ended = MonoMixer(), 0, True
-    for rate, piece in _int16_pieces(container, stream):
+) -> tuple[np.ndarray, int, bool, bool]:
+    """Mono samples, their rate, whether these are all, and whether the frames' times fit them."""
+    mixer, rate, ended, late = MonoMixer(), 0, True, math.inf
+    start = _start(stream)
+    for time, rate, piece in _int16_pieces(container, stream):
+        if time is not None:
+            late = time - start - mixer.num_samples / rate
         mixer.add(piece)
         if seconds is not None and mixer.num_samples >= math.ceil(seconds * rate):
             ended = False
             break
     if not rate:
         raise RecordingError(Status.EMPTY, "the file has an audio track but no samples")
-    return mixer.mono(), rate, ended
+    return mixer.mono(), rate, ended, abs(late) <= _DURATION_TOLERANCE
 
 
 def _int16_pieces(
     container: av.container.InputContainer, stream: av.AudioStream
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Rate and samples, shape ``(num_samples, channels)``, both those of the first frame.
+) -> Iterator[tuple[float | None, int, np.ndarray]]:
+    """Time in s, rate, and samples of shape ``(num_samples, channels)``, as in the first frame.
 
     `librosa.load` has these files decoded to 16 bits, as the card's numbers were made. Where the
     format changes midway, FFmpeg's command converts what follows to the first format.
@@ -169,10 +172,11 @@ def _int16_pieces(
 
 def _pieces(
     resampler: av.AudioResampler, frame: av.AudioFrame | None
-) -> Iterator[tuple[int, np.ndarray]]:
+) -> Iterator[tuple[float | None, int, np.ndarray]]:
     for piece in resampler.resample(frame):
         # Packed: of a planar frame of 8 channels or more, PyAV reads memory that is not there.
-        yield piece.sample_rate, piece.to_ndarray().reshape(-1, piece.layout.nb_channels)
+        samples = piece.to_ndarray().reshape(-1, piece.layout.nb_channels)
+        yield piece.time, piece.sample_rate, samples
 
 
 def _stated_duration(
@@ -187,11 +191,16 @@ def _stated_duration(
     return seconds if seconds and seconds > 0 and is_plausible(seconds, size) else None
 
 
+def _start(stream: av.AudioStream) -> float:
+    """The time of the first sample, s."""
+    return float(stream.start_time * stream.time_base) if stream.start_time else 0.0
+
+
 def _ends_at(
     container: av.container.InputContainer, stream: av.AudioStream, seconds: float
 ) -> bool:
     """Whether the last packet ends where a duration says, by looking for packets there."""
-    start = (stream.start_time or 0) * stream.time_base
+    start = _start(stream)
     container.seek(math.ceil(seconds / stream.time_base), stream=stream)
     end = 0.0
     for packet in container.demux(stream):

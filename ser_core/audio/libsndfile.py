@@ -4,6 +4,8 @@ import math
 import re
 import shutil
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -52,7 +54,7 @@ def read_samples(source: BinaryIO, seconds: float | None) -> Samples:
     if tag and source.read(4) in _AFTER_TAG:
         source = view(source, tag)
     source.seek(0)
-    return _read(source, source, seconds)
+    return _read(partial(soundfile.SoundFile, source, closefd=False), source, seconds)
 
 
 def read_samples_by_name(source: BinaryIO, suffix: str, seconds: float | None) -> Samples:
@@ -66,24 +68,32 @@ def read_samples_by_name(source: BinaryIO, suffix: str, seconds: float | None) -
         RecordingError: also if the temporary folder cannot be written.
     """
     position = source.tell()
-    source.seek(0)
     try:
-        with tempfile.TemporaryDirectory(prefix="ser-") as folder:
-            path = Path(folder, f"recording{suffix}")
-            with path.open("wb") as copy:
-                shutil.copyfileobj(source, copy)
-            source.seek(0)  # not at its end, which it has not been decoded to
-            return _read(path, source, seconds)
-    except OSError as error:
-        reason = f"the temporary folder cannot be written: {error!r}"
-        raise RecordingError(Status.UNAVAILABLE, reason) from None
+        return _read(partial(_open_by_name, source, suffix), source, seconds)
     finally:
         source.seek(position)
 
 
-def _read(file: BinaryIO | Path, source: BinaryIO, seconds: float | None) -> Samples:
+def _open_by_name(source: BinaryIO, suffix: str) -> soundfile.SoundFile:
+    """Opens a copy, which needs its name no longer: a child that is killed later leaves no file."""
     try:
-        with soundfile.SoundFile(file, closefd=False) as sound:
+        with tempfile.TemporaryDirectory(prefix="ser-") as folder:
+            path = Path(folder, f"recording{suffix}")
+            source.seek(0)
+            with path.open("wb") as copy:
+                shutil.copyfileobj(source, copy)
+            source.seek(0)  # not at its end, which it has not been decoded to
+            return soundfile.SoundFile(path)
+    except OSError as error:
+        reason = f"the temporary folder cannot be written: {error!r}"
+        raise RecordingError(Status.UNAVAILABLE, reason) from None
+
+
+def _read(
+    opened: Callable[[], soundfile.SoundFile], source: BinaryIO, seconds: float | None
+) -> Samples:
+    try:
+        with opened() as sound:
             refuse_format(sound.samplerate, sound.channels)
             if sound.frames >= _UNKNOWN_FRAMES:
                 raise UnreadableError("The number of samples is not known.", recognised=True)

@@ -5,6 +5,7 @@ import io
 import os
 import struct
 import subprocess
+import tempfile
 from pathlib import Path
 
 import av
@@ -15,10 +16,12 @@ import soundfile
 from recordings import speech_like, write_audio, write_with_ffmpeg
 
 from ser_core.audio import file_view, libsndfile, samples
+from ser_core.audio.constants import SEGMENT_SAMPLES
 from ser_core.audio.decode import decode
 from ser_core.audio.resample import resample, to_mono
 from ser_core.errors import RecordingError, Status
 from ser_core.storage.reading import open_file
+from tests.fuzz.ogg import positions, with_checksums, with_stream_number
 
 
 def decode_file(path, whole=False):
@@ -123,13 +126,31 @@ def test_an_aac_whose_rate_or_channels_change(tmp_path, kinds):
     assert recording.sampling_rate == kinds[0][0]
 
 
+@pytest.mark.parametrize("second", [(2.0, 24000, 2), (2.0, 16000, 1)])
 @pytest.mark.parametrize("suffix", ["mp3", "ogg", "flac"])
-def test_what_libsndfile_reads_of_spliced_files_is_what_librosa_reads(tmp_path, suffix):
-    first = by_libsndfile(tmp_path, f"1.{suffix}")
-    spliced = first + by_libsndfile(tmp_path, f"2.{suffix}", 2, 24000, 2)
-    recording = decode(io.BytesIO(spliced))
+def test_what_libsndfile_reads_of_spliced_files_is_what_librosa_reads(tmp_path, suffix, second):
+    """Also if the end of the file is like that of the first recording."""
+    parts = [by_libsndfile(tmp_path, f"x.{suffix}", *kind) for kind in [(2.0, 16000, 1), second]]
+    if suffix == "ogg" and second == (2.0, 16000, 1):  # RFC 3533 forbids it
+        parts = [with_stream_number(part, 1) for part in parts]
+    first, other = parts
+    recording = decode(io.BytesIO(first + other))
     np.testing.assert_array_equal(recording.waveform, decode(io.BytesIO(first)).waveform)
     assert recording.duration is None  # more follows
+
+
+@pytest.mark.parametrize("seconds", [(2, 2), (2, 9), (9, 2)])
+@pytest.mark.parametrize("suffix", ["webm", "mka", "wma"])
+def test_spliced_files_are_read_as_by_ffmpegs_command(tmp_path, suffix, seconds):
+    kinds = [(seconds[0], 48000, 1), (seconds[1], 48000, 2)]
+    path = tmp_path / f"spliced.{suffix}"
+    path.write_bytes(b"".join(encoded(tmp_path, f"x.{suffix}", *kind) for kind in kinds))
+    expected = by_command(path)
+    first, whole = decode_file(path), decode_file(path, whole=True)
+    np.testing.assert_array_equal(whole.waveform, expected)
+    np.testing.assert_array_equal(first.waveform, expected[:SEGMENT_SAMPLES])
+    assert whole.duration == pytest.approx(len(expected) / 16000, abs=1e-4)
+    assert first.duration in (None, whole.duration)
 
 
 def test_a_gsm_wav_which_cannot_be_sought_in(tmp_path):
@@ -205,6 +226,30 @@ def test_the_same_bytes_give_librosas_samples_from_everywhere(tmp_path, monkeypa
     np.testing.assert_array_equal(decode(ranged).waveform, expected)
 
 
+def test_a_temporary_copy_has_no_name_while_it_is_decoded(tmp_path, monkeypatch):
+    """So that a child that is killed leaves no file."""
+    data = b"junk!" * 200 + by_libsndfile(tmp_path, "x.mp3")
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    named: list[list[Path]] = []
+    read_in_one = soundfile.SoundFile.read
+
+    def watched(self, *args, **kwargs):
+        named.append(list(folder.iterdir()))
+        return read_in_one(self, *args, **kwargs)
+
+    monkeypatch.setattr(soundfile.SoundFile, "read", watched)
+    decode(io.BytesIO(data))
+    assert named == [[]]
+
+
+def test_a_temporary_folder_that_cannot_be_written(tmp_path, monkeypatch):
+    data = b"junk!" * 200 + by_libsndfile(tmp_path, "x.mp3")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    assert refused(data).status is Status.UNAVAILABLE
+
+
 # ---- durations -----------------------------------------------------------------------------------
 
 
@@ -254,6 +299,15 @@ def test_a_duration_that_cannot_be_verified_is_none(tmp_path, name):
     assert recording.duration != decode(io.BytesIO(data), whole=True).duration
 
 
+@pytest.mark.parametrize("clock", [48_000, 13_000])
+def test_a_duration_by_a_wrong_clock_is_none(tmp_path, clock):
+    data = encoded(tmp_path, "x.m4a", 9)
+    at = data.index(b"mdhd") + 4 + 12
+    assert data[at : at + 4] == struct.pack(">I", 16_000)
+    wrong = data[:at] + struct.pack(">I", clock) + data[at + 4 :]
+    assert decode(io.BytesIO(wrong)).duration is None
+
+
 def test_an_absurd_count_of_frames_is_ignored(tmp_path):
     data = encoded(tmp_path, "x.m4a")
     assert decode(io.BytesIO(with_mdhd_duration(data, 16000 * 3600 * 24))).duration < 3
@@ -288,6 +342,26 @@ def test_verifying_a_duration_reads_little(tmp_path, monkeypatch):
 
 
 # ---- refusals ------------------------------------------------------------------------------------
+
+
+def opus_whose_position_jumps(folder: Path, page: int, position: int) -> bytes:
+    opus = by_libsndfile(folder, "x.ogg", 7, subtype="OPUS")
+    at = positions(opus, b"OggS")[page] + 6
+    return with_checksums(opus[:at] + position.to_bytes(8, "little") + opus[at + 8 :])
+
+
+@pytest.mark.parametrize("position", [(1 << 31) + 300_000, 1 << 40, (1 << 64) - 100_000])
+@pytest.mark.parametrize("whole", [False, True])
+def test_an_opus_of_which_libsndfile_returns_unwritten_memory(tmp_path, position, whole):
+    data = opus_whose_position_jumps(tmp_path, 7, position)
+    with pytest.raises(RecordingError, match="the positions of its Ogg pages go back") as caught:
+        decode(io.BytesIO(data), whole)
+    assert caught.value.status is Status.DECODE_ERROR
+
+
+def test_an_opus_page_in_which_no_packet_ends(tmp_path):
+    data = opus_whose_position_jumps(tmp_path, 7, (1 << 64) - 1)
+    assert len(decode(io.BytesIO(data)).waveform) == SEGMENT_SAMPLES
 
 
 def wav_of_rate(rate: int) -> bytes:
@@ -392,6 +466,12 @@ def test_a_playlist_reads_no_other_file(tmp_path, monkeypatch, opened, kind):
         decode_file(tmp_path / "x.wav")
     assert caught.value.status is Status.DECODE_ERROR
     assert opened == []
+
+
+# FFmpeg reads HLS, DASH and others by names and MIME types, too; these it knows by their content.
+@pytest.mark.parametrize("kind", ["ffconcat", "ffconcat, absolute", "SDP", "PLS"])
+def test_the_formats_of_playlists_are_not_allowed(kind):
+    assert "not a format that is allowed" in str(refused(PLAYLISTS[kind].encode()))
 
 
 def test_a_mov_refers_to_no_other_file(tmp_path, monkeypatch, opened):

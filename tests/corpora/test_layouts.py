@@ -189,6 +189,7 @@ def test_what_is_refused(tmp_path):
     assert "no such folder" in refusal("casia", f"{data}/a.wav")
 
 
+@pytest.mark.parametrize("deadline", [0.5], indirect=True)
 @pytest.mark.usefixtures("deadline")
 @pytest.mark.parametrize(
     ("fault", "error", "words"),

@@ -68,6 +68,7 @@ def test_what_is_refused(tmp_path):
     assert "cannot be read" in refusal(None, path)
 
 
+@pytest.mark.parametrize("deadline", [0.5], indirect=True)
 @pytest.mark.usefixtures("deadline")
 @pytest.mark.parametrize(
     ("fault", "error", "words"),

@@ -19,12 +19,13 @@ def test_missing_and_unsupported_inputs_are_refused(folder, refusal):
     assert "not one of: a recording" in refusal(folder / "notes.unknown")
 
 
+@pytest.mark.parametrize("deadline", [0.5], indirect=True)
 @pytest.mark.usefixtures("deadline")
 @pytest.mark.parametrize("name", ["", "/calls", "/1.wav", "/calls.csv", "/calls.parquet"])
 @pytest.mark.parametrize(
     ("fault", "error", "words"),
     [
-        ("silent", RunError, "cannot be reached (no complete answer within 2 s); the same command"),
+        ("silent", RunError, "cannot be reached (no complete answer within 0.5 s); the same"),
         (503, RunError, "cannot be reached ("),
         (403, CorpusError, "cannot be read ("),
     ],

@@ -183,6 +183,7 @@ def upload_manifest(store, count):
     return f"s3://{BUCKET}/m.csv"
 
 
+@pytest.mark.parametrize("deadline", [1.0], indirect=True)
 @pytest.mark.parametrize("fault", ["silent", 503])
 def test_a_store_that_is_down_ends_the_listing_soon(store, deadline, fault, refusal):
     manifest = upload_manifest(store, 5000)
@@ -192,6 +193,7 @@ def test_a_store_that_is_down_ends_the_listing_soon(store, deadline, fault, refu
     assert time.monotonic() - started < 3 * deadline + 5  # and not 5,000 / 32 deadlines
 
 
+@pytest.mark.parametrize("deadline", [1.0], indirect=True)
 @pytest.mark.usefixtures("deadline")
 def test_a_store_that_goes_down_ends_the_listing(store, refusal):
     manifest = upload_manifest(store, 500)

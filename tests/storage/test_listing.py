@@ -6,6 +6,7 @@ import fsspec
 import pytest
 from misbehaving_store import BUCKET
 
+from ser_core.storage.filesystem import retry_transient
 from ser_core.storage.listing import list_files, stat_file
 
 
@@ -59,6 +60,7 @@ def test_a_busy_store_leaves_no_name_out_and_repeats_none(store, status):
     assert len(store.requests) == 5 + 3
 
 
+@pytest.mark.parametrize("deadline", [0.5], indirect=True)
 @pytest.mark.parametrize("fault", ["silent", 503])
 def test_a_store_that_does_not_answer_ends_the_listing_in_time(store, deadline, fault):
     store.objects, store.page_size = dict.fromkeys(BUSY_NAMES, b"x"), 10
@@ -101,6 +103,7 @@ def test_a_folder_that_fails_once_is_listed(flaky):
     assert flaky() == ["flaky://top/a.wav", "flaky://top/sub/b.wav"]
 
 
+@pytest.mark.parametrize("deadline", [0.5], indirect=True)
 @pytest.mark.usefixtures("deadline")
 def test_a_folder_that_cannot_be_listed_is_not_left_out(flaky):
     Flaky.failures = float("inf")
@@ -118,7 +121,7 @@ def test_a_missing_prefix_and_an_empty_bucket(store):
         list(list_files(f"s3://{BUCKET}", lambda _: True))
 
 
-def test_a_file_that_cannot_be_seen(store, request):
+def test_a_file_that_cannot_be_seen(store, monkeypatch):
     store.objects = {"a.wav": b"12"}
     assert stat_file(f"s3://{BUCKET}/a.wav").size == 2
     assert stat_file(f"s3://{BUCKET}/gone.wav").size is None
@@ -126,6 +129,6 @@ def test_a_file_that_cannot_be_seen(store, request):
         store.fault = lambda *_, status=status: status
         assert stat_file(f"s3://{BUCKET}/a.wav").size is None
     store.fault = lambda *_: 503
-    request.getfixturevalue("deadline")
+    monkeypatch.setattr(retry_transient, "__defaults__", (0.5,))
     with pytest.raises(OSError):  # noqa: PT011 (its type depends on the fault)
         stat_file(f"s3://{BUCKET}/a.wav")

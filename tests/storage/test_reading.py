@@ -91,6 +91,7 @@ def timed(call, *args):
     return result, time.monotonic() - started
 
 
+@pytest.mark.parametrize("deadline", [0.5], indirect=True)
 @pytest.mark.parametrize("fault", ["silent", "drip"])
 @pytest.mark.parametrize("size", [None, 10_000], ids=["size unknown", "size known"])
 def test_an_object_that_never_arrives_is_unavailable(store, deadline, fault, size):
@@ -99,7 +100,7 @@ def test_an_object_that_never_arrives_is_unavailable(store, deadline, fault, siz
     error, seconds = timed(read, "dead.wav", size)
     assert error.status is Status.UNAVAILABLE
     assert f"no complete answer within {deadline:g} s" in str(error)
-    assert deadline - 0.5 < seconds < 2 * deadline + MARGIN  # the size, and the content
+    assert 0.9 * deadline < seconds < 2 * deadline + MARGIN  # the size, and the content
 
 
 def test_an_object_that_does_not_arrive_holds_no_other(store):
@@ -141,7 +142,7 @@ def test_a_store_that_stays_busy_is_given_up_in_time_and_with_the_reason(
     assert error.status is Status.UNAVAILABLE
     assert word in str(error)
     assert seconds < deadline + MARGIN
-    assert len(store.requests) > 2
+    assert len(store.requests) > 1
 
 
 @pytest.mark.parametrize(
@@ -153,6 +154,7 @@ def test_a_clear_answer_is_not_asked_for_again(store, status, expected):
     assert len(store.requests) == 1
 
 
+@pytest.mark.parametrize("deadline", [0.5], indirect=True)
 def test_a_decoder_that_tries_again_does_not_wait_again(store, deadline):
     store.objects = {"x.wav": bytes(3 << 20)}
     store.fault = lambda *_: "silent"
@@ -180,6 +182,7 @@ class Hanging(fsspec.AbstractFileSystem):
         return b""
 
 
+@pytest.mark.parametrize("deadline", [0.5], indirect=True)
 def test_a_file_system_that_hangs_is_given_up(deadline):
     fsspec.register_implementation("hanging", Hanging, clobber=True)
     with pytest.raises(RecordingError) as caught, open_file("hanging://x.wav", 10):
@@ -225,6 +228,6 @@ def test_no_position_before_the_beginning(store, uri):
     with open_file(uri) as handle:
         handle.seek(5)
         for offset, whence in (-1, os.SEEK_SET), (-6, os.SEEK_CUR), (-(1 << 30), os.SEEK_END):
-            with pytest.raises(OSError, match="Invalid argument|negative position"):
+            with pytest.raises(OSError, match=r"Invalid argument|negative position"):
                 handle.seek(offset, whence)
         assert handle.tell() == 5
