@@ -26,6 +26,7 @@ Pause = Callable[[], AbstractContextManager[None]]  # the time within it is not 
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _DYING_SECONDS = 5.0  # a crash closes the pipe before the process ends, and may write a core dump
+_UNKNOWN_EXIT_CODE = 255  # the fork server is gone, which alone would know it
 _GIB = 1 << 30
 _starting = threading.Lock()
 
@@ -64,7 +65,7 @@ class ChildCrashedError(ChildError):
     """
 
     def __init__(self, exit_code: int | None) -> None:
-        self.killed = exit_code == -signal.SIGKILL
+        self.killed = exit_code in (None, _UNKNOWN_EXIT_CODE, -signal.SIGKILL)
         cause = f"exit code {exit_code}"
         if exit_code is not None and exit_code < 0:
             cause = signal.Signals(-exit_code).name
@@ -111,9 +112,9 @@ class IsolatedFunction:
             RuntimeError: with the traceback of any other exception.
             ChildError: the child crashed or had to be killed.
         """
-        if self._process is None:
-            self._start()
         try:
+            if self._process is None:
+                self._start()
             self._connection.send(argument)  # type: ignore[union-attr]
             kind, value = self._answer()
         except (EOFError, ConnectionError):
@@ -154,8 +155,9 @@ class IsolatedFunction:
             self._connection, theirs = _CONTEXT.Pipe()
             parent_lives, self._alive = _CONTEXT.Pipe(duplex=False)
             arguments = (theirs, parent_lives, self._function, self._limits.memory, environment)
-            self._process = _CONTEXT.Process(target=_serve, args=arguments, daemon=True)
-            self._process.start()
+            process = _CONTEXT.Process(target=_serve, args=arguments, daemon=True)
+            process.start()
+            self._process = process
             theirs.close()
             parent_lives.close()
 

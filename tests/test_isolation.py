@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -92,6 +93,19 @@ def test_the_environment_is_that_of_the_start_of_the_child(isolated, monkeypatch
 def test_a_child_loads_nothing_of_its_parent(isolated):
     assert "pytest" in sys.modules
     assert isolated(("modules", ["pytest", "isolated_functions"])) == ["isolated_functions"]
+
+
+def test_a_killed_fork_server_is_replaced(isolated):
+    child = psutil.Process(isolated(("id", None)))
+    child.parent().kill()
+    assert isolated(("id", None)) == child.pid  # it lives on
+    with pytest.raises(ChildCrashedError) as error:
+        isolated(("crash", signal.SIGSEGV))
+    assert error.value.killed  # which nobody can know any more
+    with suppress(ChildCrashedError):  # it may be found dead only when it is needed
+        isolated(("id", None))
+    replacement = psutil.Process(isolated(("id", None)))
+    assert replacement.parent().is_running()
 
 
 def test_children_end_with_a_killed_parent(tmp_path):

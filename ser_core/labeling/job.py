@@ -114,9 +114,7 @@ class Run:
 
     def plan(self, pages: Iterator[Page]) -> Plan:
         """What is listed, less what the store has."""
-        done = self.store.done(
-            self.checkpoint.digest, self.config.precision, self.config.retry
-        )
+        done = self.store.done(self.checkpoint.digest, self.config.precision, self.config.retry)
         plan = make_plan(pages, self.source.columns, done)
         if plan.known_to_0_1:
             self.store.upgrade(pa.concat_tables(plan.known_to_0_1))

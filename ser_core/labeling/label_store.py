@@ -105,9 +105,7 @@ class LabelStore:
             self._known_rows = AllRows.from_tables(self._with_uri(*pair) for pair in tables)
         return self._known_rows
 
-    def done(
-        self, model_digest: str, precision: Precision, retry: Collection[str] = ()
-    ) -> FileIds:
+    def done(self, model_digest: str, precision: Precision, retry: Collection[str] = ()) -> FileIds:
         """The `file_id`s of the recordings that this model need not label again."""
         current = self._current_rows()
         tables = self._tables(["file_id", "model_digest", "status", "precision"])

@@ -76,6 +76,19 @@ def test_many_channels_through_ffmpeg(tmp_path, name, rate, channels, options):
     assert (recording.duration, recording.sampling_rate) == (pytest.approx(1), rate)
 
 
+@pytest.mark.parametrize(
+    ("head", "mode", "num_bytes", "rate"),
+    [(b"#!AMR\n", b"\x3c", 31, 8000), (b"#!AMR-WB\n", b"\x44", 60, 16000)],
+)
+def test_amr(tmp_path, head, mode, num_bytes, rate):
+    random = np.random.default_rng(0)
+    path = tmp_path / "x.amr"
+    path.write_bytes(head + b"".join(mode + random.bytes(num_bytes) for _ in range(2 * 50)))
+    recording = decode_file(path)
+    np.testing.assert_array_equal(recording.waveform, by_command(path))
+    assert (recording.duration, recording.sampling_rate) == (2, rate)
+
+
 def flac_frames(data: bytes) -> bytes:
     at, last = 4, False
     while not last:
@@ -139,7 +152,7 @@ def test_what_libsndfile_reads_of_spliced_files_is_what_librosa_reads(tmp_path, 
     assert recording.duration is None  # more follows
 
 
-@pytest.mark.parametrize("seconds", [(2, 2), (2, 9), (9, 2)])
+@pytest.mark.parametrize("seconds", [(2, 2), (2, 9), (9, 2), (9, 9)])
 @pytest.mark.parametrize("suffix", ["webm", "mka", "wma"])
 def test_spliced_files_are_read_as_by_ffmpegs_command(tmp_path, suffix, seconds):
     kinds = [(seconds[0], 48000, 1), (seconds[1], 48000, 2)]

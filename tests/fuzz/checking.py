@@ -179,7 +179,9 @@ def _impossible(result: DecodedAudio | RecordingError, size: int) -> Iterator[st
 
 def _contradictions(first: DecodedAudio, whole: DecodedAudio) -> Iterator[str]:
     """What a look at the first 6 s and at all of a recording must agree on."""
-    if not np.array_equal(as_float(first.waveform), as_float(whole.waveform)[:SEGMENT_SAMPLES]):
+    beginning, same = as_float(first.waveform), as_float(whole.waveform)[:SEGMENT_SAMPLES]
+    # Damage after 6 s may leave all of a file to FFmpeg, which decodes 24 bits to 16.
+    if len(beginning) != len(same) or np.abs(beginning - same).max() > 1 / FULL_SCALE:
         yield "the first 6 s are not those of the whole"
     seconds = len(whole.waveform) / 16_000
     for audio in (first, whole):
