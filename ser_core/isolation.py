@@ -149,8 +149,7 @@ class IsolatedFunction:
             paused = kind is _Message.PAUSED
 
     def _start(self) -> None:
-        environment = dict(os.environ)
-        with _starting, _for_fork_server():
+        with _starting, _for_fork_server() as environment:
             _CONTEXT.set_forkserver_preload(self._preload)
             self._connection, theirs = _CONTEXT.Pipe()
             parent_lives, self._alive = _CONTEXT.Pipe(duplex=False)
@@ -175,15 +174,16 @@ class IsolatedFunction:
 
 
 @contextmanager
-def _for_fork_server() -> Iterator[None]:
-    """What a fork server has to find when it starts, and a child when it is forked."""
+def _for_fork_server() -> Iterator[dict[str, str]]:
+    """What a fork server has to find when it starts; yields the environment as it was before."""
     main, path = sys.modules["__main__"], os.environ.get("PYTHONPATH")
+    environment = dict(os.environ)
     # A child imports the parent's `__main__`, which in a Ray worker loads all of Ray.
     sys.modules["__main__"] = types.ModuleType("__main__")
     # Up to Python 3.13, the server does not get the parent's `sys.path` for its preloads.
     os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
     try:
-        yield
+        yield environment
     finally:
         sys.modules["__main__"] = main
         os.environ.pop("PYTHONPATH")

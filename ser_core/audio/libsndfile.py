@@ -22,9 +22,9 @@ from ser_core.audio.samples import (
 )
 from ser_core.audio.totals import (
     has_xing,
-    id3_length,
     is_at_end,
     is_plausible,
+    last_id3,
     verified_frames,
     xing_agrees,
 )
@@ -33,7 +33,8 @@ from ser_core.errors import RecordingError, Status
 _UNRECOGNISED = 1  # SF_ERR_UNRECOGNISED_FORMAT
 _UNKNOWN_FRAMES = 1 << 62  # a FLAC that was written to a pipe has 2**63 - 1
 # Formats that libsndfile decodes behind a tag, given a descriptor. Through callbacks it mislays the
-# start of the samples; MP3 it reads right in both ways.
+# start of the samples. An MP3 it reads right in both ways behind one tag; of several, it counts the
+# first for sound in one way and not in the other, if nothing states the number of samples.
 _AFTER_TAG = (b"RIFF", b"RIFX", b"FORM", b".snd", b"dns.", b"fLaC")
 
 
@@ -49,10 +50,11 @@ def read_samples(source: BinaryIO, seconds: float | None) -> Samples:
         RecordingError: its rate, its number of channels or its positions are not accepted.
         MemoryError: libsndfile could not allocate memory.
     """
-    tag = id3_length(source)
-    source.seek(tag)
-    if tag and source.read(4) in _AFTER_TAG:
-        source = view(source, tag)
+    tag, end = last_id3(source)
+    source.seek(end)
+    start = end if source.read(4) in _AFTER_TAG else tag
+    if start:
+        source = view(source, start)
     source.seek(0)
     return _read(partial(soundfile.SoundFile, source, closefd=False), source, seconds)
 

@@ -82,14 +82,19 @@ _XING_TOLERANCE = 0.01  # the last frame, or padding
 
 def id3_length(source: BinaryIO) -> int:
     """Bytes of the ID3v2 tags that a file begins with."""
-    end = 0
+    return last_id3(source)[1]
+
+
+def last_id3(source: BinaryIO) -> tuple[int, int]:
+    """Where the last of the ID3v2 tags at the beginning of a file starts and ends; 0 if none."""
+    start = end = 0
     while True:
         source.seek(end)
         header = source.read(_ID3_HEADER)
         if len(header) < _ID3_HEADER or header[:3] != b"ID3":
-            return end
+            return start, end
         high, middle, low, lowest = (byte & 127 for byte in header[6:])
-        end += _ID3_HEADER + (high << 21 | middle << 14 | low << 7 | lowest)
+        start, end = end, end + _ID3_HEADER + (high << 21 | middle << 14 | low << 7 | lowest)
 
 
 def has_xing(source: BinaryIO) -> bool:

@@ -201,6 +201,8 @@ def id3(length: int) -> bytes:
 
 def odd_files(folder: Path) -> dict[str, tuple[str, bytes]]:
     wav, mp3 = by_libsndfile(folder, "x.wav"), by_libsndfile(folder, "x.mp3")
+    # Frames of many rates, no count of them: the number of samples is a guess from the file's size.
+    unstated = encoded(folder, "y.mp3", 4.0, 16000, 1, "-q:a", "0", "-write_xing", "0")
     w64 = by_libsndfile(folder, "x.w64")
     return {
         "a tag before WAV": ("wav", id3(2000) + wav),
@@ -208,6 +210,8 @@ def odd_files(folder: Path) -> dict[str, tuple[str, bytes]]:
         "junk before MP3": ("mp3", b"junk!" * 200 + mp3),
         "zeros before MP3": ("mp3", bytes(3000) + mp3),
         "a tag that is longer than it says": ("mp3", id3(20)[:-7] + mp3),
+        "tags before MP3": ("mp3", id3(2000) + id3(20) + unstated),
+        "three tags before MP3": ("mp3", id3(500) + id3(900) + id3(20) + unstated),
         "W64 from a pipe": (
             "w64",
             w64[:16] + b"\xff" * 8 + w64[24:96] + b"\xff" * 7 + b"\x7f" + w64[104:],
@@ -223,6 +227,8 @@ def odd_files(folder: Path) -> dict[str, tuple[str, bytes]]:
         "junk before MP3",
         "zeros before MP3",
         "a tag that is longer than it says",
+        "tags before MP3",
+        "three tags before MP3",
         "W64 from a pipe",
     ],
 )

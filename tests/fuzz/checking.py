@@ -34,6 +34,8 @@ _GIB = 1 << 30
 _TOLERATED_SECONDS, _TOLERATED_LOSS = 0.1, 0.1
 _MP4 = (".m4a", ".mp4", ".mov")
 _PADDING = 1_024  # samples; one packet of AAC at 16 kHz
+_ALAC_PACKET = 4_096  # samples
+_OPUS_PACKET = 1_920  # samples at 16 kHz; 120 ms
 _REACH = 800  # samples that may change where the resampler gets more behind them
 _CHECKERS = 2
 
@@ -138,21 +140,30 @@ class Checker:
         except (ChildError, RuntimeError):  # it cannot read the file
             return []
         waveform = as_float(audio.waveform)
-        if not loaded or any(_same(waveform, samples, path.suffix) for samples in loaded):
+        if not loaded or any(_same(waveform, samples, path) for samples in loaded):
             return []
         lengths = [len(samples) for samples in loaded]
         return [f"not librosa's samples: {len(waveform)} instead of {lengths}"]
 
 
-def _same(ours: np.ndarray, librosas: np.ndarray, suffix: str) -> bool:
-    """Whether samples are equal; in MP4, apart from the padding of the last packet.
+def _same(ours: np.ndarray, librosas: np.ndarray, path: Path) -> bool:
+    """Whether samples are equal; in MP4 and Ogg Opus, apart from the padding of the last packet.
 
     FFmpeg's command cuts it where the packet's own length says, the job where the track's does. In
-    a file that is not damaged they are one.
+    a file that is not damaged they are one. A last packet of ALAC has no padding: where its stated
+    length is too large, the command cuts samples that are there.
+
+    If an Ogg Opus says that playback begins behind its end, FFmpeg's releases differ in whether the
+    last packet, whose own padding is stated too, is cut at its end only.
     """
-    if suffix in _MP4 and 0 < len(librosas) - len(ours) <= _PADDING:
-        ours = ours[:-_REACH]
-        librosas = librosas[: len(ours)]
+    content = path.read_bytes()
+    if path.suffix in _MP4 and len(ours) != len(librosas):
+        fewest = -_ALAC_PACKET if b"alac" in content else 0
+        if fewest < len(librosas) - len(ours) <= _PADDING:
+            common = max(min(len(ours), len(librosas)) - _REACH, 0)
+            ours, librosas = ours[:common], librosas[:common]
+    if b"OpusHead" in content and not len(librosas):
+        return len(ours) <= _OPUS_PACKET
     return np.array_equal(ours, librosas)
 
 
