@@ -15,10 +15,12 @@ import time
 import traceback
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from enum import StrEnum
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
+
+import psutil
 
 from ser_core.errors import SerError
 
@@ -46,7 +48,7 @@ class Limits(NamedTuple):
 
 
 class ChildError(Exception):
-    """The child process did not return; the next call gets a new one."""
+    """The call did not return."""
 
 
 class ChildTimeoutError(ChildError):
@@ -54,7 +56,7 @@ class ChildTimeoutError(ChildError):
 
 
 class PauseTimeoutError(ChildError):
-    """A pause took too long."""
+    """A pause took too long, or the call waits for a disk that does not answer."""
 
 
 class ChildCrashedError(ChildError):
@@ -140,13 +142,21 @@ class IsolatedFunction:
             patience = self._limits.pause_seconds if paused else left
             if not wait([self._connection], max(0.0, patience)):  # type: ignore[list-item]
                 reason = f"{patience if paused else self._limits.seconds:g} s"
-                raise (PauseTimeoutError if paused else ChildTimeoutError)(reason)
+                waits = paused or self._waits_for_disk()
+                raise (PauseTimeoutError if waits else ChildTimeoutError)(reason)
             if not paused:
                 left -= time.monotonic() - started
             kind, value = self._connection.recv()  # type: ignore[union-attr]
             if kind not in (_Message.PAUSED, _Message.RESUMED):
                 return kind, value
             paused = kind is _Message.PAUSED
+
+    def _waits_for_disk(self) -> bool:
+        """Whether the child is in a read that cannot be interrupted, as of a dead network disk."""
+        with suppress(psutil.Error):
+            status = psutil.Process(self._process.pid).status()  # type: ignore[union-attr]
+            return bool(status == psutil.STATUS_DISK_SLEEP)
+        return False
 
     def _start(self) -> None:
         with _starting, _for_fork_server() as environment:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import ray
+from ray.exceptions import RayActorError
 
 from ser_core.audio.constants import SAMPLING_RATE
 from ser_core.errors import DeviceError, RunError, SerError
@@ -32,6 +33,7 @@ from ser_core.labeling.stages import (
 _LOAD_SECONDS = 900.0  # the checkpoint may come from another node, to a slow disk
 _BATCH_SECONDS = 300.0  # one forward pass; a full window takes a slow core 2 s
 _STARTS = 4  # of one classifier, without a block finished in between
+_GIVEN_UP = 3  # times the number of classifiers, without a block finished by any
 
 
 class Verdict(StrEnum):
@@ -42,8 +44,8 @@ class Verdict(StrEnum):
     STOP = "stop"  # all did
 
 
-class Roll:
-    """Counts how often each classifier died since it last finished a block.
+class StartCounter:
+    """Counts how often each classifier started since it last finished a block.
 
     It runs as an actor of its own, because whoever dies remembers nothing.
     """
@@ -51,20 +53,22 @@ class Roll:
     def __init__(self, classifiers: int) -> None:
         self._classifiers = classifiers
         self._starts: Counter[str] = Counter()
-        self._given_up: set[str] = set()
+        self._given_up = 0  # since anyone finished a block
 
     def started(self, classifier: str) -> Verdict:
         """Counts a start."""
         self._starts[classifier] += 1
         if self._starts[classifier] <= _STARTS:
             return Verdict.WORK
-        self._given_up.add(classifier)
-        return Verdict.STOP if len(self._given_up) >= self._classifiers else Verdict.GIVE_UP
+        del self._starts[classifier]
+        self._given_up += 1
+        hopeless = self._given_up >= _GIVEN_UP * self._classifiers  # Ray replaces some of them
+        return Verdict.STOP if hopeless or not self._starts else Verdict.GIVE_UP
 
     def finished(self, classifier: str) -> None:
         """Counts a finished block: the model works, and whoever works is healthy."""
         self._starts[classifier] = 0
-        self._given_up.clear()
+        self._given_up = 0
 
 
 class ClassifierActor:
@@ -74,25 +78,25 @@ class ClassifierActor:
         self,
         settings: StageSettings,
         load: Callable[[Callable[[], None]], Scorer],
-        roll: "ray.actor.ActorHandle[Roll]",
+        starts: "ray.actor.ActorHandle[StartCounter]",
     ) -> None:
         """Loads the checkpoint, or remembers why the run must stop: Ray would only try again.
 
         Args:
             settings: of the run.
             load: makes the classifier; takes what it has to call before each forward pass.
-            roll: of all classifiers of this pipeline.
+            starts: of all classifiers of this pipeline.
 
         Raises:
             RunError: it died too often; the others go on without it.
         """
         atexit.register(os._exit, 0)  # Ray's own exit handler sometimes waits for itself for ever
         self._settings = settings
-        self._roll = roll
+        self._starts = starts
         self._name = ray.get_runtime_context().get_actor_id()
         self._idle_since: float | None = None  # the first block's wait is the pipeline's start
         self._reason: str | None = None
-        verdict = ray.get(roll.started.remote(self._name))
+        verdict = _started(starts, self._name)
         if verdict == Verdict.GIVE_UP:
             raise RunError("this classifier died too often")
         if verdict == Verdict.STOP:
@@ -125,9 +129,16 @@ class ClassifierActor:
                 labeled = run_stage(classify, decoded, self._settings)
         except DeviceError:  # nothing runs on this device any more in this process
             _die()
-        self._roll.finished.remote(self._name)
+        self._starts.finished.remote(self._name)
         self._idle_since = time.perf_counter()
         return labeled
+
+
+def _started(starts: "ray.actor.ActorHandle[StartCounter]", name: str) -> Verdict:
+    try:
+        return Verdict(ray.get(starts.started.remote(name)))
+    except RayActorError:  # it went with its node; what it knew is not worth the run
+        return Verdict.WORK
 
 
 def _check_scores(scorer: Scorer) -> None:

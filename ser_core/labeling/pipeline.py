@@ -23,7 +23,7 @@ from ray.util.annotations import RayDeprecationWarning
 from ser_core import cluster
 from ser_core.console import say
 from ser_core.errors import RunError, Status, one_line
-from ser_core.labeling.classifier_actor import ClassifierActor, Roll
+from ser_core.labeling.classifier_actor import ClassifierActor, StartCounter
 from ser_core.labeling.plan import Plan, cut_into_blocks
 from ser_core.labeling.resources import Resources
 from ser_core.labeling.stages import (
@@ -54,7 +54,7 @@ _WHOLE_ROWS_PER_CALL_ON_GPU = 8  # 1.8 GB if all last an hour
 _CALLS_ON_GPU = 2  # one call fetches its blocks while the other classifies
 _SMALLER = 8  # what was lost runs again in blocks smaller by this factor, down to one recording
 _START_SECONDS = 300.0  # for one process to start on the cluster
-_LOST = "the process that worked on it was lost each time, also when it was alone"
+_LOST = "its process died each time, even when it ran alone"
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,7 @@ def connect(verbose: bool) -> None:
     cluster.join(verbose)
     context = DataContext.get_current()  # read when a dataset is made, ignored afterwards
     context.max_errored_blocks = -1  # lost rows are run again; bugs come as rows
+    context.max_consecutive_actor_init_deaths = -1  # `StartCounter` says when it is enough
     context.enable_progress_bars = verbose
     context.print_on_execution_start = verbose
     if not verbose:
@@ -109,16 +110,17 @@ def label_plan(plan: Plan, settings: PipelineSettings) -> Iterator[pa.Table]:
         RunError: a bug, no classifier runs, or Ray failed.
     """
     seen = np.zeros(plan.to_do, bool)
-    rows = settings.resources.rows_per_block
-    for labeled in _run(plan.tables, settings, rows):
-        seen[labeled[INDEX.name].to_numpy()] = True
-        yield labeled
-    while rows > 1 and not seen.all():
-        rows = max(1, rows // _SMALLER)
-        say(f"{(~seen).sum():,} recordings were lost with a process; retrying in blocks of {rows}")
-        for labeled in _run(plan.left_out(seen), settings, rows):
+    rows, rounds = settings.resources.rows_per_block, 0
+    # At least twice: what is lost once may have been lost with its neighbours, or its machine.
+    while not seen.all() and (rounds < 2 or rows > 1):
+        if rounds:
+            rows = max(1, rows // _SMALLER)
+            lost = np.count_nonzero(~seen)
+            say(f"{lost:,} recordings were lost with a process; retrying in blocks of {rows}")
+        for labeled in _run(plan.left_out(seen) if rounds else plan.tables, settings, rows):
             seen[labeled[INDEX.name].to_numpy()] = True
             yield labeled
+        rounds += 1
     if not seen.any():
         raise RunError("all recordings were lost with the processes that worked on them")
     for planned in plan.left_out(seen):
@@ -175,7 +177,7 @@ def _dataset(
             fn_constructor_args=(
                 settings.stages,
                 partial(_load, settings),
-                _start_roll(classifiers),
+                _start_counter(classifiers),
             ),
             batch_format="pyarrow",
             batch_size=rows_per_call,
@@ -186,19 +188,20 @@ def _dataset(
     )
 
 
-def _start_roll(classifiers: int) -> "ray.actor.ActorHandle[Roll]":
-    """Starts the roll of the classifiers, the first process on the cluster.
+def _start_counter(classifiers: int) -> "ray.actor.ActorHandle[StartCounter]":
+    """Starts what counts the starts of classifiers, the first process on the cluster.
 
     Raises:
         RunError: no process starts, as Ray tries for ever in a broken environment.
     """
-    roll = ray.remote(num_cpus=0)(Roll).remote(classifiers)
+    options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}  # its node may go
+    counter = ray.remote(**options)(StartCounter).remote(classifiers)
     try:
-        ray.get(roll.__ray_ready__.remote(), timeout=_START_SECONDS)
+        ray.get(counter.__ray_ready__.remote(), timeout=_START_SECONDS)
     except GetTimeoutError:
         reason = f"no worker process started within {_START_SECONDS:g} s"
         raise RunError(f"{reason}; Ray's own logs say why") from None
-    return roll
+    return counter
 
 
 def _decode(planned: pa.Table, stages: StageSettings, settings: DecoderSettings) -> pa.Table:

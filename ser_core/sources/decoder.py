@@ -33,6 +33,7 @@ _CONCURRENT_RECORDINGS = 4  # one recording's bytes arrive while another is deco
 # dead network file system does, is stopped by this.
 _STORAGE_SECONDS = 180.0
 _OUT_OF_REACH = 12  # recordings in a row that were not reached: the storage is down
+_KILLED = "another process killed the decoder twice; the machine may be out of memory"
 _SECONDS = 60.0
 _SECONDS_WHOLE = 600.0
 _GIB = 1 << 30
@@ -140,7 +141,8 @@ class _Outage:
 
     def count(self, decoded: Decoded) -> None:
         status = getattr(decoded.result, "status", Status.OK)
-        self.in_a_row = self.in_a_row + 1 if status is Status.UNAVAILABLE else 0
+        out_of_reach = status is Status.UNAVAILABLE and str(decoded.result) != _KILLED
+        self.in_a_row = self.in_a_row + 1 if out_of_reach else 0
 
 
 def _file_system_modules(uri: str) -> list[str]:
@@ -150,30 +152,39 @@ def _file_system_modules(uri: str) -> list[str]:
 
 
 def _decode_isolated(child: IsolatedFunction, job: tuple[Recording, bool]) -> Decoded:
-    """Decodes in the child; a recording that crashes it gets a second try.
+    """Decodes in the child, and says why that failed.
 
     Raises:
         RecordingError: crashed twice, too slow, too large, or the storage does not answer.
     """
     try:
-        try:
-            decoded: Decoded = child(job)
-        except ChildCrashedError:
-            decoded = child(job)
+        return _decode_up_to_twice(child, job)
     except ChildCrashedError as error:
         if error.killed:
-            reason = "another process killed the decoder twice; the machine may be out of memory"
-            raise RecordingError(Status.UNAVAILABLE, reason) from None
+            raise RecordingError(Status.UNAVAILABLE, _KILLED) from None
         raise RecordingError(Status.CRASHED, f"the decoder crashed ({error})") from None
     except ChildTimeoutError as error:
-        reason = f"decoding took more than {error}, the --decode-timeout"
+        reason = f"decoding took more than {error} (--decode-timeout)"
         raise RecordingError(Status.TIMEOUT, reason) from None
     except ChildMemoryError as error:
-        reason = f"decoding needs more than {error}, the --decode-memory"
+        reason = f"decoding needs more than {error} (--decode-memory)"
         raise RecordingError(Status.TOO_LARGE, reason) from None
     except PauseTimeoutError as error:
         reason = f"the storage did not answer for {error}"
         raise RecordingError(Status.UNAVAILABLE, reason) from None
+
+
+def _decode_up_to_twice(child: IsolatedFunction, job: tuple[Recording, bool]) -> Decoded:
+    """Tries a new process where earlier recordings may have damaged or filled the first one."""
+    decoded: Decoded
+    try:
+        decoded = child(job)
+        if getattr(decoded.result, "status", None) is not Status.TOO_LARGE:
+            return decoded
+    except (ChildCrashedError, ChildMemoryError):
+        pass
+    child.close()
+    decoded = child(job)
     return decoded
 
 

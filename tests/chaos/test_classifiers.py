@@ -25,6 +25,16 @@ def test_one_that_aborts_once_costs_no_row(broken, faults, tmp_path, fault):
 
 
 @pytest.mark.chaos
+def test_one_that_aborts_once_costs_no_row_of_a_small_corpus(broken, faults, tmp_path):
+    job, paths = broken
+    for path in paths[4:]:
+        path.unlink()  # so few that each is a block of its own from the start
+    (faults / "batch-1").touch()
+    assert run(job).code == 0
+    assert set(Output(tmp_path / "labels").check(paths[:4])["status"]) == {"ok"}
+
+
+@pytest.mark.chaos
 @pytest.mark.parametrize("fault", ["batch", "loading"])
 def test_if_none_can_run_the_run_ends_with_the_reason(broken, faults, tmp_path, fault):
     job, paths = broken

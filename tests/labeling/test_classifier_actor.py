@@ -4,39 +4,50 @@ import numpy as np
 import pytest
 
 from ser_core.errors import RunError
-from ser_core.labeling.classifier_actor import Roll, _check_scores
+from ser_core.labeling.classifier_actor import StartCounter, _check_scores
 
 WORK, GIVE_UP, STOP = "work", "give up", "stop"
 
 
-def starts(roll, classifier, count):
-    return [roll.started(classifier) for _ in range(count)]
+def starts(counter, classifier, count):
+    return [counter.started(classifier) for _ in range(count)]
 
 
 def test_a_classifier_that_dies_is_restarted_a_few_times():
-    roll = Roll(classifiers=2)
-    assert starts(roll, "a", 5) == [WORK] * 4 + [GIVE_UP]
+    counter = StartCounter(classifiers=2)
+    counter.started("b")
+    assert starts(counter, "a", 5) == [WORK] * 4 + [GIVE_UP]
 
 
-def test_the_run_stops_once_all_have_given_up():
-    roll = Roll(classifiers=2)
-    assert starts(roll, "a", 5)[-1] == GIVE_UP
-    assert starts(roll, "b", 5)[-1] == STOP
+def test_the_last_one_stops_the_run():
+    counter = StartCounter(classifiers=2)
+    counter.started("b")
+    assert starts(counter, "a", 5)[-1] == GIVE_UP
+    counter.finished("b")  # long ago
+    assert starts(counter, "b", 5) == [WORK] * 4 + [STOP]
+
+
+def test_the_run_stops_if_replacements_die_as_well():
+    counter = StartCounter(classifiers=2)
+    counter.started("next")
+    verdicts = [starts(counter, f"bad-{number}", 5)[-1] for number in range(6)]
+    assert verdicts == [GIVE_UP] * 5 + [STOP]
 
 
 def test_one_bad_device_does_not_stop_the_others_however_often_it_is_replaced():
-    roll = Roll(classifiers=2)
+    counter = StartCounter(classifiers=2)
+    counter.started("good")
     for replacement in range(10):
-        assert starts(roll, f"bad-{replacement}", 5)[-1] == GIVE_UP
-        roll.finished("good")
+        assert starts(counter, f"bad-{replacement}", 5)[-1] == GIVE_UP
+        counter.finished("good")
 
 
 def test_a_finished_block_forgives_earlier_deaths():
-    roll = Roll(classifiers=1)
+    counter = StartCounter(classifiers=1)
     for _ in range(10):
-        assert starts(roll, "a", 4) == [WORK] * 4
-        roll.finished("a")
-    assert starts(roll, "a", 5)[-1] == STOP
+        assert starts(counter, "a", 4) == [WORK] * 4
+        counter.finished("a")
+    assert starts(counter, "a", 5)[-1] == STOP
 
 
 class Scorer:

@@ -20,6 +20,26 @@ from ser_core.sources.recording import Recording
 
 SEGFAULT, KILLED = (ChildCrashedError(-number) for number in (signal.SIGSEGV, signal.SIGKILL))
 
+TOO_LARGE = Decoded(RecordingError(Status.TOO_LARGE, ""), 0.0, 0.0)
+EMPTY = Decoded(RecordingError(Status.EMPTY, ""), 0.0, 0.0)
+
+
+class Child:
+    """A child process that gives these answers, or raises them."""
+
+    def __init__(self, answers):
+        self.answers = list(answers)
+        self.closed = 0
+
+    def __call__(self, _):
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def close(self):
+        self.closed += 1
+
 
 def test_waveforms_and_failures_come_in_the_order_of_the_recordings(tmp_path):
     lengths = [0.5, 7.0, 1.5, 2.0, 0.25, 3.0, 1.0]
@@ -56,35 +76,25 @@ def test_samples_of_16_bits_at_16_khz_stay_16_bits(tmp_path):
     [
         ([SEGFAULT, SEGFAULT], Status.CRASHED, "SIGSEGV"),
         ([KILLED, KILLED], Status.UNAVAILABLE, "out of memory"),  # not the recording's fault
-        ([ChildTimeoutError("4 s")], Status.TIMEOUT, "4 s, the --decode-timeout"),
-        ([ChildMemoryError("2 GiB")], Status.TOO_LARGE, "2 GiB, the --decode-memory"),
+        ([ChildTimeoutError("4 s")], Status.TIMEOUT, r"4 s \(--decode-timeout\)"),
+        ([ChildMemoryError("2 GiB")] * 2, Status.TOO_LARGE, r"2 GiB \(--decode-memory\)"),
         ([PauseTimeoutError("180 s")], Status.UNAVAILABLE, "did not answer for 180 s"),
         ([SEGFAULT, ChildTimeoutError("4 s")], Status.TIMEOUT, "4 s"),
     ],
 )
 def test_what_breaks_the_child_is_the_row_of_the_recording(raised, status, words):
-    errors = iter(raised)
-
-    def child(_):
-        raise next(errors)
-
+    child = Child(raised)
     with pytest.raises(RecordingError, match=words) as error:
         _decode_isolated(child, (Recording("/a.wav"), False))
     assert error.value.status is status
-    assert not list(errors)  # tried as often as that, and no more
+    assert not child.answers  # tried as often as that, and no more
 
 
-def test_a_crash_that_does_not_repeat_itself_is_forgotten():
-    decoded = Decoded(RecordingError(Status.EMPTY, ""), 0.0, 0.0)
-    answers = iter([SEGFAULT, decoded])
-
-    def child(_):
-        answer = next(answers)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    assert _decode_isolated(child, (Recording("/a.wav"), False)) is decoded
+@pytest.mark.parametrize("first", [SEGFAULT, ChildMemoryError("2 GiB"), TOO_LARGE])
+def test_what_does_not_repeat_itself_in_a_new_process_is_forgotten(first):
+    child = Child([first, EMPTY])
+    assert _decode_isolated(child, (Recording("/a.wav"), False)) is EMPTY
+    assert child.closed == 1
 
 
 def test_a_whole_recording_has_more_time():
@@ -108,6 +118,17 @@ def test_once_the_storage_is_down_the_rest_of_a_block_does_not_wait_for_it(monke
             decoded = list(decoder.decode(recordings))
             assert {item.result.status for item in decoded} == {Status.UNAVAILABLE}
             assert 12 <= len(tried) < 20  # four at once
+
+
+def test_decoders_that_are_killed_are_no_outage_of_the_storage(monkeypatch):
+    def killed(*_):
+        raise RecordingError(Status.UNAVAILABLE, decoder_module._KILLED)
+
+    monkeypatch.setattr(decoder_module, "_decode_isolated", killed)
+    recordings = [Recording(f"/{number}.wav") for number in range(100)]
+    with Decoder(DecoderSettings()) as decoder:
+        reasons = {str(item.result) for item in decoder.decode(recordings)}
+    assert reasons == {decoder_module._KILLED}
 
 
 def test_a_recording_out_of_reach_now_and_then_is_no_outage(monkeypatch):
