@@ -6,17 +6,17 @@
 # 0 is done; 2 and 3 would come again, whatever the number of attempts.
 attempts=${ATTEMPTS:-3}
 pause=${PAUSE:-60}  # s
-trap 'stopped=1; kill -TERM "$child" 2>/dev/null' TERM INT
+trap 'stopped=1 interrupted=1; kill -TERM "$child" 2>/dev/null' TERM INT
 for ((attempt = 1; ; attempt++)); do
   "$@" &
   child=$!
-  wait "$child"
-  code=$?
-  if [[ $stopped ]]; then  # `wait` was interrupted: the command is still ending
+  while  # a signal ends `wait` before the command has ended
+    interrupted=
     wait "$child"
-    exit "$code"
-  fi
-  if [[ $code =~ ^[023]$ || $attempt -ge $attempts ]]; then
+    code=$?
+    [[ $interrupted ]]
+  do :; done
+  if [[ $stopped || $code =~ ^[023]$ || $attempt -ge $attempts ]]; then
     exit "$code"
   fi
   echo "exit code $code: attempt $((attempt + 1)) of $attempts in $pause s" >&2

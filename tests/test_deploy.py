@@ -198,6 +198,15 @@ def test_stopping_the_script_stops_its_command():
         assert process.wait(10) != 0
 
 
+def test_a_command_that_is_stopped_decides_the_exit_code():
+    fake = "trap 'sleep 0.2; exit 7' TERM; echo started; sleep 60 & wait"
+    command = ["bash", DEPLOY / "again.sh", "bash", "-c", fake]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "started\n"
+        process.terminate()
+        assert process.wait(10) == 7
+
+
 def test_the_job_accepts_the_flags_that_cluster_yaml_shows():
     text = (ROOT / "cluster.yaml").read_text()
     (shown,) = re.findall(r"^#\s+python -m jobs\.label (.*)$", text, re.M)

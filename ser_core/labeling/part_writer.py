@@ -3,6 +3,7 @@
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Self
 
 import pyarrow as pa
@@ -11,6 +12,7 @@ import tenacity
 from ser_core.console import say
 from ser_core.errors import RunError, one_line
 from ser_core.labeling.label_store import ROWS_PER_PART, LabelStore
+from ser_core.storage.filesystem import REQUEST_SECONDS
 
 _PATIENCE_SECONDS = 600.0  # in which output that cannot be written is tried again
 _MAX_PAUSE_SECONDS = 30.0
@@ -63,9 +65,8 @@ class PartWriter:
         with self._changed:
             self._ended = True
             self._changed.notify_all()
-            self._changed.wait_for(
-                lambda: self._finished
-            )  # an interrupted `join` can't be repeated
+            # An interrupted `join` can't be repeated.
+            self._wait_for(lambda: self._finished or self._error is not None)
         if self._error is not None and raised is None:
             raise self._error
         if self._error is not None and raised is not self._error:
@@ -78,7 +79,9 @@ class PartWriter:
             RunError: earlier rows could not be written.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._error or self._waiting_rows < _MAX_WAITING_ROWS)
+            self._wait_for(
+                lambda: self._error is not None or self._waiting_rows < _MAX_WAITING_ROWS
+            )
             if self._error is not None:
                 raise self._error
             if not self._waiting:
@@ -87,6 +90,22 @@ class PartWriter:
                 self._waiting.append(rows)
                 self._waiting_rows += rows.num_rows
                 self._changed.notify_all()
+
+    def _wait_for(self, condition: Callable[[], bool]) -> None:
+        """Waits, but not for storage that hangs: then it sets the error."""
+        limit = self._patience + _MAX_PAUSE_SECONDS + REQUEST_SECONDS
+        while not condition():
+            before = self._waiting_rows
+            if not self._changed.wait_for(
+                lambda: condition() or self._waiting_rows < before,  # noqa: B023 (called here only)
+                limit,
+            ):
+                self._error = self._lost(f"the output has not answered for {limit:,.0f} s")
+                return
+
+    def _lost(self, problem: object) -> RunError:
+        rest = f"{self.written_rows:,} rows are written, {self._waiting_rows:,} are lost"
+        return RunError(f"{problem}; {rest}, and the same command makes them again")
 
     def _run(self) -> None:
         try:
@@ -143,8 +162,7 @@ class PartWriter:
         try:
             retrying(self._store.write_part, rows)
         except RunError as error:
-            rest = f"{self.written_rows:,} rows are written, {self._waiting_rows:,} are lost"
-            raise RunError(f"{error}; {rest}, and the same command makes them again") from error
+            raise self._lost(error) from error
         seconds = time.monotonic() - started
         if retrying.statistics["attempt_number"] > 1:
             say(f"labels can be written again, after {seconds:,.0f} s")

@@ -53,16 +53,25 @@ class Part:
 
         Raises:
             OutputError: it is not a Parquet file.
+            Exception: what the file system raises, of whatever type.
         """
         try:
-            return self.fragment.physical_schema
+            return retry_transient(self._footer)()
         except pa.ArrowException as error:
             reason = f"is not a Parquet file ({one_line(error)}); remove it"
             raise OutputError(f"{self.where} {reason} or choose another folder") from None
 
+    def _footer(self) -> pa.Schema:
+        try:
+            return self.fragment.physical_schema
+        except OSError as error:
+            if "deserialize thrift" in str(error):  # which no retry mends
+                raise pa.ArrowInvalid(str(error)) from None
+            raise
+
     @property
     def num_rows(self) -> int:
-        """How many rows it has."""
+        """How many rows it has; the footer has been read with the schema."""
         return int(self.fragment.metadata.num_rows)
 
     def read(self, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:

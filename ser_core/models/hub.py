@@ -1,6 +1,7 @@
 """Fetching a checkpoint's files from the Hugging Face hub, a local folder or an fsspec URI."""
 
 import difflib
+import errno
 import fnmatch
 import os
 import re
@@ -21,12 +22,14 @@ from huggingface_hub.errors import (
 
 from ser_core.errors import CheckpointError, RunError, SerError, one_line
 from ser_core.storage.filesystem import is_transient, resolve, retry_transient
+from ser_core.storage.folder import unreachable
 from ser_core.storage.reading import open_table
 
 CONFIG_FILES = ("config.json", "preprocessor_config.json")
 # Patterns in order of preference: the first one that matches any file is used.
 WEIGHT_FILES = ("model*.safetensors", "pytorch_model*.bin")
 _BUSY = frozenset({408, 429, *range(500, 600)})  # HTTP
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -76,8 +79,7 @@ def _download(source: str, folder: str) -> None:
         raise CheckpointError(f"--model {source}: no such folder") from None
     except Exception as error:  # remote file systems have no common base exception
         if is_transient(error):
-            problem = f"cannot be reached ({one_line(error)}); the same command tries again"
-            raise RunError(f"--model {source}: {problem}") from None
+            raise unreachable(f"--model {source}", error) from None
         raise CheckpointError(f"--model {source}: cannot be read ({one_line(error)})") from None
 
 
@@ -99,10 +101,12 @@ def _download_from_hub(repo: str, revision: str | None) -> Path:
         problem = "and no such model on the hub (a private one needs HF_TOKEN)"
     except Exception as error:  # of the hub, of its HTTP library, or of the disk
         if not _is_network_fault(error):
+            kind = RunError if _is_full_disk(error) else CheckpointError
             problem = f"cannot be downloaded from the hub ({one_line(error)})"
-            raise CheckpointError(f"--model {repo}: {problem}") from None
+            raise kind(f"--model {repo}: {problem}") from None
         if not _looks_local(repo):
-            problem = "the hub cannot be reached and its cache does not hold the model"
+            reason = one_line(error.__cause__ or error)
+            problem = f"the hub cannot be reached ({reason}) and its cache does not hold the model"
             raise RunError(f"--model {repo}: {problem}; or pass a folder or URI") from None
         problem = "nor a model in the cache of the hub, which cannot be reached"
     raise CheckpointError(f"--model {repo}: no such folder here{_suggestion(repo)}, {problem}")
@@ -111,7 +115,13 @@ def _download_from_hub(repo: str, revision: str | None) -> Path:
 def _is_network_fault(error: Exception) -> bool:
     if isinstance(error, HfHubHTTPError):
         return error.response is None or error.response.status_code in _BUSY
+    if _is_full_disk(error):
+        return False
     return is_transient(error) or isinstance(error, LocalEntryNotFoundError)
+
+
+def _is_full_disk(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno in _FULL
 
 
 def _looks_local(source: str) -> bool:

@@ -9,10 +9,11 @@ from typing import BinaryIO, cast
 import pyarrow as pa
 
 from ser_core import sources
-from ser_core.errors import CorpusError, RecordingError, RunError, SerError, Status, one_line
+from ser_core.errors import CorpusError, RecordingError, SerError, Status, one_line
 from ser_core.sources.interface import Form, PackedForm, Page, Source
 from ser_core.sources.recording import Recording
 from ser_core.storage.filesystem import absolute, is_local, is_transient
+from ser_core.storage.folder import unreachable
 from ser_core.storage.reading import Stopwatch, open_file
 
 
@@ -75,8 +76,7 @@ def input_errors(flag: str, uri: str) -> Iterator[None]:
         if is_local(uri) and not isinstance(error, OSError | UnicodeDecodeError | pa.ArrowInvalid):
             raise  # remote file systems share no base class for what they raise
         if is_transient(error):
-            problem = f"cannot be reached ({one_line(error)}); the same command tries again"
-            raise RunError(f"{flag} {uri}: {problem}") from None
+            raise unreachable(f"{flag} {uri}", error) from None
         raise CorpusError(f"{flag} {uri}: cannot be read ({one_line(error)})") from None
 
 

@@ -10,11 +10,13 @@ from typing import Any, Self
 
 from ser_core.console import say
 from ser_core.errors import OutputError, RunError, one_line
+from ser_core.storage.filesystem import REQUEST_SECONDS
 from ser_core.storage.folder import Folder, storage_errors
 
 _HEARTBEAT_SECONDS = 15.0
 _STALE_SECONDS = 60.0  # without a heartbeat, a holder is considered dead
 _SETTLE_SECONDS = 1.0  # after taking a claim over, in case another run does the same
+_RELEASE_SECONDS = 2 * REQUEST_SECONDS  # local storage that hangs has no deadline of its own
 
 
 class Claim:
@@ -45,7 +47,7 @@ class Claim:
         self._beats = 0
         self._lost = False
         self._ended = threading.Event()
-        self._heartbeat = threading.Thread(target=self._keep_fresh, daemon=True)
+        self._heartbeat = threading.Thread(target=self._hold, daemon=True)
 
     def __enter__(self) -> Self:
         """Claims the folder.
@@ -66,12 +68,9 @@ class Claim:
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
-        self._heartbeat.join()
-        try:
-            if self._is_ours():
-                self._folder.remove(self._name)
-        except Exception as error:  # the run has ended, well or not; its claim will go stale
-            say(f"the claim on {self._folder.uri} could not be released ({one_line(error)})")
+        self._heartbeat.join(_RELEASE_SECONDS)
+        if self._heartbeat.is_alive():
+            self._say_unreleased(f"no answer within {_RELEASE_SECONDS:g} s")
 
     def check(self) -> None:
         """Checks that the folder is still ours.
@@ -111,7 +110,7 @@ class Claim:
         if holder is None:
             return False
         if not _died_on_this_machine(holder):
-            process = f"process {holder.get('pid')} on {holder.get('host')}"
+            process = _describe(holder)
             say(f"{self._folder.uri} is claimed by a run ({process}); checking that it is alive")
             deadline = time.monotonic() + self._stale_seconds
             while time.monotonic() < deadline:
@@ -129,6 +128,19 @@ class Claim:
         remedy = "wait for it or choose another folder"
         raise OutputError(f"--output {self._folder.uri}: {reason}; {remedy}")
 
+    def _hold(self) -> None:
+        """Keeps the claim fresh and releases it: all that may hang, in a thread of its own."""
+        self._keep_fresh()
+        try:
+            if not self._lost and self._is_ours():
+                self._folder.remove(self._name)
+        except Exception as error:
+            self._say_unreleased(one_line(error))
+
+    def _say_unreleased(self, reason: str) -> None:
+        """The run has ended, well or not; its claim will go stale."""
+        say(f"the claim on {self._folder.uri} could not be released ({reason})")
+
     def _keep_fresh(self) -> None:
         failing = False
         while not self._ended.wait(self._heartbeat_seconds):
@@ -143,6 +155,12 @@ class Claim:
                 if not failing:
                     say(f"the claim could not be renewed ({one_line(error)}); trying again")
                 failing = True
+
+
+def _describe(holder: dict[str, Any]) -> str:
+    if "pid" not in holder:
+        return "an unreadable claim"
+    return f"process {holder['pid']} on {holder.get('host')}"
 
 
 def _died_on_this_machine(holder: dict[str, Any]) -> bool:

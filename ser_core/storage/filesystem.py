@@ -1,6 +1,7 @@
 """A URI → the file system that holds it and the path there; requests have one deadline."""
 
 import concurrent.futures
+import contextlib
 import errno
 import inspect
 import os
@@ -8,7 +9,7 @@ import posixpath
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import fsspec
@@ -178,7 +179,7 @@ _PERMANENT = (
     ValueError,
 )
 _PERMANENT_ERRNO = frozenset(
-    {errno.EINVAL, errno.ENAMETOOLONG, errno.ENOSYS, errno.ENOTSUP, errno.ENOTEMPTY}
+    {errno.EINVAL, errno.ENAMETOOLONG, errno.ENOSYS, errno.ENOTSUP, errno.ENOTEMPTY, errno.EROFS}
 )
 # Of client libraries, which share no base class and need not be installed.
 _PERMANENT_NAMES = frozenset(
@@ -218,19 +219,49 @@ def retry_transient(
 
     def call_with_retries(*args: Any, **kwargs: Any) -> Any:
         deadline = time.monotonic() + seconds
+        answers: list[str] = []
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(is_transient),
             wait=tenacity.wait_random_exponential(multiplier=0.5, max=8),  # s
             stop=tenacity.stop_before_delay(seconds),
+            before_sleep=lambda state: answers.append(
+                one_line(state.outcome and state.outcome.exception())
+            ),
             reraise=True,
         )
-        try:
+        with _timeout_explained(seconds, answers):
             return retrying(lambda: _call_until(deadline, call, *args, **kwargs))
-        except TimeoutError as error:
-            reason = str(error) or f"no complete answer within {seconds:g} s"
-            raise TimeoutError(reason) from error
 
     return call_with_retries
+
+
+def call_once(call: Callable[..., Any], seconds: float = REQUEST_SECONDS) -> Callable[..., Any]:
+    """A file system's method with a deadline and no retries: a second call would differ.
+
+    Args:
+        call: the method.
+        seconds: how long it may take.
+
+    Returns:
+        The method; it raises what the call raised, or TimeoutError.
+    """
+
+    def call_with_deadline(*args: Any, **kwargs: Any) -> Any:
+        with _timeout_explained(seconds):
+            return _call_until(time.monotonic() + seconds, call, *args, **kwargs)
+
+    return call_with_deadline
+
+
+@contextlib.contextmanager
+def _timeout_explained(seconds: float, answers: Sequence[str] = ()) -> Iterator[None]:
+    """Gives a TimeoutError a message, with what the storage last answered in time."""
+    try:
+        yield
+    except TimeoutError as error:
+        reason = str(error) or f"no complete answer within {seconds:g} s"
+        reason += f"; before that: {answers[-1]}" if answers else ""
+        raise TimeoutError(reason) from error
 
 
 def _call_until(deadline: float, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -1,7 +1,6 @@
 """A job's output folder: files appear whole or not at all; it does not know what they mean."""
 
 import contextlib
-import errno
 import os
 import time
 import uuid
@@ -11,6 +10,7 @@ from contextlib import AbstractContextManager
 from ser_core.errors import OutputError, RunError, SerError, one_line
 from ser_core.storage.filesystem import (
     absolute,
+    call_once,
     is_local,
     is_transient,
     protocols,
@@ -37,14 +37,19 @@ def storage_errors(problem: str) -> Iterator[None]:
         raise RunError(f"{problem} ({one_line(error)})") from error
 
 
+def unreachable(subject: str, error: Exception) -> RunError:
+    """What to raise where storage does not answer; the subject is a flag and its URI."""
+    reason = f"cannot be reached ({one_line(error)}); the same command tries again"
+    return RunError(f"{subject}: {reason}")
+
+
 @contextlib.contextmanager
 def refusals() -> Iterator[None]:
     """Raises RunError as OutputError where storage refused: the same command would fail again."""
     try:
         yield
     except RunError as error:
-        cause = error.__cause__
-        if cause and (not is_transient(cause) or getattr(cause, "errno", None) == errno.EROFS):
+        if error.__cause__ and not is_transient(error.__cause__):
             raise OutputError(str(error)) from error
         raise
 
@@ -92,8 +97,7 @@ class Folder:
         except Exception as error:  # remote file systems share no base class for what they raise
             if not is_transient(error):
                 return one_line(error)
-            reason = f"cannot be reached ({one_line(error)}); the same command tries again"
-            raise RunError(f"--output {self.uri}: {reason}") from error
+            raise unreachable(f"--output {self.uri}", error) from error
         return None
 
     def probe(self) -> None:
@@ -123,6 +127,15 @@ class Folder:
     def path(self, name: str) -> str:
         """A file's path on its file system."""
         return f"{self.root}/{name}"
+
+    def exists(self, name: str) -> bool:
+        """Whether there is a file or subfolder of that name."""
+        self.fs.invalidate_cache(self.path(name))
+        try:  # and not fsspec's `exists`, which takes every failure for a no
+            retry_transient(self.fs.info)(self.path(name))
+        except FileNotFoundError:
+            return False
+        return True
 
     def read(self, name: str) -> bytes:
         """A file's content.
@@ -158,8 +171,7 @@ class Folder:
             try:
                 self._put_new(name, data)
             except Exception:  # stores report a failed condition in many ways
-                self.fs.invalidate_cache(self.root)
-                if self.fs.exists(self.path(name)):
+                if self.exists(name):
                     return False
                 self._put(name, data)
                 time.sleep(_OTHER_WRITER_SECONDS)
@@ -181,7 +193,7 @@ class Folder:
     def remove_empty(self, subfolder: str) -> None:
         """Removes a subfolder if nothing is in it; object stores have none."""
         with contextlib.suppress(OSError):
-            self.fs.rmdir(self.path(subfolder))
+            call_once(self.fs.rmdir)(self.path(subfolder))
 
     def remove_temporary_files(self, subfolder: str = "") -> None:
         """Removes what killed writers left half-written, directly in it or in a subfolder.
@@ -200,14 +212,18 @@ class Folder:
             retry_transient(self.fs.pipe_file)(self.path(name), data)
         elif is_local(self.uri):
             os.replace(self._temporary(name, data), self.path(name))
-        else:
-            self.fs.mv(self._temporary(name, data), self.path(name))
+        else:  # as a whole: whether a rename that failed was carried out is not known
+            retry_transient(self._put_by_renaming)(name, data)
+
+    def _put_by_renaming(self, name: str, data: bytes) -> None:
+        self.fs.mv(self._temporary(name, data), self.path(name))
 
     def _put_new(self, name: str, data: bytes) -> None:
         if not is_local(self.uri):
             if not self._is_object_store():
-                self.fs.makedirs(os.path.dirname(self.path(name)), exist_ok=True)
-            self.fs.pipe_file(self.path(name), data, mode="create")
+                folder = os.path.dirname(self.path(name))
+                retry_transient(self.fs.makedirs)(folder, exist_ok=True)
+            call_once(self.fs.pipe_file)(self.path(name), data, mode="create")
             return
         os.makedirs(os.path.dirname(self.path(name)), exist_ok=True)
         with open(self.path(name), "xb") as file:

@@ -92,13 +92,18 @@ def run_workers(
         if ray.is_initialized():  # or else the call would start Ray
             with contextlib.suppress(Exception):
                 ray.kill(heartbeats)  # workers that are still there take it for the end of the run
-    best = max(result.best_checkpoints, key=lambda item: item[1]["best"])[0]
-    for name, checkpoint in ((BEST, best), (LAST, result.checkpoint)):
+    for name, checkpoint in ((BEST, _best_checkpoint(result)), (LAST, result.checkpoint)):
         weights = read_file(checkpoint.filesystem, f"{checkpoint.path}/{WEIGHTS}")
         output.write(f"{name}/{WEIGHTS}", weights)
     outcome = Outcome(**result.return_value)
     output.write_history(outcome.history)
     return outcome
+
+
+def _best_checkpoint(result: Result) -> Checkpoint:
+    if not result.best_checkpoints:
+        raise RunError(_stopped("no checkpoint was stored"))
+    return max(result.best_checkpoints, key=lambda item: item[1]["best"])[0]
 
 
 def _run_config(output: TrainingOutput) -> RunConfig:

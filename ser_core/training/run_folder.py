@@ -15,13 +15,14 @@ import hashlib
 import io
 import json
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any, NoReturn
 
 import pandas as pd
 import pyarrow.fs
 
 from ser_core.errors import OutputError
-from ser_core.storage.folder import Folder
+from ser_core.storage.folder import Folder, storage_errors
 from ser_core.training.checkpoint_storage import checkpoint_storage, write_file
 
 BEST, LAST = "best", "last"
@@ -67,30 +68,46 @@ class TrainingOutput:
 
         Raises:
             OutputError: it cannot be written to, contains a different run, or one of release 0.1.
+            RunError: its storage failed.
         """
         table = split.drop(columns="audio", errors="ignore").to_csv(index=False).encode()
         run = dict(decisive) | {"split": hashlib.blake2b(table, digest_size=16).hexdigest()}
-        names = self.folder.names()
-        if "run.json" in names:
-            before = json.loads(self.folder.read("run.json"))
+        before = self._run_there()
+        if before is not None:
             changed = [name for name in run if before.get(name) != run[name]]
             if changed:
                 self._refuse(f"contains a run with a different {', '.join(changed)}")
-            if _STATE_OF_0_1 in names and not self.folder.fs.exists(self.folder.path(CHECKPOINTS)):
-                self._refuse("trained by release 0.1, which cannot be continued")
+            with self._reading(CHECKPOINTS):
+                if self.folder.exists(_STATE_OF_0_1) and not self.folder.exists(CHECKPOINTS):
+                    self._refuse("trained by release 0.1, which cannot be continued")
             return
         self.folder.write("split.csv", table)
         self.folder.write("run.json", to_json(run))
+
+    def _run_there(self) -> dict[str, Any] | None:
+        with self._reading("run.json"):
+            try:
+                return dict(json.loads(self.folder.read("run.json")))
+            except FileNotFoundError:
+                return None
+
+    def _reading(self, name: str) -> AbstractContextManager[None]:
+        return storage_errors(f"--output {self.folder.uri}: {name} could not be read")
 
     def _refuse(self, problem: str) -> NoReturn:
         raise OutputError(f"--output {self.folder.uri}: {problem}; choose another folder")
 
     def history(self) -> History:
-        """The finished epochs, as far as they have been written."""
-        try:
-            content = self.folder.read("history.csv")
-        except FileNotFoundError:
-            return []
+        """The finished epochs, as far as they have been written.
+
+        Raises:
+            RunError: its storage failed.
+        """
+        with self._reading("history.csv"):
+            try:
+                content = self.folder.read("history.csv")
+            except FileNotFoundError:
+                return []
         return pd.read_csv(io.BytesIO(content)).to_dict("records")  # type: ignore[return-value]
 
     def write_history(self, history: History) -> None:

@@ -14,6 +14,8 @@ from faulty_proxy import FaultyProxy
 from harness import Command
 from recordings import speech_like, write_audio
 
+# They patch what is imported after them; pytest would import them in search of doctests.
+collect_ignore = ["sabotage/sitecustomize.py", "sabotage_training/sitecustomize.py"]
 _DISTINCT = 20  # the other recordings are hard links
 
 

@@ -5,11 +5,18 @@ import time
 import pytest
 from bad_recordings import BREAKING, slow
 from harness import SABOTAGE, Job, Output, run, until_done
+from recordings import speech_like, write_audio
+from sabotage.breaking_rates import SLOW
 
 
+@pytest.mark.chaos
 def test_a_second_run_is_refused(command, make_corpus, tmp_path):
-    paths = make_corpus(tmp_path / "corpus", 200)
-    job = command(tmp_path / "corpus", tmp_path / "labels", batch_size=1, part_seconds=0.5)
+    paths = make_corpus(tmp_path / "corpus", 10)
+    for number in range(17):  # 20 s each, 8 at once: the first run lasts longer than it takes
+        path = tmp_path / "corpus" / f"slow-{number}.wav"  # to see whether it is alive
+        paths.append(write_audio(path, speech_like(0.5), SLOW))
+    environment = {"PYTHONPATH": str(SABOTAGE)}
+    job = command(tmp_path / "corpus", tmp_path / "labels", environment)
     claim = tmp_path / "labels" / "__runs" / "claim.json"
     with Job(job) as first:
         first.until(claim.exists, "its claim")

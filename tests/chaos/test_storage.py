@@ -41,7 +41,7 @@ def check_all_labelled(job):
     assert set(output.check(uris)["status"]) == {"ok"}
 
 
-@pytest.mark.parametrize("stage", ["reading", "writing"])
+@pytest.mark.parametrize("stage", ["reading", pytest.param("writing", marks=pytest.mark.chaos)])
 def test_a_busy_server(job, bucket, stage):
     with bucket.proxy.fault(Reply(503, "SlowDown"), times=6, **STAGES[stage]) as fault:
         until_done(job[0], rounds=1)

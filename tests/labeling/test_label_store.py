@@ -20,6 +20,7 @@ from fsspec.spec import AbstractBufferedFile
 from ser_core.errors import OutputError, Status
 from ser_core.labeling import label_store
 from ser_core.labeling.label_store import LabelStore
+from ser_core.labeling.parts import find_parts
 from ser_core.schema import classes_of
 from ser_core.storage.claim import Claim
 
@@ -287,6 +288,34 @@ def test_only_the_columns_needed_are_fetched():
 
 
 # ---- columns -------------------------------------------------------------------------------------
+
+
+def test_a_footer_is_read_again_after_a_passing_failure(tmp_path, monkeypatch):
+    store = LabelStore(f"memory://footers-{tmp_path.name}", LABELS, pa.schema([]))
+    store.write_part(rows("a", "b"))
+    opened, calls = store.folder.fs.open, []
+
+    def fail_once(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == 1:
+            raise OSError("connection reset")
+        return opened(*args, **kwargs)
+
+    monkeypatch.setattr(store.folder.fs, "open", fail_once)
+    (part,) = find_parts(store.folder)
+    assert len(calls) == 2
+    assert part.num_rows == 2
+    assert len(calls) == 2
+
+
+def test_a_damaged_footer_is_not_read_again(store):
+    store.write_part(rows("a"))
+    (name,) = store.folder.names()
+    content = store.folder.read(name)
+    length = int.from_bytes(content[-8:-4], "little")
+    store.folder.write(name, content[: -8 - length] + b"\xff" * length + content[-8:])
+    with pytest.raises(OutputError, match=f"{name} is not a Parquet file"):
+        find_parts(store.folder)
 
 
 def test_a_manifest_with_other_columns_adds_them(store):

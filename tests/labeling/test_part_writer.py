@@ -134,6 +134,38 @@ def test_rows_that_are_left_at_the_end_and_cannot_be_written_are_an_error(store,
         writer.add(rows("a"))
 
 
+@pytest.mark.parametrize("where", ["at the end", "while adding"])
+def test_storage_that_hangs_is_an_error(store, monkeypatch, where):
+    hanging = threading.Event()
+    monkeypatch.setattr(store, "write_part", lambda _: hanging.wait())
+    monkeypatch.setattr(part_writer, "REQUEST_SECONDS", 0.05)
+    if where == "while adding":
+        monkeypatch.setattr(part_writer, "_MAX_WAITING_ROWS", 1)
+    writer = PartWriter(store, 0.01, patience=0.05)
+    with pytest.raises(RunError, match=r"has not answered .* 1 are lost"), writer:
+        writer.add(rows("a"))
+        if where == "while adding":
+            writer.add(rows("b"))
+            pytest.fail("it takes no more rows")
+    hanging.set()
+
+
+def test_slow_storage_is_waited_for_while_it_writes(store, monkeypatch):
+    monkeypatch.setattr(part_writer, "ROWS_PER_PART", 1)
+    monkeypatch.setattr(part_writer, "REQUEST_SECONDS", 1.0)
+    write_part = store.write_part
+
+    def slow(table):
+        time.sleep(0.4)
+        write_part(table)
+
+    monkeypatch.setattr(store, "write_part", slow)
+    with PartWriter(store, 3600, patience=0.0) as writer:
+        for name in "abcd":  # 1.6 s
+            writer.add(rows(name))
+    assert written(store) == list("abcd")
+
+
 def test_why_the_run_stopped_is_not_hidden_by_rows_that_cannot_be_written(
     store, monkeypatch, capsys
 ):

@@ -1,7 +1,9 @@
 """Checkpoints load strictly from any source and in any format, or are refused in one line."""
 
+import errno
 import io
 import json
+import os
 import pickle
 import re
 import shutil
@@ -339,9 +341,22 @@ def unreachable_hub(monkeypatch):
     monkeypatch.setattr(hub.huggingface_hub, "snapshot_download", unreachable)
 
 
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [(errno.ENOSPC, RunError), (errno.EDQUOT, RunError), (errno.EROFS, CheckpointError)],
+)
+def test_a_disk_that_cannot_take_the_download_is_not_the_hub(monkeypatch, code, kind):
+    def full(*_, **__):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(hub.huggingface_hub, "snapshot_download", full)
+    with pytest.raises(kind, match=rf"cannot be downloaded from the hub .*{os.strerror(code)}"):
+        load_checkpoint("someone/model")
+
+
 @pytest.mark.usefixtures("unreachable_hub")
 def test_an_unreachable_hub():
-    with pytest.raises(RunError, match="hub cannot be reached"):
+    with pytest.raises(RunError, match=r"hub cannot be reached \(no network\)"):
         load_checkpoint("somebody/some-model")
 
 

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier, Semaphore
+from threading import Barrier, Event, Semaphore
 
 import pytest
 
@@ -76,10 +76,12 @@ def test_a_stale_claim_from_another_machine_is_taken_over(folder):
         assert time.monotonic() - started >= STALE
 
 
-def test_a_partially_written_claim_is_taken_over(folder):
-    folder.write(NAME, b'{"token"')
+@pytest.mark.parametrize("content", [b"", b'{"token"'])
+def test_a_partially_written_claim_is_taken_over(folder, content, capsys):
+    folder.write(NAME, content)
     with Claim(folder, NAME, FRESH, STALE) as claim:
         claim.check()
+    assert "claimed by a run (an unreadable claim)" in capsys.readouterr().err
 
 
 def test_a_lost_claim_is_an_error_and_the_new_one_is_kept(folder):
@@ -138,6 +140,17 @@ def test_a_claim_that_cannot_be_released_does_not_hide_how_the_run_ended(folder,
     with pytest.raises(ZeroDivisionError), Claim(folder, NAME):
         monkeypatch.setattr(folder, "read", refuse)
         raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("method", ["read", "remove"])
+def test_storage_that_hangs_does_not_hold_up_the_end_of_a_run(folder, monkeypatch, capsys, method):
+    monkeypatch.setattr(claim_module, "_RELEASE_SECONDS", 0.1)
+    ended = Event()
+    with Claim(folder, NAME) as claim:
+        monkeypatch.setattr(folder, method, lambda _: ended.wait())
+    ended.set()
+    claim._heartbeat.join(30)
+    assert "could not be released (no answer within 0.1 s)" in capsys.readouterr().err
 
 
 def test_an_outage_is_told_once(folder, monkeypatch, capsys):

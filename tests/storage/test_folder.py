@@ -2,12 +2,16 @@
 
 import errno
 import os
+import threading
 from functools import partial
+from typing import ClassVar
 
 import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from ser_core.errors import OutputError, RunError
+from ser_core.storage.filesystem import call_once
 from ser_core.storage.folder import Folder
 
 
@@ -74,6 +78,66 @@ def test_a_store_without_conditional_writes_can_be_claimed(tmp_path, monkeypatch
     folder.remove("claim")
     monkeypatch.setattr("time.sleep", lambda _: folder.write("claim", b"theirs"))
     assert not folder.create("claim", b"mine")  # the other one wrote last
+
+
+class Renaming(MemoryFileSystem):
+    """A remote file system without atomic writes, as that of SFTP is."""
+
+    protocol = "renaming"
+    store: ClassVar = {}
+    pseudo_dirs: ClassVar = [""]
+
+
+@pytest.fixture
+def renaming(monkeypatch):
+    fsspec.register_implementation("renaming", Renaming, clobber=True)
+    monkeypatch.setattr(Renaming, "store", {})
+    return Folder("renaming://host/out")
+
+
+def hang(monkeypatch, folder, method):
+    """Lets a method of the file system hang until the test ends."""
+    ended = threading.Event()
+    monkeypatch.setattr(folder.fs, method, lambda *_, **__: ended.wait())
+    return ended
+
+
+@pytest.mark.parametrize("method", ["makedirs", "pipe_file", "mv"])
+def test_a_write_that_hangs_ends_at_the_deadline(renaming, monkeypatch, method, deadline):
+    ended = hang(monkeypatch, renaming, method)
+    with pytest.raises(RunError, match=f"a could not be written .*answer within {deadline:g} s"):
+        renaming.write("a", b"1")
+    ended.set()
+
+
+@pytest.mark.parametrize("method", ["makedirs", "pipe_file", "info"])
+def test_creating_ends_at_the_deadline(renaming, monkeypatch, method, deadline):
+    monkeypatch.setattr(call_once, "__defaults__", (deadline,))
+    renaming.write("a", b"1")  # that creating looks at `info`
+    ended = hang(monkeypatch, renaming, method)
+    if method == "info":
+        with pytest.raises(RunError, match="no complete answer"):
+            renaming.create("a", b"2")
+    else:  # that it has not been written is all that is known
+        assert not renaming.create("a", b"2")
+    ended.set()
+    assert renaming.read("a") == b"1"
+
+
+def test_a_rename_that_failed_in_passing_is_repeated_with_its_write(renaming, monkeypatch):
+    mv, calls = renaming.fs.mv, []
+
+    def carried_out_but_failed_once(*paths):
+        mv(*paths)
+        calls.append(paths)
+        if len(calls) == 1:
+            raise OSError("connection lost")
+
+    monkeypatch.setattr(renaming.fs, "mv", carried_out_but_failed_once)
+    renaming.write("a", b"1")
+    assert len(calls) == 2
+    assert renaming.names() == ["a"]
+    assert renaming.read("a") == b"1"
 
 
 # ---- whether it can be written -------------------------------------------------------------------

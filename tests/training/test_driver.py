@@ -2,13 +2,14 @@
 
 import re
 import time
+from types import SimpleNamespace
 
 import pytest
 from ray.exceptions import GetTimeoutError, RayActorError
 
 from ser_core.errors import OutputError, RunError
 from ser_core.training import driver
-from ser_core.training.driver import _Callback, _explain, _Watch
+from ser_core.training.driver import _best_checkpoint, _Callback, _explain, _Watch
 
 TRACEBACK = """\
 Traceback (most recent call last):
@@ -42,6 +43,12 @@ class DeadWorkerError(Exception):
 def stopped(reason):
     remedy = "rerun the same command to continue after the last finished epoch"
     return f"training stopped ({reason}); {remedy}"
+
+
+def test_a_run_without_checkpoints_is_one_line():
+    with pytest.raises(RunError) as caught:
+        _best_checkpoint(SimpleNamespace(best_checkpoints=[]))
+    assert str(caught.value) == stopped("no checkpoint was stored")
 
 
 def test_a_bug_is_its_traceback():

@@ -4,7 +4,7 @@ import pandas as pd
 import pyarrow
 import pytest
 
-from ser_core.errors import OutputError
+from ser_core.errors import OutputError, RunError
 from ser_core.training.run_folder import TrainingOutput
 
 SPLIT = pd.DataFrame({"path": ["a.wav"], "truth": ["sad"], "split": ["train"]})
@@ -31,6 +31,17 @@ def test_a_run_of_release_0_1_is_refused(output, tmp_path):
         output.begin({"seed": 1}, SPLIT)
     (tmp_path / "run" / "checkpoints").mkdir()  # a later release has trained here
     output.begin({"seed": 1}, SPLIT)
+
+
+def test_storage_that_fails_is_a_one_line_error(output, monkeypatch):
+    def refuse(_):
+        raise TimeoutError("no answer")
+
+    monkeypatch.setattr(output.folder, "read", refuse)
+    with pytest.raises(RunError, match=r"^--output .*: run.json could not be read \(no answer\)$"):
+        output.begin({"seed": 1}, SPLIT)
+    with pytest.raises(RunError, match=r"history.csv could not be read \(no answer\)$"):
+        output.history()
 
 
 def test_history_is_read_as_written(output):
