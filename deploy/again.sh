@@ -3,13 +3,14 @@
 #
 #   deploy/again.sh python -m jobs.label --input … --output …
 #
-# 0 is done; 2 and 3 would come again, whatever the number of attempts.
+# 0 is done; repeating 2 or 3 gives the same result.
 attempts=${ATTEMPTS:-3}
 pause=${PAUSE:-60}  # s
 trap 'stopped=1 interrupted=1; kill -TERM "$child" 2>/dev/null' TERM INT
 for ((attempt = 1; ; attempt++)); do
   "$@" &
   child=$!
+  [[ $stopped ]] && kill -TERM "$child" 2>/dev/null  # the signal came before its id was known
   while  # a signal ends `wait` before the command has ended
     interrupted=
     wait "$child"
