@@ -39,7 +39,7 @@ def _pages(source: BinaryIO, until: int) -> Iterator[tuple[int, int, int, int]]:
     for start in range(0, until, _BLOCK):
         source.seek(start)
         data = source.read(min(_BLOCK, until - start) + _LONGEST_HEADER)
-        pages = (_page(data, at) for at in _positions(data, b"OggS") if at < _BLOCK)
+        pages = (_page(data, at) for at in positions(data, b"OggS") if at < _BLOCK)
         yield from filter(None, pages)
 
 
@@ -53,7 +53,7 @@ def end_continues(source: BinaryIO) -> bool:
     size = size_of(source)
     source.seek(max(size - 2 * _TAIL, 0))
     tail = source.read()
-    starts = [at for at in _positions(tail, b"OggS") if _page(tail, at)]
+    starts = [at for at in positions(tail, b"OggS") if _page(tail, at)]
     if not first or len(starts) < 2:
         return False
     serial, *_ = first
@@ -76,7 +76,7 @@ def _page(data: bytes, at: int) -> tuple[int, int, int, int] | None:
     return serial, position, packets, _HEADER.size + segments + sum(lengths)
 
 
-def _positions(data: bytes, pattern: bytes) -> list[int]:
+def positions(data: bytes, pattern: bytes) -> list[int]:
     """Where a pattern occurs."""
     found, at = [], data.find(pattern)
     while at >= 0:

@@ -65,7 +65,7 @@ class Part:
         try:
             return self.fragment.physical_schema
         except OSError as error:
-            if "deserialize thrift" in str(error):  # which no retry mends
+            if "deserialize thrift" in str(error):  # damaged: a retry would read the same bytes
                 raise pa.ArrowInvalid(str(error)) from None
             raise
 

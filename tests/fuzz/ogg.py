@@ -3,6 +3,8 @@
 from functools import cache
 from itertools import pairwise
 
+from ser_core.audio.ogg import positions
+
 
 def with_checksums(data: bytes) -> bytes:
     """The same with right checksums, if it is Ogg."""
@@ -25,15 +27,6 @@ def with_stream_number(data: bytes, number: int) -> bytes:
     for start in positions(data, b"OggS"):
         fixed[start + 14 : start + 18] = number.to_bytes(4, "little")
     return with_checksums(bytes(fixed))
-
-
-def positions(data: bytes, pattern: bytes) -> list[int]:
-    """Where a pattern occurs."""
-    found, at = [], data.find(pattern)
-    while at >= 0:
-        found.append(at)
-        at = data.find(pattern, at + 1)
-    return found
 
 
 @cache
