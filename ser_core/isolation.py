@@ -21,6 +21,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
 
 import psutil
+import tenacity
 
 from ser_core.errors import SerError
 
@@ -165,7 +166,9 @@ class IsolatedFunction:
             parent_lives, self._alive = _CONTEXT.Pipe(duplex=False)
             arguments = (theirs, parent_lives, self._function, self._limits.memory, environment)
             process = _CONTEXT.Process(target=_serve, args=arguments, daemon=True)
-            process.start()
+            for attempt in _while_fork_server_dies():
+                with attempt:
+                    process.start()
             self._process = process
             theirs.close()
             parent_lives.close()
@@ -181,6 +184,16 @@ class IsolatedFunction:
         process.kill()
         process.join(_DYING_SECONDS)  # one that waits for a dead disk cannot be killed
         return process.exitcode
+
+
+def _while_fork_server_dies() -> tenacity.Retrying:
+    """One that was killed accepts connections until the kernel has cleared it away."""
+    return tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type((EOFError, ConnectionError)),
+        wait=tenacity.wait_fixed(0.05),  # s
+        stop=tenacity.stop_after_delay(_DYING_SECONDS),
+        reraise=True,
+    )
 
 
 @contextmanager

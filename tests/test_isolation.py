@@ -4,8 +4,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -102,10 +102,18 @@ def test_a_killed_fork_server_is_replaced(isolated):
     with pytest.raises(ChildCrashedError) as error:
         isolated(("crash", signal.SIGSEGV))
     assert error.value.killed  # which nobody can know any more
-    with suppress(ChildCrashedError):  # it may be found dead only when it is needed
-        isolated(("id", None))
     replacement = psutil.Process(isolated(("id", None)))
     assert replacement.parent().is_running()
+
+
+def test_a_fork_server_that_dies_while_it_is_asked_is_replaced(isolated):
+    server = psutil.Process(isolated(("id", None))).parent()
+    isolated.close()
+    server.suspend()  # connections are accepted, and nobody answers
+    kill = threading.Timer(0.5, server.kill)
+    kill.start()
+    assert psutil.Process(isolated(("id", None))).parent() != server
+    kill.join()
 
 
 def test_children_end_with_a_killed_parent(tmp_path):
