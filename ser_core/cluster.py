@@ -5,8 +5,8 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import psutil
@@ -58,20 +58,20 @@ def join(verbose: bool) -> None:
         return
     check_address()
     cluster = os.environ.get("RAY_ADDRESS")
-    on_sigterm = signal.getsignal(signal.SIGTERM)
+    on_sigterm, before = signal.getsignal(signal.SIGTERM), set(psutil.Process().children())
     try:
         _start(cluster, verbose)
     except KeyboardInterrupt:
-        _end()
+        _end(_started_since(before))
         raise
     except Exception as error:  # Ray raises whatever its start met
-        _end()
+        _end(_started_since(before))
         where = f"the cluster at {cluster} cannot be joined" if cluster else "Ray does not start"
         raise RunError(f"{where} ({one_line(error)})") from error
     finally:
         signal.signal(signal.SIGTERM, on_sigterm)  # ray.init replaces the handler
     if not cluster:
-        atexit.register(_end)
+        atexit.register(_end, _started_since(before))
 
 
 def _start(cluster: str | None, verbose: bool) -> None:
@@ -91,11 +91,23 @@ def _start(cluster: str | None, verbose: bool) -> None:
         ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
 
 
-def _end() -> None:
-    """Ends Ray on this machine, and what is left of it: a worker's exit handler may hang."""
-    started = psutil.Process().children(recursive=True)
+def _started_since(before: set[psutil.Process]) -> list[psutil.Process]:
+    """The children of this process that are new."""
+    return [child for child in psutil.Process().children() if child not in before]
+
+
+def _end(services: Iterable[psutil.Process]) -> None:
+    """Ends Ray on this machine, and what is left of it: a worker's exit handler may hang.
+
+    Args:
+        services: the processes that Ray started; all others are their children.
+    """
+    processes = list(services)
+    for service in services:
+        with suppress(psutil.NoSuchProcess):
+            processes += service.children(recursive=True)
     ray.shutdown()
-    _, left = psutil.wait_procs(started, _EXIT_SECONDS)
+    _, left = psutil.wait_procs(processes, _EXIT_SECONDS)
     for process in left:
         process.kill()  # checks that it is still the same process
 

@@ -10,7 +10,8 @@ from urllib.parse import parse_qs, urlsplit
 import s3fs
 
 BUCKET = "corpora"
-_CODES = {403: "AccessDenied", 404: "NoSuchKey", 500: "InternalError", 503: "SlowDown"}
+_CODES = {400: "ExpiredToken", 403: "AccessDenied", 404: "NoSuchKey"}
+_CODES |= {500: "InternalError", 503: "SlowDown"}
 _CHUNKS = 40  # of a slow answer
 
 

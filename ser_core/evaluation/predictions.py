@@ -14,9 +14,10 @@ import pyarrow.dataset
 
 from ser_core.corpora.truth import first_few, read_truth
 from ser_core.emotions import canonical
-from ser_core.errors import FINAL, CorpusError, Status
+from ser_core.errors import FINAL, CorpusError, Status, one_line
 from ser_core.labeling.rules import superseded
 from ser_core.schema import classes_of, score_columns
+from ser_core.sources.forms import input_errors
 from ser_core.sources.manifest import recording_uris
 from ser_core.storage.filesystem import resolve
 from ser_core.storage.folder import Folder
@@ -107,12 +108,10 @@ def _read_labels(uri: str) -> tuple[pd.DataFrame, tuple[str, ...]]:
     what tells recordings apart, ``uri`` or, in parts of release 0.1, ``path``.
     """
     try:
-        table, classes = _read_parts(uri)
-    except FileNotFoundError:
-        raise CorpusError(f"--labels {uri}: there is no such folder") from None
-    except (OSError, pa.ArrowException) as error:
-        reason = str(error).splitlines()[0]
-        raise CorpusError(f"--labels {uri}: the labels cannot be read ({reason})") from None
+        with input_errors("--labels", uri):
+            table, classes = _read_parts(uri)
+    except pa.ArrowException as error:
+        raise CorpusError(f"--labels {uri}: cannot be read ({one_line(error)})") from None
     if not table.num_rows:
         raise CorpusError(f"--labels {uri}: not an output of jobs.label (it has no rows)")
     labels: pd.DataFrame = table.to_pandas()

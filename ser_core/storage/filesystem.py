@@ -185,6 +185,17 @@ _PERMANENT_ERRNO = frozenset(
 _PERMANENT_NAMES = frozenset(
     {"NoCredentialsError", "ParamValidationError", "PartialCredentialsError", "ProfileNotFound"}
 )
+# Of S3, where the credentials are invalid whatever they are used for, for example after an hour.
+_INVALID_CREDENTIALS = frozenset(
+    {"ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "RequestTimeTooSkewed"}
+    | {"SignatureDoesNotMatch", "TokenRefreshRequired"}
+)
+
+
+def refuses_credentials(error: BaseException) -> bool:
+    """Whether storage refuses whoever asks, rather than what is asked for."""
+    response = getattr(error.__cause__, "response", None) or {}
+    return response.get("Error", {}).get("Code") in _INVALID_CREDENTIALS
 
 
 def is_transient(error: BaseException) -> bool:

@@ -11,7 +11,13 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from ser_core.errors import RecordingError, SerError, Status, one_line
-from ser_core.storage.filesystem import is_local, local_path, resolve, retry_transient
+from ser_core.storage.filesystem import (
+    is_local,
+    local_path,
+    refuses_credentials,
+    resolve,
+    retry_transient,
+)
 
 # Below this, one request for the whole object is cheaper than the second request of a range read.
 _WHOLE_BYTES = 1 << 20
@@ -209,7 +215,7 @@ def _recording_error(uri: str, error: Exception) -> SerError:
         dangling = is_local(uri) and os.path.islink(local_path(uri))
         reason = "a symbolic link without a target" if dangling else "not found when opened"
         return RecordingError(Status.NOT_FOUND, reason)
-    if isinstance(error, PermissionError):
+    if isinstance(error, PermissionError) and not refuses_credentials(error):
         return RecordingError(Status.PERMISSION_DENIED, f"permission denied: {one_line(error)}")
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
         return RecordingError(Status.NOT_FOUND, "the file name is too long")

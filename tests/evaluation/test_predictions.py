@@ -213,7 +213,7 @@ def test_what_is_refused(labels, label_rows, tmp_path):
     assert "column `truth` is empty" in refusal(empty)
     truth = write_truth(tmp_path, path=["x/1.wav"], truth=["sad"])
     assert "none of its paths, like x/1.wav, is in the labels" in refusal(labels, truth)
-    assert "no such folder" in refusal(tmp_path / "none")
+    assert "no such file or folder" in refusal(tmp_path / "none")
     assert "no Parquet files" in refusal(labels / "__runs")
     frame[["path", "truth"]].to_parquet(tmp_path / "t.parquet")
     assert "no columns label, status, score_<label>" in refusal(tmp_path / "t.parquet")

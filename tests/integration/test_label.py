@@ -340,28 +340,6 @@ def command(corpus, output, checkpoint, *extra):
     return [sys.executable, "-m", "jobs.label", *map(str, flags), *extra]
 
 
-def test_a_killed_run_is_resumed(tmp_path, small_checkpoint):
-    corpus = write_speech(tmp_path / "corpus", [f"{n:03}.wav" for n in range(300)])
-    output = tmp_path / "labels"
-    argv = command(corpus, output, small_checkpoint, "--part-seconds", "0.2", "--batch-size", "1")
-    job = subprocess.Popen(argv, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not list(output.glob("*.parquet")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    job.kill()
-    job.wait()
-    parts = list(output.glob("*.parquet"))
-    labeled = sum(len(pd.read_parquet(part)) for part in parts)  # every part is readable
-    assert 0 < labeled < 300
-    assert [path.name for path in (output / "__runs").iterdir()] == ["claim.json"]
-    subprocess.run(argv, check=True, capture_output=True)
-    result = pd.read_parquet(output)
-    assert result["path"].is_unique
-    assert len(result) == 300
-    (report,) = [json.loads(path.read_text()) for path in (output / "__runs").glob("*.json")]
-    assert report["done_before"] == labeled
-
-
 def test_sigterm_stops_the_run(tmp_path, small_checkpoint):
     """`ray job stop` and the preemption of a machine send SIGTERM."""
     corpus = write_speech(tmp_path / "corpus", [f"{n:03}.wav" for n in range(300)])

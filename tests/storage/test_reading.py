@@ -146,7 +146,12 @@ def test_a_store_that_stays_busy_is_given_up_in_time_and_with_the_reason(
 
 
 @pytest.mark.parametrize(
-    ("status", "expected"), [(403, Status.PERMISSION_DENIED), (404, Status.NOT_FOUND)]
+    ("status", "expected"),
+    [
+        (400, Status.UNAVAILABLE),  # the credentials have expired
+        (403, Status.PERMISSION_DENIED),
+        (404, Status.NOT_FOUND),
+    ],
 )
 def test_a_clear_answer_is_not_asked_for_again(store, status, expected):
     store.fault = lambda *_: status
