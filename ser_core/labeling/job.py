@@ -33,7 +33,7 @@ from ser_core.storage.claim import Claim
 from ser_core.storage.filesystem import absolute, is_local
 from ser_core.versions import installed_versions
 
-_FATE = {
+_UNLISTED_ROWS = {
     False: "the rows are kept, and --prune would remove them",
     True: "--prune has removed their rows",
 }
@@ -161,7 +161,7 @@ class Run:
         prune = self.config.prune
         superseded = self.store.compact(listed if prune else None)
         if unlisted:
-            say(f"{unlisted:,} recordings with rows are no longer listed; {_FATE[prune]}")
+            say(f"{unlisted:,} recordings with rows are no longer listed; {_UNLISTED_ROWS[prune]}")
         report = {
             "started_at": self.started.isoformat(timespec="seconds"),
             "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -87,7 +87,7 @@ def run_workers(
         work, train_loop_config=config, scaling_config=scaling, run_config=_run_config(output)
     )
     try:
-        result = _fit(trainer, output, task.epochs, _Watch(heartbeats, check))
+        result = _fit(trainer, output, task.epochs, _Watchdog(heartbeats, check))
     finally:
         if ray.is_initialized():  # or else the call would start Ray
             with contextlib.suppress(Exception):
@@ -120,20 +120,20 @@ def _run_config(output: TrainingOutput) -> RunConfig:
     )
 
 
-class _Watch:
+class _Watchdog:
     """Ends a run in which nothing happens any more, whatever is stuck."""
 
     def __init__(self, heartbeats: Any, check: Callable[[], None]) -> None:
-        self._heartbeats, self._check = heartbeats, check
+        self._heartbeats, self._check_claim = heartbeats, check
         self._count, self._since = 0, time.monotonic()
 
-    def look(self) -> None:
-        """Looks for a new heartbeat.
+    def check(self) -> None:
+        """Checks that the workers still send heartbeats.
 
         Raises:
             RunError: there was none for too long; or what the caller's check raises.
         """
-        self._check()
+        self._check_claim()
         with contextlib.suppress(Exception):  # the cluster may answer next time, or never
             count = ray.get(self._heartbeats.count.remote(), timeout=_POLL_SECONDS)
             if count != self._count:
@@ -144,7 +144,7 @@ class _Watch:
 
 
 def _fit(
-    trainer: ray.train.torch.TorchTrainer, output: TrainingOutput, epochs: int, watch: _Watch
+    trainer: ray.train.torch.TorchTrainer, output: TrainingOutput, epochs: int, watchdog: _Watchdog
 ) -> Result:
     """Waits for the workers and shows each epoch as soon as ``history.csv`` has it."""
     future: Future[Result] = Future()
@@ -162,7 +162,7 @@ def _fit(
         while not done:
             done = bool(wait([future], _POLL_SECONDS).done)
             if not done:
-                watch.look()
+                watchdog.check()
             with contextlib.suppress(Exception):  # storage may fail now and answer next time
                 display.show(output.history())
     try:

@@ -71,9 +71,7 @@ def train(config: TrainConfig, split: pd.DataFrame | None = None) -> TrainResult
     check_address()
     output = TrainingOutput(config.output)
     output.refuse_unusable()
-    method, dropped = str(config.split), 0
-    if split is None:
-        split, method, dropped = _read_split(config)
+    split, method, dropped = _read_split(config) if split is None else (split, config.split, 0)
     labels = labels_of_train(split)
     initial = initialize_model(config.model, config.revision, labels, config.seed)
     join(config.verbose)

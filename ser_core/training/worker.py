@@ -40,7 +40,7 @@ _STATE = "training_state.pt"
 _HEARTBEAT_SECONDS = 5.0
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "memoryerror")  # in lower case
 # What a worker meets whose device fails, or whose peer is gone.
-_PASSING = (*_OUT_OF_MEMORY, "cuda error", "gloo", "nccl")
+_TRANSIENT = (*_OUT_OF_MEMORY, "cuda error", "gloo", "nccl")
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def work(config: Mapping[str, Any]) -> dict[str, Any]:
         RunError: another try would fail, too: a bug, or storage that was retried for minutes.
         RuntimeError: another try may succeed.
     """
-    beat = _heart(config["heartbeats"])
+    beat = _heartbeat(config["heartbeats"])
     try:
         beat()
         return _train(ray.get(config["task"]), beat)
@@ -86,7 +86,7 @@ def work(config: Mapping[str, Any]) -> dict[str, Any]:
         raise
     except Exception as error:  # as text, since not every exception can be sent to the driver
         text = traceback.format_exc().strip()
-        if _may_pass(error, text):
+        if _is_transient(error, text):
             raise RuntimeError(text) from None
         raise RunError(f"{BUG}:\n{text}") from None
 
@@ -96,12 +96,12 @@ def is_out_of_memory(text: str) -> bool:
     return any(sign in text.lower() for sign in _OUT_OF_MEMORY)
 
 
-def _may_pass(error: Exception, text: str) -> bool:
-    passing = isinstance(error, (OSError, RayError, dist.DistError))
-    return passing or any(sign in text.lower() for sign in _PASSING)
+def _is_transient(error: Exception, text: str) -> bool:
+    transient = isinstance(error, (OSError, RayError, dist.DistError))
+    return transient or any(sign in text.lower() for sign in _TRANSIENT)
 
 
-def _heart(heartbeats: Any) -> Callable[[], None]:
+def _heartbeat(heartbeats: Any) -> Callable[[], None]:
     """A function that tells the driver that this worker is alive, every few seconds at most."""
     last = -math.inf
 

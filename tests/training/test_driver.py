@@ -9,7 +9,7 @@ from ray.exceptions import GetTimeoutError, RayActorError
 
 from ser_core.errors import OutputError, RunError
 from ser_core.training import driver
-from ser_core.training.driver import _best_checkpoint, _Callback, _explain, _Watch
+from ser_core.training.driver import _best_checkpoint, _Callback, _explain, _Watchdog
 
 TRACEBACK = """\
 Traceback (most recent call last):
@@ -111,12 +111,12 @@ class Silent:
 
 
 def test_a_run_without_a_sign_of_life_ends(monkeypatch):
-    watch = _Watch(Silent, lambda: None)
-    watch.look()
+    watchdog = _Watchdog(Silent, lambda: None)
+    watchdog.check()
     later = time.monotonic() + 1801
     monkeypatch.setattr(time, "monotonic", lambda: later)
     with pytest.raises(RunError, match=r"no worker has given a sign of life for 180\d s\); rerun"):
-        watch.look()
+        watchdog.check()
 
 
 def test_heartbeats_keep_a_run_alive(monkeypatch):
@@ -129,11 +129,11 @@ def test_heartbeats_keep_a_run_alive(monkeypatch):
         class count:  # noqa: N801
             remote = staticmethod(lambda: None)
 
-    watch = _Watch(Actor, lambda: None)
-    watch.look()
-    watch.look()
+    watchdog = _Watchdog(Actor, lambda: None)
+    watchdog.check()
+    watchdog.check()
     with pytest.raises(RunError, match="for 1900 s"):
-        watch.look()
+        watchdog.check()
 
 
 def test_a_folder_that_is_lost_ends_the_run():
@@ -141,4 +141,4 @@ def test_a_folder_that_is_lost_ends_the_run():
         raise OutputError("another run took the folder over")
 
     with pytest.raises(OutputError, match="took the folder over"):
-        _Watch(Silent, lost).look()
+        _Watchdog(Silent, lost).check()
