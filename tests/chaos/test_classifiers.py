@@ -35,6 +35,15 @@ def test_one_that_aborts_once_costs_no_row_of_a_small_corpus(broken, faults, tmp
 
 
 @pytest.mark.chaos
+def test_one_that_never_loads_leaves_its_rows_to_the_other(broken, faults, tmp_path):
+    job, paths = broken
+    (faults / "always-one").touch()
+    assert run(job).code == 0
+    assert (faults / "always-one").read_text(), "none was chosen"
+    assert set(Output(tmp_path / "labels").check(paths)["status"]) == {"ok"}
+
+
+@pytest.mark.chaos
 @pytest.mark.parametrize("fault", ["batch", "loading"])
 def test_if_none_can_run_the_run_ends_with_the_reason(broken, faults, tmp_path, fault):
     job, paths = broken

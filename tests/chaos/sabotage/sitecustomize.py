@@ -5,6 +5,7 @@ breaks while the folder that CHAOS_FAULTS names holds a file for it.
 """
 
 import ctypes
+import fcntl
 import importlib.abc
 import importlib.util
 import os
@@ -54,11 +55,30 @@ def _abort_if_told(fault):
         os.abort()
 
 
+def _abort_if_chosen():
+    """Aborts in each start of the first actor that loads while ``always-one`` is there."""
+    path = f"{os.environ.get('CHAOS_FAULTS')}/always-one"
+    if not os.path.exists(path):
+        return
+    import ray
+
+    actor = ray.get_runtime_context().get_actor_id()
+    with open(path, "a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        chosen = file.read() or actor
+        file.truncate(0)
+        file.write(chosen)
+    if chosen == actor:
+        os.abort()
+
+
 def _patch_classifier(module):
     original, original_scores = module.Classifier.__init__, module.Classifier.scores
 
     def loaded(self, *args, **kwargs):
         _abort_if_told("loading")
+        _abort_if_chosen()
         original(self, *args, **kwargs)
 
     def scores(self, *args, **kwargs):
