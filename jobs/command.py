@@ -53,7 +53,7 @@ def run(
         say(f"error: {one_line(error)}")
         return 3
     except RunError as error:
-        say(f"error: {one_line(error)}")
+        say(f"error: {error}")  # one line, or a bug's traceback
         return 1
     except KeyboardInterrupt:
         say(STOPPED)

@@ -29,6 +29,7 @@ Pause = Callable[[], AbstractContextManager[None]]  # the time within it is not 
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _DYING_SECONDS = 5.0  # a crash closes the pipe before the process ends, and may write a core dump
+_TICK_SECONDS = 1.0
 _UNKNOWN_EXIT_CODE = 255  # the fork server is gone, which alone would know it
 _GIB = 1 << 30
 _starting = threading.Lock()
@@ -139,18 +140,33 @@ class IsolatedFunction:
         """Waits for the result while the clock runs, except in pauses."""
         left, paused = self._limits.seconds, False
         while True:
-            started = time.monotonic()
             patience = self._limits.pause_seconds if paused else left
-            if not wait([self._connection], max(0.0, patience)):  # type: ignore[list-item]
+            waited = self._wait(patience)
+            if waited is None:
                 reason = f"{patience if paused else self._limits.seconds:g} s"
                 waits = paused or self._waits_for_disk()
                 raise (PauseTimeoutError if waits else ChildTimeoutError)(reason)
             if not paused:
-                left -= time.monotonic() - started
+                left -= waited
             kind, value = self._connection.recv()  # type: ignore[union-attr]
             if kind not in (_Message.PAUSED, _Message.RESUMED):
                 return kind, value
             paused = kind is _Message.PAUSED
+
+    def _wait(self, seconds: float) -> float | None:
+        """How long a message took to come, s; None if it did not.
+
+        A tick counts for no more than it should last: clocks go on while a machine is paused.
+        """
+        waited = 0.0
+        while waited < seconds:
+            tick = min(_TICK_SECONDS, seconds - waited)
+            started = time.monotonic()
+            arrived = wait([self._connection], tick)  # type: ignore[list-item]
+            waited += min(tick, time.monotonic() - started)
+            if arrived:
+                return waited
+        return None
 
     def _waits_for_disk(self) -> bool:
         """Whether the child is in a read that cannot be interrupted, as of a dead network disk."""
@@ -269,4 +285,6 @@ def _die_with_parent(parent_lives: Connection) -> None:
 def _limit_memory(memory: int) -> None:
     with open("/proc/self/statm", encoding="ascii") as file:
         now = int(file.read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (now + memory, resource.RLIM_INFINITY))
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    limit = now + memory if most == resource.RLIM_INFINITY else min(now + memory, most)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, most))  # to raise the second takes root

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import resource
 import time
 
 from ser_core.errors import RecordingError, Status
@@ -23,6 +24,8 @@ def call(job, pause):
             time.sleep(value)
     if action == "environment":
         return os.environ.get(value)
+    if action == "memory limit":
+        return resource.getrlimit(resource.RLIMIT_AS)[1]
     if action == "refuse":
         raise RecordingError(Status.TRUNCATED, value)
     if action == "modules":

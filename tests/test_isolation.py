@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -116,25 +117,62 @@ def test_a_fork_server_that_dies_while_it_is_asked_is_replaced(isolated):
     kill.join()
 
 
-def test_children_end_with_a_killed_parent(tmp_path):
+@contextmanager
+def parent(tmp_path, *lines):
+    """A process that calls ``function``, and reads nothing but what the lines say."""
     script = tmp_path / "parent.py"
+    body = "\n".join(f"    {line}" for line in lines)
     script.write_text(
-        "import sys, threading, time\n"
+        "import resource\n"
         "from isolated_functions import call\n"
         "from ser_core.isolation import IsolatedFunction, Limits\n"
-        "if __name__ == '__main__':\n"
-        "    function = IsolatedFunction(call, Limits(1000.0, 1000.0, 1 << 30))\n"
-        "    print(function(('id', None)), flush=True)\n"
-        "    function(('hang', 1000))\n"
+        f"if __name__ == '__main__':\n{body}\n"
     )
     path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
     environment = {**os.environ, "PYTHONPATH": path}
-    with subprocess.Popen(
-        [sys.executable, script], stdout=subprocess.PIPE, env=environment
-    ) as parent:
-        child = psutil.Process(int(parent.stdout.readline()))
-        parent.kill()
+    arguments = [sys.executable, script]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, env=environment, text=True) as process:
+        yield process
+        process.kill()
+
+
+def test_children_end_with_a_killed_parent(tmp_path):
+    lines = (
+        "function = IsolatedFunction(call, Limits(1000.0, 1000.0, 1 << 30))",
+        "print(function(('id', None)), flush=True)",
+        "function(('hang', 1000))",
+    )
+    with parent(tmp_path, *lines) as process:
+        child = psutil.Process(int(process.stdout.readline()))
+        process.kill()
     deadline = time.monotonic() + 20
     while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_the_time_in_which_all_processes_are_paused_does_not_count(tmp_path):
+    lines = (
+        "function = IsolatedFunction(call, Limits(4.0, 1000.0, 1 << 30))",
+        "print(function(('id', None)), flush=True)",
+        "print(function(('hang', 2)), flush=True)",
+    )
+    with parent(tmp_path, *lines) as process:
+        pid = process.stdout.readline()
+        processes = [psutil.Process(process.pid), psutil.Process(int(pid))]
+        for each in processes:
+            each.suspend()
+        time.sleep(5)  # longer than a call may take
+        for each in processes:
+            each.resume()
+        assert process.stdout.readline() == pid
+
+
+def test_a_limit_that_the_process_has_is_kept(tmp_path):
+    lines = (
+        "resource.setrlimit(resource.RLIMIT_AS, (1 << 40, 1 << 40))",
+        "function = IsolatedFunction(call, Limits(1000.0, 1000.0, 1 << 30))",
+        "print(function(('memory limit', None)), flush=True)",
+    )
+    with parent(tmp_path, *lines) as process:
+        assert process.stdout.readline() == f"{1 << 40}\n"

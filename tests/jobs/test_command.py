@@ -140,6 +140,14 @@ def test_an_error_is_printed_without_credentials(kind, capsys):
     assert printed == ("error: --input ftp://***@host/a and https://host/b?X-Amz-Signature=***\n")
 
 
+def test_the_traceback_of_a_bug_in_another_process_keeps_its_lines(capsys):
+    def job(_):
+        raise RunError("a bug stopped the run\nTraceback (most recent call last):\n  ...")
+
+    assert run(LabelConfig, job, NEEDED) == 1
+    assert capsys.readouterr().err.splitlines()[1] == "Traceback (most recent call last):"
+
+
 def test_the_job_does_not_start_when_a_flag_is_wrong(capsys):
     assert run(LabelConfig, pytest.fail, ["--output", "o"]) == 2
     assert capsys.readouterr().err == "error: --input is missing; --help lists the flags\n"
