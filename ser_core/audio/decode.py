@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 import numpy as np
+import soundfile
 
 from ser_core.audio import ffmpeg, libsndfile
 from ser_core.audio.constants import SEGMENT_SAMPLES, SEGMENT_SECONDS
@@ -17,6 +18,7 @@ from ser_core.errors import RecordingError, Status, one_line
 # The resampler's filter reaches a few hundredths of a second past the cut; with a quarter second
 # more than the segment, the samples before the cut are bit-identical to those of the whole file.
 _MARGIN_SECONDS = 0.25
+_CHECK_RATE, _CHECK_SAMPLES = 8_000, 800  # so that it is resampled, too
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,20 @@ def decode(handle: BinaryIO, whole: bool = False) -> DecodedAudio:
         raise RecordingError(Status.DECODE_ERROR, reason) from error
     waveform = waveform if whole else waveform[:SEGMENT_SAMPLES]
     return DecodedAudio(waveform, samples.duration, samples.rate)
+
+
+def check_decoders() -> None:
+    """Decodes a recording that is known to be good by both libraries.
+
+    Raises:
+        Exception: whatever a library raises that does not work on this machine.
+    """
+    file = io.BytesIO()
+    soundfile.write(file, np.zeros(_CHECK_SAMPLES, np.int16), _CHECK_RATE, format="WAV")
+    decode(file)
+    source = view(file)
+    with ffmpeg.opened(source) as container:
+        ffmpeg.read_samples(container, source, None)
 
 
 def _too_large() -> RecordingError:

@@ -35,6 +35,9 @@ from ser_core.schema import (
 from ser_core.sources.decoder import Decoded, Decoder
 from ser_core.sources.recording import recordings_of
 
+# What a broken machine makes of every recording, as well as a bad recording of itself.
+_SUSPICIOUS = frozenset({Status.DECODE_ERROR, Status.CRASHED, Status.TIMEOUT, Status.TOO_LARGE})
+_NEARLY_ALL = 0.9  # of a block
 _FEW_NOT_FINITE = 8  # of a block: more of them, and more than half, are the model's fault
 
 
@@ -78,8 +81,13 @@ def decode_block(planned: pa.Table, settings: StageSettings, decoder: Decoder) -
 
     Returns:
         Of ``decoded_schema``: a waveform for each recording, or the reason why there is none.
+
+    Raises:
+        RunError: nearly none could be decoded, and neither can a good recording.
     """
     rows = list(map(_decoded_columns, decoder.decode(recordings_of(planned))))
+    if sum(row["status"] in _SUSPICIOUS for row in rows) >= _NEARLY_ALL * len(rows):
+        decoder.check()
     names = {name for row in rows for name in row}
     decoded = {name: [row.get(name) for row in rows] for name in names}
     return _in_schema(_listed_columns(planned) | decoded, decoded_schema(settings.manifest))
@@ -169,6 +177,8 @@ def run_stage(
         return stage(block)
     except DeviceError:
         raise
+    except RunError as error:
+        return rows_with_reason(block, settings, str(error))
     except Exception as error:
         return rows_with_reason(block, settings, bug(error))
 

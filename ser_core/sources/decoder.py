@@ -13,10 +13,11 @@ import numpy as np
 from fsspec.registry import known_implementations
 
 from ser_core.audio.constants import FULL_SCALE
-from ser_core.audio.decode import DecodedAudio, decode
-from ser_core.errors import RecordingError, Status
+from ser_core.audio.decode import DecodedAudio, check_decoders, decode
+from ser_core.errors import RecordingError, RunError, Status, one_line
 from ser_core.isolation import (
     ChildCrashedError,
+    ChildError,
     ChildMemoryError,
     ChildTimeoutError,
     IsolatedFunction,
@@ -108,6 +109,21 @@ class Decoder:
         """
         return self._pool.map(partial(self._decode_if_reachable, _Outage()), recordings)
 
+    def check(self) -> None:
+        """Decodes a recording that is known to be good.
+
+        Raises:
+            RunError: that fails as well, so the machine is to blame, or the limits.
+        """
+        child = IsolatedFunction(_check_in_child, self._settings.limits, [__name__])
+        try:
+            child(None)
+        except (ChildError, RecordingError, RuntimeError) as error:
+            reason = "on this machine and with these limits, no recording can be decoded"
+            raise RunError(f"{reason} ({type(error).__name__}: {one_line(error)})") from None
+        finally:
+            child.close()
+
     def _decode_if_reachable(self, outage: "_Outage", recording: Recording) -> Decoded:
         if outage.in_a_row >= _OUT_OF_REACH:
             reason = "the storage did not answer for the recordings before this one"
@@ -189,6 +205,10 @@ def _decode_up_to_twice(child: IsolatedFunction, job: tuple[Recording, bool]) ->
 
 
 # ---- in the child --------------------------------------------------------------------------------
+
+
+def _check_in_child(_: None, __: Pause) -> None:
+    check_decoders()
 
 
 class _PausingStopwatch(Stopwatch):

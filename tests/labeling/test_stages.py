@@ -2,6 +2,7 @@
 
 from contextlib import nullcontext
 from datetime import UTC, datetime
+from functools import partial
 
 import fsspec
 import numpy as np
@@ -10,16 +11,18 @@ import pytest
 from recordings import speech_like, write_audio
 
 from ser_core.audio.decode import decode
-from ser_core.errors import RunError, Status
+from ser_core.errors import RecordingError, RunError, Status
 from ser_core.labeling.stages import (
     StageSettings,
     classify_block,
     decode_block,
     failed_rows,
     output_rows,
+    reason_to_stop,
+    run_stage,
 )
 from ser_core.schema import output_schema, plan_schema
-from ser_core.sources.decoder import _decode_in_child
+from ser_core.sources.decoder import Decoded, _decode_in_child
 from ser_core.storage.reading import open_file
 
 NONE = pa.schema([])
@@ -73,6 +76,28 @@ def test_samples_are_sent_in_the_smallest_lossless_type(corpus):
     assert decoded["_sample_type"].to_pylist() == ["<i2", "<f4", None, "<f4"]
     sizes = [None if w is None else len(w) for w in decoded["_waveform"].to_pylist()]
     assert sizes == [32000, 64000, None, 64000]
+
+
+class Broken:
+    """A decoder with which nearly every recording breaks."""
+
+    def __init__(self, works):
+        self.works = works
+
+    def decode(self, recordings):
+        crashed = Decoded(RecordingError(Status.CRASHED, "SIGILL"), 0.0, 0.0)
+        return [crashed] * len(recordings)
+
+    def check(self):
+        if not self.works:
+            raise RunError("no recording can be decoded")
+
+
+def test_a_machine_that_decodes_nothing_stops_the_run_and_a_bad_folder_does_not(corpus):
+    planned = plan(*corpus)
+    for works, reason in [(True, None), (False, "no recording can be decoded")]:
+        block = partial(decode_block, settings=SETTINGS, decoder=Broken(works))
+        assert reason_to_stop(run_stage(block, planned, SETTINGS)) == reason
 
 
 def test_the_classifier_gets_the_decoded_samples(corpus):

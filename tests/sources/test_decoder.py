@@ -8,7 +8,7 @@ import pytest
 from recordings import speech_like, write_audio
 
 import ser_core.sources.decoder as decoder_module
-from ser_core.errors import RecordingError, Status
+from ser_core.errors import RecordingError, RunError, Status
 from ser_core.isolation import (
     ChildCrashedError,
     ChildMemoryError,
@@ -141,3 +141,13 @@ def test_a_recording_out_of_reach_now_and_then_is_no_outage(monkeypatch):
     with Decoder(DecoderSettings(), concurrent=1) as decoder:
         statuses = [item.result.status for item in decoder.decode(recordings)]
     assert statuses.count(Status.EMPTY) == 10
+
+
+def test_a_machine_on_which_nothing_can_be_decoded_is_told_from_bad_recordings():
+    with Decoder(DecoderSettings()) as decoder:
+        decoder.check()
+    with (
+        Decoder(DecoderSettings(memory=1e-5)) as decoder,
+        pytest.raises(RunError, match="no recording can be decoded"),
+    ):
+        decoder.check()
