@@ -110,14 +110,16 @@ def label_plan(plan: Plan, settings: PipelineSettings) -> Iterator[pa.Table]:
         RunError: a bug, no classifier runs, or Ray failed.
     """
     seen = np.zeros(plan.to_do, bool)
-    rows, rounds = settings.resources.rows_per_block, 0
+    rows_per_block, rounds = settings.resources.rows_per_block, 0
     # At least twice: what is lost once may have been lost with its neighbours, or its machine.
-    while not seen.all() and (rounds < 2 or rows > 1):
+    while not seen.all() and (rounds < 2 or rows_per_block > 1):
         if rounds:
-            rows = max(1, rows // _SMALLER)
+            rows_per_block = max(1, rows_per_block // _SMALLER)
             lost = np.count_nonzero(~seen)
-            say(f"{lost:,} recordings were lost with a process; retrying in blocks of {rows}")
-        for labeled in _run(plan.left_out(seen) if rounds else plan.tables, settings, rows):
+            how = f"retrying in blocks of {rows_per_block}"
+            say(f"{lost:,} recordings were lost with a process; {how}")
+        planned = plan.left_out(seen) if rounds else plan.tables
+        for labeled in _run(planned, settings, rows_per_block):
             seen[labeled[INDEX.name].to_numpy()] = True
             yield labeled
         rounds += 1
@@ -127,9 +129,11 @@ def label_plan(plan: Plan, settings: PipelineSettings) -> Iterator[pa.Table]:
         yield failed_rows(planned, settings.stages, Status.UNAVAILABLE, _LOST)
 
 
-def _run(plan: list[pa.Table], settings: PipelineSettings, rows: int) -> Iterator[pa.Table]:
+def _run(
+    plan: list[pa.Table], settings: PipelineSettings, rows_per_block: int
+) -> Iterator[pa.Table]:
     try:
-        batches = _dataset(plan, settings, rows).iter_batches(
+        batches = _dataset(plan, settings, rows_per_block).iter_batches(
             batch_size=None,
             batch_format="pyarrow",
             prefetch_batches=0,  # otherwise each block waits until the next one is done

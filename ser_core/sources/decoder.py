@@ -34,7 +34,6 @@ _CONCURRENT_RECORDINGS = 4  # one recording's bytes arrive while another is deco
 # dead network file system does, is stopped by this.
 _STORAGE_SECONDS = 180.0
 _OUT_OF_REACH = 12  # recordings in a row that were not reached: the storage is down
-_KILLED = "another process killed the decoder twice; the machine may be out of memory"
 _SECONDS = 60.0
 _SECONDS_WHOLE = 600.0
 _GIB = 1 << 30
@@ -149,6 +148,14 @@ class Decoder:
         return IsolatedFunction(_decode_in_child, self._settings.limits, preload)
 
 
+class _KilledError(RecordingError):
+    """Another process killed the decoder, twice: neither the recording nor its storage is bad."""
+
+    def __init__(self) -> None:
+        reason = "another process killed the decoder twice; the machine may be out of memory"
+        super().__init__(Status.UNAVAILABLE, reason)
+
+
 class _Outage:
     """Counts the recordings in a row whose storage did not answer."""
 
@@ -157,7 +164,7 @@ class _Outage:
 
     def count(self, decoded: Decoded) -> None:
         status = getattr(decoded.result, "status", Status.OK)
-        out_of_reach = status is Status.UNAVAILABLE and str(decoded.result) != _KILLED
+        out_of_reach = status is Status.UNAVAILABLE and not isinstance(decoded.result, _KilledError)
         self.in_a_row = self.in_a_row + 1 if out_of_reach else 0
 
 
@@ -177,7 +184,7 @@ def _decode_isolated(child: IsolatedFunction, job: tuple[Recording, bool]) -> De
         return _decode_up_to_twice(child, job)
     except ChildCrashedError as error:
         if error.killed:
-            raise RecordingError(Status.UNAVAILABLE, _KILLED) from None
+            raise _KilledError from None
         raise RecordingError(Status.CRASHED, f"the decoder crashed ({error})") from None
     except ChildTimeoutError as error:
         reason = f"decoding took more than {error} (--decode-timeout)"

@@ -122,13 +122,13 @@ def test_once_the_storage_is_down_the_rest_of_a_block_does_not_wait_for_it(monke
 
 def test_decoders_that_are_killed_are_no_outage_of_the_storage(monkeypatch):
     def killed(*_):
-        raise RecordingError(Status.UNAVAILABLE, decoder_module._KILLED)
+        raise ChildCrashedError(-signal.SIGKILL)
 
-    monkeypatch.setattr(decoder_module, "_decode_isolated", killed)
+    monkeypatch.setattr(decoder_module, "_decode_up_to_twice", killed)
     recordings = [Recording(f"/{number}.wav") for number in range(100)]
     with Decoder(DecoderSettings()) as decoder:
         reasons = {str(item.result) for item in decoder.decode(recordings)}
-    assert reasons == {decoder_module._KILLED}
+    assert reasons == {"another process killed the decoder twice; the machine may be out of memory"}
 
 
 def test_a_recording_out_of_reach_now_and_then_is_no_outage(monkeypatch):
