@@ -4,10 +4,10 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
-from typing import Any, BinaryIO, NoReturn
+from itertools import chain, pairwise
+from typing import Any, BinaryIO, NamedTuple, NoReturn
 
 import av
-import numpy as np
 from av.stream import Disposition
 
 from ser_core.audio.file_view import reading_at_most, size_of
@@ -41,11 +41,11 @@ _PCM = ("pcm_", "adpcm_")
 # Containers whose header states a duration, which is compared with what was decoded; for others
 # FFmpeg guesses one from the bit rate, as for an ASF that is longer or shorter than it says.
 _STATING = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
-# Of those, and of these, the duration can be verified: their packets have true times.
-_TIMED = _STATING | {"aiff", "ape", "asf", "avi", "caf", "tta", "w64", "wav", "wv"}
+# Of those, and of these, the duration can be verified: their packets have times of their own. In
+# WAV and AIFF, FFmpeg seeks by the byte rate, from which it may have the duration, too.
+_TIMED = _STATING | {"ape", "asf", "avi", "caf", "tta", "wv"}
 _LAST_PACKETS_BYTES = 1 << 20  # that may be read to verify a duration
 _DURATION_TOLERANCE = 0.1  # s; the padding of the last packet
-_PADDING_SAMPLES = 4_096  # of a codec's last packet, at most
 
 
 @contextmanager
@@ -100,22 +100,21 @@ def read_samples(
         RecordingError: the rate or the number of channels is not accepted, or there is no sample.
     """
     stream = _best_stream(container)
-    mono, rate, ended, on_time = _decode(container, stream, seconds)
+    decoded = _decode(container, stream, seconds)
+    mono, rate, form = decoded.mixer.mono(), decoded.rate, container.format.name
     stated = _stated_duration(container, stream, size_of(source))
-    form = container.format.name
-    if not ended:
+    if not decoded.ended:
         verified = False
-        if stated is not None and on_time and form in _TIMED:
+        if stated is not None and decoded.on_time and form in _TIMED and _times_increase(stream):
             with reading_at_most(source, _LAST_PACKETS_BYTES), suppress(av.FFmpegError):
                 verified = _ends_at(container, stream, stated)
         return Samples(mono, rate, duration=stated if verified else None, stated=None)
-    if "mp4" in form and stated is not None:
-        # The last packet is padded to a full frame; the track's duration says where to cut.
-        end = round(stated * rate)
-        mono = mono[:end] if len(mono) - end < _PADDING_SAMPLES else mono
-    if stated is not None and seconds is not None:
-        stated = min(stated, seconds)
-    stated = stated if form in _STATING else None
+    padding = _padding(decoded.last, stream, rate) if "mp4" in form else 0
+    mono = mono[: len(mono) - padding]
+    if form not in _STATING:
+        stated = None
+    elif stated is not None:
+        stated = min(stated, seconds or math.inf) - padding / rate
     return Samples(mono, rate, duration=len(mono) / rate, stated=stated)
 
 
@@ -130,53 +129,92 @@ def _best_stream(container: av.container.InputContainer) -> av.AudioStream:
     return max(decodable, key=lambda t: (bool(t.disposition & Disposition.default), t.channels))
 
 
+class _Decoded(NamedTuple):
+    """What was decoded.
+
+    Attributes:
+        mixer: has the samples.
+        rate: Hz.
+        ended: whether these are all samples.
+        on_time: whether the frames' times fit the number of samples.
+        last: the last frame.
+    """
+
+    mixer: MonoMixer
+    rate: int
+    ended: bool
+    on_time: bool
+    last: av.AudioFrame
+
+
 def _decode(
     container: av.container.InputContainer, stream: av.AudioStream, seconds: float | None
-) -> tuple[np.ndarray, int, bool, bool]:
-    """Mono samples, their rate, whether these are all, and whether the frames' times fit them."""
-    mixer, rate, ended, late = MonoMixer(), 0, True, math.inf
+) -> _Decoded:
+    mixer, rate, ended, late, last = MonoMixer(), 0, True, math.inf, None
     start = _start(stream)
-    for time, rate, piece in _int16_pieces(container, stream):
-        if time is not None:
-            late = time - start - mixer.num_samples / rate
-        mixer.add(piece)
+    for frame, piece in _int16_pieces(container, stream):
+        last, rate = frame, piece.sample_rate
+        if piece.time is not None:
+            late = piece.time - start - mixer.num_samples / rate
+        # Packed: of a planar frame of 8 channels or more, PyAV reads memory that is not there.
+        mixer.add(piece.to_ndarray().reshape(-1, piece.layout.nb_channels))
         if seconds is not None and mixer.num_samples >= math.ceil(seconds * rate):
             ended = False
             break
-    if not rate:
+    if last is None:
         raise RecordingError(Status.EMPTY, "the file has an audio track but no samples")
-    return mixer.mono(), rate, ended, abs(late) <= _DURATION_TOLERANCE
+    return _Decoded(mixer, rate, ended, abs(late) <= _DURATION_TOLERANCE, last)
 
 
 def _int16_pieces(
     container: av.container.InputContainer, stream: av.AudioStream
-) -> Iterator[tuple[float | None, int, np.ndarray]]:
-    """Time in s, rate, and samples of shape ``(num_samples, channels)``, as in the first frame.
+) -> Iterator[tuple[av.AudioFrame, av.AudioFrame]]:
+    """The frames, and each as 16-bit samples of the first one's rate and channels.
 
     `librosa.load` has these files decoded to 16 bits, as the card's numbers were made. Where the
     format changes midway, FFmpeg's command converts what follows to the first format.
     """
-    first: av.AudioFrame | None = None
-    kind, resampler = None, None
-    for frame in container.decode(stream):
-        if first is None:
-            refuse_format(frame.sample_rate, frame.layout.nb_channels)
-            first = frame
+    frames = (frame for packet in _packets(container, stream) for frame in packet.decode())
+    first = next(frames, None)
+    if first is None:
+        return
+    refuse_format(first.sample_rate, first.layout.nb_channels)
+    kind, resampler = None, av.AudioResampler("s16", first.layout, first.sample_rate)
+    for frame in chain([first], frames):
         if kind != (kind := (frame.format.name, frame.layout.name, frame.sample_rate)):
             # As the command does, without what the one before still holds back.
             resampler = av.AudioResampler("s16", first.layout, first.sample_rate)
-        yield from _pieces(resampler, frame)
-    if resampler is not None:
-        yield from _pieces(resampler, None)
+        yield from ((frame, piece) for piece in resampler.resample(frame))
+    yield from ((frame, piece) for piece in resampler.resample(None))
 
 
-def _pieces(
-    resampler: av.AudioResampler, frame: av.AudioFrame | None
-) -> Iterator[tuple[float | None, int, np.ndarray]]:
-    for piece in resampler.resample(frame):
-        # Packed: of a planar frame of 8 channels or more, PyAV reads memory that is not there.
-        samples = piece.to_ndarray().reshape(-1, piece.layout.nb_channels)
-        yield piece.time, piece.sample_rate, samples
+def _packets(
+    container: av.container.InputContainer, stream: av.AudioStream
+) -> Iterator["av.Packet[av.AudioStream]"]:
+    """A track's packets.
+
+    At the end, PyAV 18.1 reads memory that it has not written for each track that appeared midway,
+    as in MPEG-TS, and so may look for that track, which it does not know: an IndexError.
+    """
+    with suppress(IndexError):
+        yield from container.demux(stream)
+
+
+def _padding(frame: av.AudioFrame, stream: av.AudioStream, rate: int) -> int:
+    """How many samples of an MP4's last frame are behind its end, as FFmpeg 9 counts them.
+
+    Its packet states how long it is, which may be less than what a codec such as AAC has in each
+    frame; the track may end before. It ignores both in fragments, and a track that ends before the
+    frame begins.
+    """
+    end = stream.duration if stream.frames else None
+    if not frame.duration or frame.pts is None or end is None or frame.pts >= end:
+        return 0
+    per_unit = frame.time_base * frame.sample_rate
+    length = min(frame.duration, end - frame.pts)
+    stated, kept = round(frame.duration * per_unit), round(length * per_unit)
+    padding = max(stream.codec_context.frame_size, stated) - kept
+    return padding * rate // frame.sample_rate if padding <= frame.samples else 0
 
 
 def _stated_duration(
@@ -196,6 +234,14 @@ def _start(stream: av.AudioStream) -> float:
     return float(stream.start_time * stream.time_base) if stream.start_time else 0.0
 
 
+def _times_increase(stream: av.AudioStream) -> bool:
+    """Whether no packet of an index is before another; those of repeated MP4 fragments are."""
+    if len(stream.index_entries) == stream.frames:  # the table of an MP4 without fragments
+        return True
+    times = [entry.timestamp for entry in stream.index_entries]
+    return all(time < later for time, later in pairwise(times))
+
+
 def _ends_at(
     container: av.container.InputContainer, stream: av.AudioStream, seconds: float
 ) -> bool:
@@ -203,7 +249,7 @@ def _ends_at(
     start = _start(stream)
     container.seek(math.ceil(seconds / stream.time_base), stream=stream)
     end = 0.0
-    for packet in container.demux(stream):
+    for packet in _packets(container, stream):
         if packet.pts is not None:
             if float(packet.pts * stream.time_base - start) < end - _DURATION_TOLERANCE:
                 return False  # another recording follows, with times of its own

@@ -9,14 +9,15 @@ _IN_MEMORY = 1 << 20  # bytes; up to this, reading all of a file costs less than
 _BUFFER = 1 << 16  # bytes
 
 
-def view(handle: BinaryIO, start: int = 0) -> BinaryIO:
-    """A file without its first ``start`` bytes; closing the view leaves the file open.
+def view(handle: BinaryIO, start: int = 0, size: int | None = None) -> BinaryIO:
+    """A file, or a part of it; closing the view leaves the file open.
 
     Args:
         handle: seekable.
         start: the position that becomes 0.
+        size: bytes, at most; None for all that follow.
     """
-    raw = _Raw(handle, start)
+    raw = _Raw(handle, start, size)
     return _Memory(raw.read()) if raw.size <= _IN_MEMORY else io.BufferedReader(raw, _BUFFER)
 
 
@@ -56,15 +57,17 @@ class _Raw(io.RawIOBase):
         budget: bytes that can be read before the file seems to end; None for all.
     """
 
-    def __init__(self, handle: BinaryIO, start: int) -> None:
-        self.size = max(handle.seek(0, io.SEEK_END) - start, 0)
+    def __init__(self, handle: BinaryIO, start: int, size: int | None) -> None:
+        following = max(handle.seek(0, io.SEEK_END) - start, 0)
+        self.size = following if size is None else min(size, following)
         self.budget: int | None = None
         self._handle = handle
         self._start = start
         self._position = 0
 
     def readinto(self, buffer: Any) -> int:
-        wanted = len(buffer) if self.budget is None else min(len(buffer), self.budget)
+        wanted = min(len(buffer), max(self.size - self._position, 0))
+        wanted = wanted if self.budget is None else min(wanted, self.budget)
         self._handle.seek(self._start + self._position)
         data = self._handle.read(wanted)
         buffer[: len(data)] = data

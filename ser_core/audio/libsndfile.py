@@ -6,8 +6,9 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import soundfile
 
@@ -22,9 +23,9 @@ from ser_core.audio.samples import (
 )
 from ser_core.audio.totals import (
     has_xing,
+    id3_bounds,
     is_at_end,
     is_plausible,
-    last_id3,
     verified_frames,
     xing_agrees,
 )
@@ -32,10 +33,28 @@ from ser_core.errors import RecordingError, Status
 
 _UNRECOGNISED = 1  # SF_ERR_UNRECOGNISED_FORMAT
 _UNKNOWN_FRAMES = 1 << 62  # a FLAC that was written to a pipe has 2**63 - 1
-# Formats that libsndfile decodes behind a tag, given a descriptor. Through callbacks it mislays the
-# start of the samples. An MP3 it reads right in both ways behind one tag; of several, it counts the
-# first for sound in one way and not in the other, if nothing states the number of samples.
-_AFTER_TAG = (b"RIFF", b"RIFX", b"FORM", b".snd", b"dns.", b"fLaC")
+# Formats that libsndfile decodes behind a tag, given a descriptor, and the order of the bytes in
+# which they state their size: there, it reads no further. Through callbacks it mislays the start of
+# the samples. An MP3 it reads right in both ways behind one tag; of several, it counts the first
+# for sound in one way and not in the other, if nothing states the number of samples.
+_AFTER_TAG: dict[bytes, Literal["little", "big"] | None] = {
+    b"RIFF": "little", b"RIFX": "big", b"FORM": "big", b".snd": None, b"dns.": None, b"fLaC": None,
+}  # fmt: skip
+# libsndfile reads so many bytes before it skips a tag. If the tag is shorter, it looks for the
+# format behind these bytes, and takes the file for shorter than it is, even more so through
+# callbacks.
+_SNIFFED = 12
+
+
+class _Sound(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no types
+    """Read without a seek after each read, as `SoundFile` does it; damaged files may refuse one."""
+
+    def seekable(self) -> bool:
+        return False
+
+    def seek_if_possible(self, frame: int) -> None:
+        if super().seekable():
+            self.seek(frame)
 
 
 def read_samples(source: BinaryIO, seconds: float | None) -> Samples:
@@ -50,13 +69,19 @@ def read_samples(source: BinaryIO, seconds: float | None) -> Samples:
         RecordingError: its rate, its number of channels or its positions are not accepted.
         MemoryError: libsndfile could not allocate memory.
     """
-    tag, end = last_id3(source)
-    source.seek(end)
-    start = end if source.read(4) in _AFTER_TAG else tag
-    if start:
-        source = view(source, start)
+    tags = id3_bounds(source)
+    if any(end - start < _SNIFFED for start, end in pairwise(tags)):
+        return read_samples_by_name(source, "", seconds)
+    source.seek(tags[-1])
+    marker, size = source.read(4), source.read(4)
+    if tags[-1] and marker in _AFTER_TAG:
+        order = _AFTER_TAG[marker]
+        length = 8 + int.from_bytes(size, order) & 0xFFFFFFFF if order else None
+        source = view(source, tags[-1], length)
+    elif len(tags) > 2:
+        source = view(source, tags[-2])
     source.seek(0)
-    return _read(partial(soundfile.SoundFile, source, closefd=False), source, seconds)
+    return _read(partial(_Sound, source, closefd=False), source, seconds)
 
 
 def read_samples_by_name(source: BinaryIO, suffix: str, seconds: float | None) -> Samples:
@@ -76,7 +101,7 @@ def read_samples_by_name(source: BinaryIO, suffix: str, seconds: float | None) -
         source.seek(position)
 
 
-def _open_by_name(source: BinaryIO, suffix: str) -> soundfile.SoundFile:
+def _open_by_name(source: BinaryIO, suffix: str) -> _Sound:
     """Opens a copy, which needs its name no longer: a child that is killed later leaves no file."""
     try:
         with tempfile.TemporaryDirectory(prefix="ser-") as folder:
@@ -85,15 +110,13 @@ def _open_by_name(source: BinaryIO, suffix: str) -> soundfile.SoundFile:
             with path.open("wb") as copy:
                 shutil.copyfileobj(source, copy)
             source.seek(0)  # not at its end, which it has not been decoded to
-            return soundfile.SoundFile(path)
+            return _Sound(path)
     except OSError as error:
         reason = f"the temporary folder cannot be written: {error!r}"
         raise RecordingError(Status.UNAVAILABLE, reason) from None
 
 
-def _read(
-    opened: Callable[[], soundfile.SoundFile], source: BinaryIO, seconds: float | None
-) -> Samples:
+def _read(opened: Callable[[], _Sound], source: BinaryIO, seconds: float | None) -> Samples:
     try:
         with opened() as sound:
             refuse_format(sound.samplerate, sound.channels)
@@ -107,7 +130,7 @@ def _read(
         raise UnreadableError(error.error_string, recognised) from None
 
 
-def _read_sound(sound: soundfile.SoundFile, source: BinaryIO, seconds: float | None) -> Samples:
+def _read_sound(sound: _Sound, source: BinaryIO, seconds: float | None) -> Samples:
     rate = sound.samplerate
     limit = math.inf if seconds is None else math.ceil(seconds * rate)
     wanted = int(min(sound.frames, limit))
@@ -118,6 +141,8 @@ def _read_sound(sound: soundfile.SoundFile, source: BinaryIO, seconds: float | N
         mixer.add(block)
         if len(block) < ahead:
             break
+    if wanted == sound.frames:  # `librosa.load` reads all, so that the seek goes to the end
+        sound.seek_if_possible(mixer.num_samples)
     if sound.subtype == "OPUS" and ogg.opus_positions_go_back(source, source.tell()):
         raise RecordingError(Status.DECODE_ERROR, "the positions of its Ogg pages go back")
     ended = mixer.num_samples < wanted

@@ -63,8 +63,6 @@ def verified_frames(file: soundfile.SoundFile, source: BinaryIO, num_read: int) 
 
 
 def _last_can_be_decoded(file: soundfile.SoundFile) -> bool:
-    if not file.seekable():
-        return False
     try:
         file.seek(file.frames - 1)
         return len(file.read(1)) == 1
@@ -82,19 +80,20 @@ _XING_TOLERANCE = 0.01  # the last frame, or padding
 
 def id3_length(source: BinaryIO) -> int:
     """Bytes of the ID3v2 tags that a file begins with."""
-    return last_id3(source)[1]
+    return id3_bounds(source)[-1]
 
 
-def last_id3(source: BinaryIO) -> tuple[int, int]:
-    """Where the last of the ID3v2 tags at the beginning of a file starts and ends; 0 if none."""
-    start = end = 0
+def id3_bounds(source: BinaryIO) -> list[int]:
+    """0, and where each of the ID3v2 tags at the beginning of a file ends."""
+    bounds = [0]
     while True:
-        source.seek(end)
+        source.seek(bounds[-1])
         header = source.read(_ID3_HEADER)
         if len(header) < _ID3_HEADER or header[:3] != b"ID3":
-            return start, end
+            return bounds
         high, middle, low, lowest = (byte & 127 for byte in header[6:])
-        start, end = end, end + _ID3_HEADER + (high << 21 | middle << 14 | low << 7 | lowest)
+        length = high << 21 | middle << 14 | low << 7 | lowest
+        bounds.append(bounds[-1] + _ID3_HEADER + length)
 
 
 def has_xing(source: BinaryIO) -> bool:
@@ -116,10 +115,22 @@ def _xing(source: BinaryIO) -> int | None:
     source.seek(id3_length(source))
     start = source.read(4096)
     at = max(start.find(b"Xing"), start.find(b"Info"))
-    if at < 0 or len(start) < at + 16:
+    if at < 0 or len(start) < at + 16 or not _is_first_in_frame(start, at):
         return None
     flags, _, num_bytes = struct.unpack(">III", start[at + 4 : at + 16])
     return num_bytes if flags & 3 == 3 else 0
+
+
+def _is_first_in_frame(data: bytes, at: int) -> bool:
+    """Whether a tag follows the header of a frame and zeros; libsndfile takes others for sound."""
+    for num_zeros in (9, 17, 32):  # the side information of MPEG-2 and 1, mono and stereo
+        header = data[max(at - num_zeros - 4, 0) : at - num_zeros]
+        if len(header) == 4 and header[0] == 0xFF and header[1] >= 0xE0:
+            mpeg_1, mono = header[1] >> 3 & 3 == 3, header[3] >> 6 == 3
+            # The first two may be a checksum.
+            if num_zeros == (17 if mpeg_1 == mono else 32 if mpeg_1 else 9):
+                return not any(data[at - num_zeros + 2 : at])
+    return False
 
 
 def _trailing_tags(source: BinaryIO) -> int:

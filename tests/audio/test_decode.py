@@ -14,14 +14,9 @@ from recordings import speech_like, write_audio, write_with_ffmpeg
 from ser_core.audio.constants import SEGMENT_SAMPLES
 from ser_core.audio.decode import decode
 from ser_core.errors import RecordingError, Status
-from ser_core.storage.reading import open_file
+from tests.audio.encoding import decode_file
 
 LIBROSA_CALLS_FFMPEG = version("librosa").startswith("0.")
-
-
-def decode_file(path, whole=False):
-    with open_file(str(path)) as handle:
-        return decode(handle, whole)
 
 
 def librosa_samples(path):
