@@ -256,6 +256,13 @@ def load_with_librosa(path: Path, _pause: Pause) -> list[np.ndarray]:
     return [samples[:SEGMENT_SAMPLES] for samples in loaded]
 
 
+class _Beginning(SoundFile):
+    """Without the seek after reading, which may fail because of damage after the first 6 s."""
+
+    def seekable(self) -> bool:
+        return False
+
+
 def load_with_libsndfile(path: Path) -> list[np.ndarray]:
     """What librosa reads by libsndfile, of all of a file and of its first 6 s.
 
@@ -265,11 +272,12 @@ def load_with_libsndfile(path: Path) -> list[np.ndarray]:
     import librosa
 
     loaded = []
-    for seconds in (None, 6.25):
-        with suppress(*_REFUSALS), SoundFile(path) as file:
+    for kind, seconds in ((SoundFile, None), (SoundFile, 6.25), (_Beginning, 6.25)):
+        with suppress(*_REFUSALS), kind(path) as file:
             if file.frames > _MOST_FRAMES:
                 raise RuntimeError(f"{file.frames} samples")
-            loaded.append(librosa.load(file, sr=16_000, duration=seconds)[0])
+            if kind is SoundFile or file.frames > seconds * file.samplerate:
+                loaded.append(librosa.load(file, sr=16_000, duration=seconds)[0])
     return loaded
 
 
