@@ -91,7 +91,7 @@ def parse(config_class: type[Config], argv: Sequence[str], prog: str | None = No
     if unknown:
         raise UsageError(_unknown_flag(unknown[0].split("=")[0], config_class))
     path = vars(known).pop("config")
-    values = _read_yaml(settings, config_class, path) if path else {}
+    values = {} if path is None else _read_yaml(settings, config_class, path)
     try:
         flags(parsed_args=known)
         return config_class.model_validate(values | flags())

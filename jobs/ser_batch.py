@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel
 
 from jobs.command import add_version, interruptible, run
+from ser_core.console import say
 from ser_core.errors import hint
 from ser_core.evaluation.config import EvaluateConfig
 from ser_core.labeling.config import LabelConfig
@@ -78,7 +79,7 @@ def main() -> int:
         return run_job(command, rest, prog=f"ser-batch {command}")
     if command in ("-h", "--help", "--version"):
         _parser().parse_args([command])  # prints and exits with 0
-    print(f"error: {_unknown(command)}", file=sys.stderr)
+    say(f"error: {_unknown(command)}")
     return 2
 
 

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from contextlib import suppress
 
 STOPPED = "stopped; run the same command again to continue"
 
@@ -31,7 +32,8 @@ def _stop_at_once_when_interrupted() -> None:
 
 
 def _stop(*_: object) -> None:
-    os.write(2, f"{STOPPED}\n".encode())
+    with suppress(OSError):
+        os.write(2, f"{STOPPED}\n".encode())
     os._exit(1)
 
 
@@ -39,4 +41,11 @@ def _end(code: int) -> int:
     """The exit code; interrupting what Python does at exit would only print tracebacks."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for stream in (sys.stdout, sys.stderr):
+        if stream is None or stream.closed:
+            continue
+        try:
+            stream.flush()
+        except OSError:  # otherwise Python would try again and exit with 120
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     return code

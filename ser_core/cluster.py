@@ -15,6 +15,7 @@ import ray
 from ser_core.errors import RunError, UsageError, one_line
 
 _ANSWER_SECONDS = 5.0
+_CLIENT_PORT = "10001"  # of ray:// addresses without one
 # Ray collects data for its dashboard, which costs CPU time; Ray started here has no dashboard.
 _NO_DASHBOARD_DATA = {
     "RAY_enable_metrics_collection": "0",
@@ -34,12 +35,15 @@ def check_address() -> None:
     if ray.is_initialized():
         return
     cluster = os.environ.get("RAY_ADDRESS", "")
-    host, _, port = cluster.removeprefix("ray://").rpartition(":")
-    if not port.isdigit():
-        return
+    address = cluster.removeprefix("ray://")
+    host, _, port = address.rpartition(":")
+    if not port.isdecimal():
+        if address == cluster:  # as "auto" is
+            return
+        host, port = address, _CLIENT_PORT
     try:
-        socket.create_connection((host, int(port)), _ANSWER_SECONDS).close()
-    except OSError as error:
+        socket.create_connection((host.strip("[]"), int(port)), _ANSWER_SECONDS).close()
+    except (OSError, OverflowError, UnicodeError) as error:  # of the address, too
         reason = f"no Ray cluster answers there ({error}); unset it to use this machine"
         raise UsageError(f"RAY_ADDRESS {cluster}: {reason}") from None
 

@@ -1,6 +1,12 @@
 """What a job says is one line on standard error, without credentials."""
 
-from ser_core.console import say
+import errno
+import io
+import sys
+
+import pytest
+
+from ser_core.console import say, show
 
 
 def test_what_is_said_has_no_credentials(capsys):
@@ -8,3 +14,24 @@ def test_what_is_said_has_no_credentials(capsys):
     printed = capsys.readouterr()
     shown = "3 recordings of ftp://***@host/calls and https://host/a.wav?X-Amz-Signature=***\n"
     assert (printed.out, printed.err) == ("", shown)
+
+
+class Full(io.StringIO):
+    """A file on a full disk."""
+
+    def write(self, _):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def closed():
+    stream = io.StringIO()
+    stream.close()
+    return stream
+
+
+@pytest.mark.parametrize("stream", [Full, closed, lambda: None])
+def test_a_stream_that_cannot_be_written_does_not_end_the_job(monkeypatch, stream):
+    monkeypatch.setattr(sys, "stdout", stream())
+    monkeypatch.setattr(sys, "stderr", stream())
+    say("a line")
+    show("a table")

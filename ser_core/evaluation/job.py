@@ -4,9 +4,9 @@ import json
 from typing import Any
 
 import pandas as pd
-from rich.console import Console
 from rich.table import Table
 
+from ser_core.console import show
 from ser_core.errors import OutputError
 from ser_core.evaluation.config import EvaluateConfig
 from ser_core.evaluation.predictions import read_predictions
@@ -86,12 +86,8 @@ def print_report(report: Report, output: str) -> None:
     for row in report.tables["classes"].to_dict("records"):
         shares = (_format_share(row[name]) for name in ("recall", "precision"))
         table.add_row(row["class"], f"{row['recordings']:,}", *shares)
-    console = Console(soft_wrap=True, highlight=False, markup=False)
-    console.print(table)
-    console.print(headline(report.summary))
-    for note in report.notes:
-        console.print(f"- {note}")
-    console.print(f"page: {output}/index.html")
+    notes = [f"- {note}" for note in report.notes]
+    show(table, headline(report.summary), *notes, f"page: {output}/index.html")
 
 
 def headline(summary: dict[str, Any]) -> str:

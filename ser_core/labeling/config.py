@@ -1,6 +1,6 @@
 """The settings of ``jobs.label``; it imports nothing heavy."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -8,6 +8,7 @@ from ser_core.settings import Precision, Segments
 
 # Statuses that another release, machine or limit may change.
 Retry = Literal["decode_error", "truncated", "not_finite", "crashed", "timeout", "too_large"]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]  # not inf: no clock can wait for it
 DEFAULT_MODEL = "xmj2002/hubert-base-ch-speech-emotion-recognition"
 
 
@@ -46,23 +47,22 @@ class LabelConfig(BaseModel):
     allow_outside: bool = Field(
         False, description="let a manifest name files outside its folder and other storage"
     )
-    decode_timeout: float | None = Field(
+    decode_timeout: Seconds | None = Field(
         None,
-        gt=0,
         description="time to decode one recording, s, without waiting for storage; by default 60,"
         " or 600 with --segments all",
     )
     decode_memory: float = Field(
         2.0,
         gt=0,
+        le=4096,
         description="memory to decode one recording, GiB; what needs more is not labelled",
     )
     retry: tuple[Retry, ...] = Field(
         (), description="statuses to try again though the file is the same, as after a larger limit"
     )
-    part_seconds: float = Field(
+    part_seconds: Seconds = Field(
         60.0,
-        gt=0,
         description="write labels at least this often, s; a killed run loses no more than this",
     )
     verbose: bool = Field(False, description="show the output of Ray")

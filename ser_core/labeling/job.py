@@ -134,7 +134,7 @@ class Run:
         settings = PipelineSettings(
             stages, decoder, share(checkpoint), config.precision, config.batch_size, resources
         )
-        final = self.store.rows().final_recordings
+        final = self.store.rows().final_hashes
         writer = PartWriter(self.store, config.part_seconds)
         with writer, Display(stats) as display:
             for labeled in label_plan(plan, settings):
@@ -154,7 +154,7 @@ class Run:
             RunError: no recording could be reached, so that the corpus is not complete.
             CheckError: more recordings have no label than was allowed.
         """
-        listed = np.sort(np.concatenate(plan.recordings))
+        listed = np.sort(np.concatenate(plan.identity_hashes))
         rows = self.store.rows()
         failed, unlisted = rows.without_label(listed), rows.unlisted(listed)
         self._check(plan, stats, failed)

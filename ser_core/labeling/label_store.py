@@ -127,7 +127,7 @@ class LabelStore:
         return write_part(self.folder, conform(rows, self.schema))
 
     def upgrade(self, known_to_0_1: pa.Table | None = None) -> None:
-        """Gives rows of release 0.1 the current columns, part by part.
+        """Gives rows of release 0.1 the current columns, and columns without values their type.
 
         Args:
             known_to_0_1: `Plan.known_to_0_1`: the current identity of such rows.
@@ -135,7 +135,9 @@ class LabelStore:
         upgrade = release_0_1.Upgrade(self.folder, known_to_0_1)
         parts = self._parts()
         if known_to_0_1 is None:
-            changed = [upgrade.lacks_columns(part.schema) for part in parts]
+            changed = [
+                upgrade.lacks_columns(part.schema) or self._untyped(part.schema) for part in parts
+            ]
         else:
             changed = [upgrade.knows(rows["file_id"]) for rows in self._tables(["file_id"])]
         for part in itertools.compress(parts, changed):
@@ -195,23 +197,25 @@ class LabelStore:
         if self._known_parts is not None:
             return self._known_parts
         parts = find_parts(self.folder)
-        schema = self._columns
         for part in parts:
             self._refuse_other_tables(part)
-            for field in part.schema:
-                if field.name not in schema.names:
-                    schema = schema.append(field)
-        for field in self._manifest:
-            if field.name not in schema.names:
-                schema = schema.append(field)
-        self.schema, self._known_parts = schema, parts
+        fields = {field.name: field for field in self._columns}
+        for field in itertools.chain(*(part.schema for part in parts), self._manifest):
+            if field.name not in fields or pa.types.is_null(fields[field.name].type):
+                fields[field.name] = field
+        self.schema, self._known_parts = pa.schema(fields.values()), parts
         return parts
+
+    def _untyped(self, schema: pa.Schema) -> bool:
+        """Whether a column has no type, because it had no value, and has one now."""
+        untyped = [field.name for field in schema if pa.types.is_null(field.type)]
+        return any(not pa.types.is_null(self.schema.field(name).type) for name in untyped)
 
     def _refuse_other_tables(self, part: Part) -> None:
         theirs, ours = classes_of(part.schema), classes_of(self._columns)
         types = {field.name: field.type for field in part.schema}
         fields = [*self._columns, *self._manifest]
-        differing = [f.name for f in fields if types.get(f.name, f.type) != f.type]
+        differing = [f.name for f in fields if _differ(types.get(f.name, f.type), f.type)]
         if not types.keys() >= _REQUIRED:
             reason = "was not written by jobs.label; remove it"
         elif theirs != ours:
@@ -238,9 +242,9 @@ class LabelStore:
         return rows.set_column(0, "uri", pc.coalesce(rows["uri"], path))
 
     def _current_rows(self, listed: np.ndarray | None = None) -> dict[str, np.ndarray]:
-        """The numbers of the current rows, by part; only of recordings that are listed."""
+        """The numbers of the current rows, by part; if a list is given, only of its recordings."""
         rows, parts = self.rows(), self._parts()
-        kept = rows.current if listed is None else rows.current & is_in(rows.recording, listed)
+        kept = rows.current if listed is None else rows.current & is_in(rows.identity_hash, listed)
         ends = np.cumsum([part.num_rows for part in parts])[:-1]
         pieces = np.split(kept, ends) if parts else []
         return {part.name: np.flatnonzero(piece) for part, piece in zip(parts, pieces, strict=True)}
@@ -270,6 +274,11 @@ def _bundles(parts: list[Part], current: dict[str, np.ndarray]) -> Iterator[list
         num_rows += len(current[part.name])
     if bundle:
         yield bundle
+
+
+def _differ(one: pa.DataType, other: pa.DataType) -> bool:
+    """Whether two types differ; a column without values, which has the type null, fits any."""
+    return one != other and not (pa.types.is_null(one) or pa.types.is_null(other))
 
 
 def _value_counts(column: pa.ChunkedArray) -> dict[str, int]:

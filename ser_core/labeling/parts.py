@@ -2,10 +2,12 @@
 
 import hashlib
 import io
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -21,6 +23,33 @@ _LISTINGS = 5  # in which a part may vanish, while another run merges parts
 _FORMAT = ds.ParquetFileFormat()
 
 
+class _NotReadError(Exception):
+    """Carries what a file system raised, which pyarrow's own errors share their types with."""
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """Marks what is raised within it."""
+    try:
+        yield
+    except Exception as error:
+        raise _NotReadError(error) from error
+
+
+class _Content:
+    """An open file, as far as pyarrow needs it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def read(self, size: int) -> bytes:
+        with _reading():
+            return self._file.read(size)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
 class _FilesOf(FSSpecHandler):  # type: ignore[misc]
     """The files of a folder by name, without fsspec's read-ahead: a column costs its bytes."""
 
@@ -30,7 +59,9 @@ class _FilesOf(FSSpecHandler):  # type: ignore[misc]
 
     def open_input_file(self, name: str) -> pa.PythonFile:
         path = self._folder.path(name)  # which pyarrow could not take if it is not UTF-8
-        return pa.PythonFile(self.fs.open(path, mode="rb", cache_type="none"), mode="r")
+        with _reading():
+            file = self.fs.open(path, mode="rb", cache_type="none")
+        return pa.PythonFile(_Content(file), mode="r")
 
 
 @dataclass(frozen=True)
@@ -55,19 +86,7 @@ class Part:
             OutputError: it is not a Parquet file.
             Exception: what the file system raises, of whatever type.
         """
-        try:
-            return retry_transient(self._footer)()
-        except pa.ArrowException as error:
-            reason = f"is not a Parquet file ({one_line(error)}); remove it"
-            raise OutputError(f"{self.where} {reason} or choose another folder") from None
-
-    def _footer(self) -> pa.Schema:
-        try:
-            return self.fragment.physical_schema
-        except OSError as error:
-            if "deserialize thrift" in str(error):  # damaged: a retry would read the same bytes
-                raise pa.ArrowInvalid(str(error)) from None
-            raise
+        return self._parse(lambda: self.fragment.physical_schema, "is not a Parquet file")
 
     @property
     def num_rows(self) -> int:
@@ -82,12 +101,30 @@ class Part:
             columns: which ones, in this order; all by default.
 
         Raises:
+            OutputError: its content is damaged.
             RunError: its storage failed.
         """
+        columns = columns or schema.names
         with storage_errors(f"{self.where} could not be read"):
-            return retry_transient(self.fragment.to_table)(
-                schema=schema, columns=columns or schema.names
+            return self._parse(
+                lambda: self.fragment.to_table(schema=schema, columns=columns), "is damaged"
             )
+
+    def _parse(self, parse: Callable[[], Any], problem: str) -> Any:
+        """What pyarrow makes of the content; retries where storage failed, and only there."""
+
+        def attempt() -> Any:
+            try:
+                return parse()
+            except _NotReadError as error:
+                raise error.args[0] from error.args[0].__cause__
+            except MemoryError:
+                raise
+            except (OSError, pa.ArrowException) as error:
+                reason = f"{problem} ({one_line(error)}); remove it or choose another folder"
+                raise OutputError(f"{self.where} {reason}") from None
+
+        return retry_transient(attempt)()
 
 
 def find_parts(folder: Folder) -> list[Part]:

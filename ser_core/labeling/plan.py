@@ -30,14 +30,14 @@ class Plan:
         tables: the others, of ``plan_schema``.
         known_to_0_1: of those done, the ones that release 0.1 labelled under another `file_id`:
             columns ``file_id_of_0_1``, ``uri`` and ``file_id``.
-        recordings: hashes of all that are listed, in pages.
+        identity_hashes: of all recordings that are listed, in pages.
     """
 
     listed: int = 0
     done: int = 0
     tables: list[pa.Table] = field(default_factory=list)
     known_to_0_1: list[pa.Table] = field(default_factory=list)
-    recordings: list[np.ndarray] = field(default_factory=list)
+    identity_hashes: list[np.ndarray] = field(default_factory=list)
 
     @property
     def to_do(self) -> int:
@@ -76,7 +76,7 @@ def make_plan(pages: Iterable[Page], manifest: pa.Schema, done: FileIds) -> Plan
             missing = missing[~known]
         if len(missing):
             plan.tables.append(_plan_table(page, missing, file_ids, plan.to_do, manifest))
-        plan.recordings.append(hashes([recording.identity for recording in page.recordings]))
+        plan.identity_hashes.append(hashes([recording.identity for recording in page.recordings]))
         plan.listed += len(page.recordings)
         plan.done += len(page.recordings) - len(missing)
     return plan

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections import Counter, defaultdict
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -20,7 +21,7 @@ from rich.progress import (
 from rich.table import Table
 
 from ser_core.audio.constants import SEGMENT_SECONDS
-from ser_core.console import say
+from ser_core.console import say, show
 from ser_core.errors import Status
 from ser_core.schema import CLASSIFY_STAGES, DECODE_STAGES, DEVICE, stage_seconds
 
@@ -62,8 +63,8 @@ class RunStats:
         return self.status.total()
 
     @property
-    def failed(self) -> int:
-        """Recordings whose row is not ``ok``."""
+    def not_ok(self) -> int:
+        """Recordings whose row is not ``ok``; some may keep an earlier label."""
         return self.done - self.status[Status.OK]
 
     @property
@@ -109,7 +110,7 @@ class RunStats:
         left = (self.total - self.done) / rate if self.done else None
         where = ", ".join(self.device) or "starting"
         return (
-            f"{where}: {self.done:,} of {self.total:,} recordings, {self.failed:,} failed, "
+            f"{where}: {self.done:,} of {self.total:,} recordings, {self.not_ok:,} not ok, "
             f"{rate:,.1f} files/s, {self.audio_seconds / 3600:,.2f} h of audio, "
             f"{self.labeled_seconds / self.elapsed:,.0f} × real time, "
             f"{_clock(left) if left is not None else 'unknown'} left"
@@ -118,7 +119,7 @@ class RunStats:
     def report(self) -> dict[str, Any]:
         """The counts and rates that go into the run's JSON."""
         elapsed = self.elapsed
-        labelling = time.monotonic() - self.first_row if self.first_row else 0.0
+        labeling = time.monotonic() - self.first_row if self.first_row else 0.0
         return {
             "recordings": self.done,
             "unreachable": self.unreachable,
@@ -130,7 +131,7 @@ class RunStats:
             "compute_hours": self.stage_seconds["compute"] / 3600,
             "stage_seconds": dict(self.stage_seconds),
             "elapsed_seconds": elapsed,
-            "seconds_to_first_row": elapsed - labelling,
+            "seconds_to_first_row": elapsed - labeling,
             "files_per_second": self.done / elapsed,
             "times_real_time": self.labeled_seconds / elapsed,
         }
@@ -141,7 +142,8 @@ class Display:
 
     def __init__(self, stats: RunStats) -> None:
         self._stats = stats
-        self._console = Console(stderr=True)
+        console = Console(stderr=True)
+        self._has_bar = console.is_terminal  # asked now: a terminal may go away
         self._stopped = threading.Event()
         self._lines = threading.Thread(target=self._print_lines, daemon=True)
         self._bar = Progress(
@@ -150,20 +152,21 @@ class Display:
             MofNCompleteColumn(),
             TextColumn("{task.description}"),
             TimeRemainingColumn(),
-            console=self._console,
+            console=console,
         )
         self._task = self._bar.add_task("starting", total=stats.total)
 
     def __enter__(self) -> Self:
-        if self._console.is_terminal:
+        if self._has_bar:
             self._bar.start()
         else:
             self._lines.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._console.is_terminal:
-            self._bar.stop()
+        if self._has_bar:
+            with suppress(OSError):  # a terminal that is gone must not end the run
+                self._bar.stop()
         else:
             self._stopped.set()
             self._lines.join()
@@ -173,7 +176,7 @@ class Display:
         stats = self._stats
         rate = stats.done / stats.elapsed
         speed = stats.labeled_seconds / stats.elapsed
-        description = f"{stats.failed:,} failed · {rate:,.1f} files/s · {speed:,.0f} × real time"
+        description = f"{stats.not_ok:,} not ok · {rate:,.1f} files/s · {speed:,.0f} × real time"
         self._bar.update(self._task, completed=stats.done, description=description)
 
     def _print_lines(self) -> None:
@@ -190,15 +193,13 @@ def print_summary(stats: RunStats, output: str) -> None:
     table.add_section()
     for label, count in stats.label.most_common():
         table.add_row(label, f"{count:,}")
-    console = Console(soft_wrap=True)
-    console.print(table)
-    console.print(
+    show(
+        table,
         f"{stats.done:,} recordings, {stats.audio_seconds / 3600:,.2f} h of audio, "
         f"in {_clock(stats.elapsed)}: {stats.done / stats.elapsed:,.1f} files/s, "
         f"{stats.labeled_seconds / stats.elapsed:,.0f} × real time",
-        highlight=False,
+        f"labels: {output}",
     )
-    console.print(f"labels: {output}", highlight=False, markup=False)
     if stats.unreachable:
         say(
             f"{stats.unreachable:,} recordings could not be reached; labels that they have are"

@@ -33,22 +33,22 @@ class Upgrade:
         self._folder = folder
         self._known = known
         with storage_errors(f"--output {folder.uri}: {REPORTS}/ could not be read"):
-            names = folder.names(REPORTS)
-            self._reports: dict[str, dict[str, Any]] = {
-                name: json.loads(folder.read(f"{REPORTS}/{name}")) for name in names
-            }
+            names = [name for name in folder.names(REPORTS) if name.endswith(".json")]
+            contents = {name: folder.read(f"{REPORTS}/{name}") for name in names}
+        reports = {name: _report(content) for name, content in contents.items()}
+        self._reports = {name: report for name, report in reports.items() if report is not None}
 
     @cached_property
     def precision(self) -> str | None:
         """The precision of all runs, or None if they differ or no report says it."""
-        devices = (report.get("by_device", {}) for report in self._reports.values())
+        devices = (report["by_device"] for report in self._reports.values())
         return _only({name.rpartition(" ")[2] for by_device in devices for name in by_device})
 
     @cached_property
     def manifest(self) -> str | None:
         """A manifest in the folder to which all relative paths are relative, or None."""
-        configs = (report.get("config", {}) for report in self._reports.values())
-        manifests = {c["input"] for c in configs if is_manifest(c.get("input", ""))}
+        inputs = {str(report["config"].get("input")) for report in self._reports.values()}
+        manifests = {uri for uri in inputs if is_manifest(uri)}
         # A relative one can be trusted if it is there from here: the command was typed again.
         if not all(is_absolute(uri) or is_file(uri) for uri in manifests):
             return None
@@ -74,8 +74,8 @@ class Upgrade:
                 rows, "uri", pa.array(map(self._uri, rows["path"].to_pylist()), pa.string())
             )
         if self.precision is not None:
-            labelled = pc.equal(rows["status"].cast(pa.string()), "ok")
-            rows = _fill(rows, "precision", pc.if_else(labelled, pa.scalar(self.precision), None))
+            labeled = pc.equal(rows["status"].cast(pa.string()), "ok")
+            rows = _fill(rows, "precision", pc.if_else(labeled, pa.scalar(self.precision), None))
         return rows if self._known is None else self._with_identity(rows, self._known)
 
     def move_reports(self, destination: str) -> None:
@@ -99,6 +99,18 @@ class Upgrade:
             found = known[name].combine_chunks().take(at.combine_chunks())
             rows = _replace(rows, name, pc.coalesce(found, rows[name].combine_chunks()))
         return rows
+
+
+def _report(content: bytes) -> dict[str, Any] | None:
+    """A report of a run, or None for any other file."""
+    try:
+        report = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(report, dict):
+        return None
+    is_ours = all(isinstance(report.get(key), dict) for key in ("by_device", "config"))
+    return report if is_ours else None
 
 
 def _fill(rows: pa.Table, name: str, values: pa.Array | pa.ChunkedArray) -> pa.Table:

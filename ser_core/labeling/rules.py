@@ -12,7 +12,6 @@ One row per recording is current:
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -108,14 +107,14 @@ class AllRows:
     """What the rules need of all rows of a folder, about 10 bytes each.
 
     Attributes:
-        recording: a hash of each row's recording.
+        identity_hash: of each row's recording.
         final: whether each row is final.
         ok: whether each row has a label.
         current: whether each row is current.
         newest: the latest `labeled_at`, in µs since 1970; 0 without rows.
     """
 
-    recording: np.ndarray
+    identity_hash: np.ndarray
     final: np.ndarray
     ok: np.ndarray
     current: np.ndarray
@@ -126,20 +125,15 @@ class AllRows:
         """Applies the rules to tables with the columns `uri`, `status` and `labeled_at`."""
         none = np.empty(0, np.uint64), np.empty(0, bool), np.empty(0, bool), np.empty(0, np.int64)
         columns = zip(none, *map(_rule_columns, tables), strict=True)
-        recording, final, ok, labeled_at = map(np.concatenate, columns)
-        current = ~superseded(recording, final, labeled_at)
+        identity_hash, final, ok, labeled_at = map(np.concatenate, columns)
+        current = ~superseded(identity_hash, final, labeled_at)
         newest = int(labeled_at.max()) if len(labeled_at) else 0
-        return cls(recording, final, ok, current, newest)
-
-    @cached_property
-    def recordings(self) -> np.ndarray:
-        """The recordings that have rows: sorted hashes."""
-        return np.sort(self.recording[self.current])
+        return cls(identity_hash, final, ok, current, newest)
 
     @property
-    def final_recordings(self) -> np.ndarray:
+    def final_hashes(self) -> np.ndarray:
         """The recordings whose current row is final: sorted hashes."""
-        return np.sort(self.recording[self.current & self.final])
+        return np.sort(self.identity_hash[self.current & self.final])
 
     def without_label(self, listed: np.ndarray) -> int:
         """How many recordings have no current row that is ``ok``.
@@ -147,8 +141,8 @@ class AllRows:
         Args:
             listed: hashes of recordings.
         """
-        labelled = np.sort(self.recording[self.current & self.ok])
-        return int((~is_in(listed, labelled)).sum())
+        labeled = np.sort(self.identity_hash[self.current & self.ok])
+        return int((~is_in(listed, labeled)).sum())
 
     def unlisted(self, listed: np.ndarray) -> int:
         """How many recordings have rows and are not listed.
@@ -156,7 +150,7 @@ class AllRows:
         Args:
             listed: hashes of recordings.
         """
-        return int((~is_in(self.recordings, np.sort(listed))).sum())
+        return int((~is_in(self.identity_hash[self.current], np.sort(listed))).sum())
 
 
 def _rule_columns(rows: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

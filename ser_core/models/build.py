@@ -4,16 +4,15 @@ import warnings
 from collections.abc import Collection, Mapping
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
-from transformers import (
-    AutoConfig,
-    HubertForSequenceClassification,
-    Wav2Vec2ForSequenceClassification,
-)
+from transformers import HubertForSequenceClassification, Wav2Vec2ForSequenceClassification
+from transformers.configuration_utils import PreTrainedConfig
 
-from ser_core.errors import CheckpointError
+from ser_core.audio.constants import SEGMENT_SAMPLES
+from ser_core.errors import CheckpointError, one_line
 from ser_core.models.checkpoint import Checkpoint
 from ser_core.models.hubert import HubertForSpeechClassification
 from ser_core.models.standard import StandardClassifier
@@ -29,7 +28,12 @@ STANDARD_NETWORKS: Mapping[str, Any] = {
 SpeechClassifier = HubertForSpeechClassification | StandardClassifier
 
 CLASSIFIER_DROPOUT = 0.1  # the card's
+_CARD_SETTINGS = {"num_class", "classifier_dropout"}  # what the card adds to those of HuBERT
+_MAX_LAYERS = 100  # the largest HuBERT has 48
+_MAX_SETTING = 1_000_000  # the largest in a HuBERT is 5,120, a layer's width
+_MAX_PARAMETERS = 10**10  # the largest HuBERT has 10⁹
 _MAX_NAMED_KEYS = 4  # in a message about weights that do not fit
+_MAX_REASON = 300  # characters of an exception
 
 
 def is_card_style(config: Mapping[str, Any]) -> bool:
@@ -41,7 +45,9 @@ def is_card_style(config: Mapping[str, Any]) -> bool:
     False
     """
     standard = {network.__name__ for network in STANDARD_NETWORKS.values()}
-    return "num_class" in config and standard.isdisjoint(config.get("architectures") or [])
+    architectures = config.get("architectures")
+    named = map(str, architectures) if isinstance(architectures, list) else ()
+    return "num_class" in config and standard.isdisjoint(named)
 
 
 def build_model(checkpoint: Checkpoint) -> SpeechClassifier:
@@ -71,7 +77,7 @@ def build_model(checkpoint: Checkpoint) -> SpeechClassifier:
 
 
 def _empty_model(checkpoint: Checkpoint) -> nn.Module:
-    config = checkpoint.config
+    config, labels = checkpoint.config, checkpoint.labels
     card_style = is_card_style(config)
     networks = CARD_NETWORKS if card_style else STANDARD_NETWORKS
     model_type = config.get("model_type")
@@ -81,30 +87,80 @@ def _empty_model(checkpoint: Checkpoint) -> nn.Module:
         supported = ", ".join(networks)
         problem = f"model_type {model_type!r}{head} is not supported (supported: {supported})"
         raise CheckpointError(f"--model {checkpoint.name}: {problem}")
+    classes = {} if card_style else {"id2label": dict(enumerate(labels))}
+    return empty_network(checkpoint.name, network, config, classes)
+
+
+def empty_network(
+    source: str, network: Any, config: Mapping[str, Any], classes: dict[str, Any]
+) -> nn.Module:
+    """Builds a network on the meta device, without memory for its weights, and runs it once there.
+
+    Args:
+        source: the value of ``--model``.
+        network: a class of transformers, or one like it.
+        config: the content of ``config.json``.
+        classes: further settings, which replace those of ``config``.
+
+    Raises:
+        CheckpointError: transformers cannot build or run it; or it is absurdly large.
+    """
     try:
-        settings = AutoConfig.for_model(**config)
-        if card_style:
-            settings.classifier_dropout = config.get("classifier_dropout", CLASSIFIER_DROPOUT)
-        with torch.device("meta"):  # all weights come from the checkpoint: none is initialized
-            return cast(nn.Module, network(settings))
-    except (TypeError, ValueError, KeyError) as error:
-        problem = str(error).splitlines()[0]
-        raise CheckpointError(f"--model {checkpoint.name}: config.json: {problem}") from None
+        settings = _network_settings(network.config_class, config)
+        with torch.device("meta"), torch.no_grad():
+            model: nn.Module = network(network.config_class(**settings | classes)).eval()
+            model(torch.zeros(1, SEGMENT_SAMPLES))
+        if sum(tensor.numel() for tensor in model.parameters()) > _MAX_PARAMETERS:
+            raise ValueError(f"the network has more than {_MAX_PARAMETERS:,} parameters")
+    except Exception as error:  # transformers checks few settings; wrong ones raise what they do
+        raise config_error(source, error) from None
+    return model
+
+
+def config_error(source: str, error: Exception) -> CheckpointError:
+    """The error of a network that cannot be built or run as ``config.json`` says."""
+    reason = f"{type(error).__name__}: {one_line(error)[:_MAX_REASON]}"
+    return CheckpointError(f"--model {source}: config.json makes no working network ({reason})")
+
+
+def _network_settings(config_class: Any, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that describe the network.
+
+    The others say how transformers loads and runs a network. They may change its outputs or make it
+    download code, as ``_attn_implementation`` does.
+    """
+    general = PreTrainedConfig().to_dict().keys()
+    known = (config_class().to_dict().keys() - general) | _CARD_SETTINGS
+    settings = {name: value for name, value in config.items() if name in known}
+    for name, value in settings.items():
+        numbers = value if isinstance(value, list) else [value]
+        limit = _MAX_LAYERS if name.endswith("_layers") else _MAX_SETTING
+        in_range = (abs(n) <= limit for n in numbers if isinstance(n, int | float))
+        if len(numbers) > _MAX_LAYERS or not all(in_range):
+            raise ValueError(f"{name} is out of range")
+    return {"classifier_dropout": CLASSIFIER_DROPOUT} | settings
 
 
 def _check_weights_fit(checkpoint: Checkpoint, model: nn.Module) -> None:
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    actual = {name: array.shape for name, array in checkpoint.weights.items()}
+    expected, actual = model.state_dict(), checkpoint.weights
     common = expected.keys() & actual.keys()
+    shapes = {name for name in common if expected[name].shape != actual[name].shape}
     mismatches = {
         "missing": expected.keys() - actual.keys(),
         "unexpected": actual.keys() - expected.keys(),
-        "wrong shape": {name for name in common if expected[name] != actual[name]},
+        "wrong shape": shapes,
+        "wrong type": {n for n in common - shapes if not is_like(expected[n], actual[n])},
     }
     found = "; ".join(f"{kind}: {shortened(names)}" for kind, names in mismatches.items() if names)
     if found:
         problem = f"the weights do not match the network ({found}){_advice(checkpoint)}"
         raise CheckpointError(f"--model {checkpoint.name}: {problem}")
+
+
+def is_like(expected: torch.Tensor, actual: np.ndarray) -> bool:
+    """Whether an array has the shape and the type of a network's tensor."""
+    same_type = str(expected.dtype) == f"torch.{actual.dtype.name}"
+    return same_type and expected.shape == actual.shape
 
 
 def shortened(names: Collection[str]) -> str:

@@ -5,20 +5,18 @@ The driver loads a checkpoint once; Ray's object store then shares it with the p
 
 import hashlib
 import json
-import math
 import pickle
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import safetensors
 import safetensors.torch
 import torch
 
-from ser_core.audio.constants import SAMPLING_RATE
 from ser_core.emotions import labels_of
 from ser_core.errors import CheckpointError, one_line
 from ser_core.models.hub import CONFIG_FILES, WEIGHT_FILES, commit_of, fetch
@@ -32,6 +30,7 @@ _RENAMED_KEYS = {
     "conv.weight_g": "conv.parametrizations.weight.original0",
     "conv.weight_v": "conv.parametrizations.weight.original1",
 }
+_MAX_DEPTH = 20  # of config.json; that of a HuBERT has 2 levels
 
 
 @dataclass(frozen=True)
@@ -80,14 +79,14 @@ def load_checkpoint(
     config, preprocessor, weights, commit = read_files(source, revision)
     preprocessing = preprocessing_of(preprocessor, segments)
     try:
-        labels = labels_of(config.get("id2label"), _num_classes(config, weights))
+        labels = class_names(config, _num_classes(config, weights))
     except ValueError as error:
         problem = f"{error}; name the classes under id2label in config.json"
         raise CheckpointError(f"--model {source}: {problem}") from None
     digest = _digest(config, preprocessing, weights)
     temperature = config.get("temperature", 1.0)
-    if not isinstance(temperature, int | float) or not 0 < temperature < math.inf:
-        problem = f"config.json: temperature {temperature!r} is not a positive number"
+    if not isinstance(temperature, int | float) or not 1e-6 < temperature < 1e6:
+        problem = "config.json: temperature is not a number from 1e-6 to 1e6"
         raise CheckpointError(f"--model {source}: {problem}")
     return Checkpoint(source, commit, config, preprocessing, weights, labels, temperature, digest)
 
@@ -96,24 +95,44 @@ def read_files(source: str, revision: str | None = None) -> Files:
     """Reads a checkpoint's files from the hub, a local folder or an fsspec URI.
 
     Raises:
-        CheckpointError: it cannot be fetched, a file is missing or unreadable, or it expects
-            audio at a sampling rate other than 16 kHz.
+        CheckpointError: it cannot be fetched, a file is missing or unreadable, or its
+            preprocessing is not supported, as of audio at a sampling rate other than 16 kHz.
     """
     with fetch(source, revision) as folder:
-        config, preprocessor = (_read_json(source, folder / name) for name in CONFIG_FILES)
+        config, preprocessor = (read_json(source, folder / name) for name in CONFIG_FILES)
         weights = _read_weights(source, folder)
         commit = commit_of(folder)
-    rate = preprocessor.get("sampling_rate", SAMPLING_RATE)
-    if rate != SAMPLING_RATE:
-        raise CheckpointError(f"--model {source}: expects {rate} Hz; only 16 kHz is supported")
+    try:
+        preprocessing_of(preprocessor)
+    except ValueError as error:
+        problem = f"preprocessor_config.json: {error}"
+        raise CheckpointError(f"--model {source}: {problem}") from None
     return Files(config, preprocessor, weights, commit)
+
+
+def class_names(config: Mapping[str, Any], num_classes: int) -> tuple[str, ...]:
+    """The classes that a ``config.json`` names, in the order of the logits.
+
+    Raises:
+        ValueError: ``id2label`` is not one distinct, printable name for each class.
+    """
+    id2label = config.get("id2label") or {}
+    if not isinstance(id2label, dict) or not all(map(_is_name, id2label.values())):
+        raise ValueError("id2label does not map the numbers of classes to their names")
+    return labels_of(id2label, num_classes)
+
+
+def _is_name(value: object) -> bool:
+    """Whether a value can name a class or a tensor; Parquet takes no lone surrogates."""
+    return isinstance(value, str) and value != "" and value.isprintable()
 
 
 def _num_classes(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> int:
     for name in ("classifier.out_proj.weight", "classifier.weight"):
-        if name in weights:
+        if name in weights and weights[name].ndim:
             return len(weights[name])
-    return int(config.get("num_class") or len(config.get("id2label") or ()))
+    num_class = config.get("num_class")
+    return num_class if isinstance(num_class, int) else len(config.get("id2label") or ())
 
 
 def _digest(
@@ -127,16 +146,37 @@ def _digest(
     return digest.hexdigest()[:32]
 
 
-def _read_json(source: str, path: Path) -> dict[str, Any]:
+def read_json(source: str, path: Path) -> dict[str, Any]:
+    """Reads ``config.json`` or its like.
+
+    Raises:
+        CheckpointError: it is missing, unreadable, or not a JSON object of a few levels.
+    """
+    content: object = None
     try:
         content = json.loads(path.read_bytes())
+        problem = "" if isinstance(content, dict) else "is not a JSON object"
+        if _depth(content) > _MAX_DEPTH:
+            raise RecursionError
     except FileNotFoundError:
-        raise CheckpointError(f"--model {source}: {path.name} is missing") from None
+        problem = "is missing"
+    except OSError as error:
+        problem = f"cannot be read ({one_line(error.strerror or error)})"
     except ValueError as error:
-        raise CheckpointError(f"--model {source}: {path.name} is not JSON ({error})") from None
-    if not isinstance(content, dict):
-        raise CheckpointError(f"--model {source}: {path.name} is not a JSON object")
-    return content
+        problem = f"is not JSON ({one_line(error)})"
+    except RecursionError:
+        problem = "is nested too deeply"
+    if problem:
+        raise CheckpointError(f"--model {source}: {path.name} {problem}")
+    return cast(dict[str, Any], content)
+
+
+def _depth(value: object) -> int:
+    """How deeply lists and objects are nested."""
+    if not isinstance(value, dict | list):
+        return 0
+    children = value.values() if isinstance(value, dict) else value
+    return 1 + max(map(_depth, children), default=0)
 
 
 def _read_weights(source: str, folder: Path) -> dict[str, np.ndarray]:
@@ -144,12 +184,7 @@ def _read_weights(source: str, folder: Path) -> dict[str, np.ndarray]:
     if not paths:
         problem = "neither model.safetensors nor pytorch_model.bin was found"
         raise CheckpointError(f"--model {source}: {problem}")
-    weights: dict[str, np.ndarray] = {}
-    for path in paths:
-        for name, tensor in _read_tensors(source, path).items():
-            array = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
-            weights[_current_name(name)] = array
-    return weights
+    return {name: array for path in paths for name, array in _read_arrays(source, path).items()}
 
 
 def _current_name(name: str) -> str:
@@ -159,29 +194,39 @@ def _current_name(name: str) -> str:
     return name
 
 
-def _read_tensors(source: str, path: Path) -> dict[str, torch.Tensor]:
+def _read_arrays(source: str, path: Path) -> dict[str, np.ndarray]:
     try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's, about old formats
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        content = _read_tensors(path)
+        if isinstance(content, dict) and all(map(_is_weight, content.items())):
+            return {_current_name(name): _as_array(tensor) for name, tensor in content.items()}
+        problem = "is not a table of names and dense tensors"
     except pickle.UnpicklingError:
         problem = "contains more than weights; code in a pickle is never executed"
-        raise CheckpointError(f"--model {source}: {path.name} {problem}") from None
     except Exception as error:  # on arbitrary bytes, the parsers raise what they happen to
         problem = f"is damaged ({type(error).__name__}: {one_line(error)})"
         if "weights_only" in problem:  # torch suggests to allow code
             problem = "is a tar or TorchScript archive, which may contain code; use safetensors"
-        raise CheckpointError(f"--model {source}: {path.name} {problem}") from None
-    if not isinstance(content, dict) or not all(map(_is_weight, content.items())):
-        problem = "is not a table of names and dense tensors"
-        raise CheckpointError(f"--model {source}: {path.name} {problem}")
-    return content
+    raise CheckpointError(f"--model {source}: {path.name} {problem}")
+
+
+def _read_tensors(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        return safetensors.torch.load_file(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's, about old formats
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _as_array(tensor: torch.Tensor) -> np.ndarray:
+    array: np.ndarray = (tensor.float() if tensor.is_floating_point() else tensor).detach().numpy()
+    return array
 
 
 def _is_weight(item: tuple[object, object]) -> bool:
     name, tensor = item
-    if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
+    if not _is_name(name) or not isinstance(tensor, torch.Tensor):
         return False
-    return tensor.layout is torch.strided and not tensor.is_meta and not tensor.is_quantized
+    if tensor.layout is not torch.strided or tensor.is_meta or tensor.is_quantized:
+        return False
+    # With strides of 0, a file of a few bytes may hold a tensor that is larger than the memory.
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()

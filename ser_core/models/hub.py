@@ -45,8 +45,8 @@ def fetch(source: str, revision: str | None) -> Iterator[Path]:
         CheckpointError: the source does not exist or must not be read.
         RunError: its storage or the hub cannot be reached.
     """
-    local = Path(source.removeprefix("file://")).expanduser()
-    if local.is_dir():
+    local = Path(os.path.expanduser(source.removeprefix("file://")))
+    if os.path.isdir(local):  # unlike local.is_dir(), false where it is not readable
         yield local
     elif "://" in source and not source.startswith("file://"):
         with tempfile.TemporaryDirectory() as folder:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ser_core.audio.constants import FULL_SCALE, SEGMENT_SAMPLES
+from ser_core.audio.constants import FULL_SCALE, SAMPLING_RATE, SEGMENT_SAMPLES
 from ser_core.settings import Segments
 
 _VARIANCE_FLOOR = 1e-7  # Wav2Vec2FeatureExtractor.zero_mean_unit_var_norm
@@ -38,13 +38,22 @@ class Preprocessing:
 def preprocessing_of(
     preprocessor: Mapping[str, Any], segments: Segments = "first"
 ) -> Preprocessing:
-    """Reads the settings from ``preprocessor_config.json``; the defaults are the model card's."""
-    return Preprocessing(
-        do_normalize=preprocessor.get("do_normalize", True),
-        return_attention_mask=preprocessor.get("return_attention_mask", False),
-        padding_value=preprocessor.get("padding_value", 0.0),
-        segments=segments,
-    )
+    """Reads the settings from ``preprocessor_config.json``; the defaults are the model card's.
+
+    Raises:
+        ValueError: a setting is not usable.
+    """
+    rate = preprocessor.get("sampling_rate", SAMPLING_RATE)
+    if rate != SAMPLING_RATE:
+        raise ValueError(f"expects {rate!r} Hz; only 16 kHz is supported")
+    normalize = preprocessor.get("do_normalize", True)
+    masked = preprocessor.get("return_attention_mask", False)
+    padding = preprocessor.get("padding_value", 0.0)
+    if not isinstance(normalize, bool) or not isinstance(masked, bool):
+        raise ValueError("do_normalize and return_attention_mask must be true or false")
+    if type(padding) not in (int, float) or not -1 <= padding <= 1:
+        raise ValueError("padding_value must be a number from -1 to 1, as samples are")
+    return Preprocessing(normalize, masked, padding, segments)
 
 
 def pad_and_normalize(

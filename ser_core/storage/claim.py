@@ -57,7 +57,7 @@ class Claim:
             RunError: the claim could not be written.
         """
         taken_over = False
-        while not (self._folder.create(self._name, self._content()) or self._is_ours()):
+        while not self._create():
             taken_over = self._take_over_if_stale()
         if taken_over:
             time.sleep(min(_SETTLE_SECONDS, self._stale_seconds))
@@ -76,10 +76,17 @@ class Claim:
         """Checks that the folder is still ours.
 
         Raises:
-            RunError: another run took it over, as this one had no heartbeat for too long.
+            RunError: another run took it over, as this one had no heartbeat for too long, or may do
+                so now.
         """
         if self._lost:
-            raise RunError(f"--output {self._folder.uri}: another run took the folder over")
+            reason = "another run took the folder over, or may do so: the claim is not renewed"
+            raise RunError(f"--output {self._folder.uri}: {reason}")
+
+    def _create(self) -> bool:
+        """Writes the claim unless there is one; whether the one that is there now is ours."""
+        created = self._folder.create(self._name, self._content())
+        return created or self._is_ours()  # a repeated request meets what its first try wrote
 
     def _content(self) -> bytes:
         claim = {
@@ -95,11 +102,12 @@ class Claim:
     def _holder(self) -> dict[str, Any] | None:
         with storage_errors(f"--output {self._folder.uri}: {self._name} could not be read"):
             try:
-                return dict(json.loads(self._folder.read(self._name)))
+                holder = json.loads(self._folder.read(self._name))
             except FileNotFoundError:
                 return None
-            except ValueError:  # a partial write, where writes are not atomic
+            except (ValueError, RecursionError):  # a partial write, where writes are not atomic
                 return {}
+            return holder if isinstance(holder, dict) else {}
 
     def _is_ours(self) -> bool:
         return (self._holder() or {}).get("token") == self._token
@@ -130,7 +138,10 @@ class Claim:
 
     def _hold(self) -> None:
         """Keeps the claim fresh and releases it: all that may hang, in a thread of its own."""
-        self._keep_fresh()
+        try:
+            self._keep_fresh()
+        finally:  # nothing else renews the claim, whatever has ended this
+            self._lost = not self._ended.is_set()
         try:
             if not self._lost and self._is_ours():
                 self._folder.remove(self._name)
@@ -146,7 +157,6 @@ class Claim:
         while not self._ended.wait(self._heartbeat_seconds):
             try:
                 if not self._is_ours():
-                    self._lost = True
                     return
                 self._beats += 1
                 self._folder.write(self._name, self._content())
@@ -165,10 +175,10 @@ def _describe(holder: dict[str, Any]) -> str:
 
 def _died_on_this_machine(holder: dict[str, Any]) -> bool:
     """Whether the process that holds a claim ran here and is gone."""
-    machine = _machine()
-    if machine is None or holder.get("machine") != machine:
+    machine, pid = _machine(), holder.get("pid")
+    if machine is None or holder.get("machine") != machine or not isinstance(pid, int):
         return False
-    return bool(_process_start(holder["pid"]) != holder["process_started"])
+    return _process_start(pid) != holder.get("process_started")
 
 
 def _machine() -> str | None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import time
 import uuid
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from ser_core.storage.listing import s3_pages
 # A PUT is atomic there, so that an object appears whole without a rename.
 _OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "memory"})
 
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp", re.DOTALL)  # as `Folder._temporary` names them
 _PROBE_BYTES = 1 << 20  # a few bytes may still fit on a disk that is full
 _OTHER_WRITER_SECONDS = 1.0  # in which another writer that saw no file has written its own
 
@@ -204,7 +206,7 @@ class Folder:
         with storage_errors(f"--output {self.uri}: temporary files could not be removed"):
             names = self.names(subfolder)
         for name in names:
-            if name.startswith(".") and name.endswith(".tmp"):
+            if _TEMPORARY.fullmatch(name):
                 self.remove(f"{subfolder}/{name}" if subfolder else name)
 
     def _put(self, name: str, data: bytes) -> None:

@@ -10,11 +10,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
-from rich.console import Console
 from rich.table import Table
 
 from ser_core.cluster import check_address
-from ser_core.console import say
+from ser_core.console import say, show
 from ser_core.corpora.layouts import read_corpus
 from ser_core.corpora.splits import SPLITS, audio_digests, overlaps, split_corpus
 from ser_core.reporting.html import page
@@ -160,6 +159,4 @@ def _print(runs: pd.DataFrame, output: str) -> None:
     for row in summarize(runs).to_dict("records"):
         table.add_row(*_line(row))
     width = None if sys.stdout.isatty() else _WIDTH
-    console = Console(width=width, soft_wrap=True, highlight=False, markup=False)
-    console.print(table)
-    console.print(f"page: {output}/index.html")
+    show(table, f"page: {output}/index.html", width=width)

@@ -1,11 +1,15 @@
 """The settings of ``jobs.train`` and ``jobs.compare_splits``; it imports nothing heavy."""
 
+from typing import Annotated
+
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_settings import CliSuppress
 
 from ser_core.settings import SEED, Precision, SplitMethod
 
 DEFAULT_MODEL = "TencentGameMate/chinese-hubert-base"
+# The limits are far beyond what is useful, and within what numpy, scikit-learn and torch accept.
+Count = Annotated[int, Field(ge=1, le=100_000)]
 
 
 class TrainConfig(BaseModel):
@@ -32,16 +36,19 @@ class TrainConfig(BaseModel):
     )
     held_out: str | None = Field(None, description="test speaker of leave-one-speaker-out")
     seed: int = Field(
-        SEED, ge=0, description="seed of the split, the new weights, the order and dropout"
+        SEED,
+        ge=0,
+        le=2**31,
+        description="seed of the split, the new weights, the order and dropout",
     )
-    epochs: int = Field(30, ge=1, description="passes over the training recordings")
-    batch_size: int = Field(36, ge=1, description="recordings per step, over all workers")
+    epochs: Count = Field(30, description="passes over the training recordings")
+    batch_size: Count = Field(36, description="recordings per step, over all workers")
     learning_rate: float = Field(
-        2e-4, gt=0, description="learning rate of the head; the body's is a fifth of it"
+        2e-4, gt=0, le=1, description="learning rate of the head; the body's is a fifth of it"
     )
     precision: Precision = Field("auto", description="auto is bf16 on GPUs and fp32 on CPUs")
-    accumulate: int = Field(
-        1, ge=1, description="forward passes per batch; more of them need less memory"
+    accumulate: Count = Field(
+        1, description="forward passes per batch; more of them need less memory"
     )
     gradient_checkpointing: bool = Field(
         False, description="recompute activations instead of storing them; slower, less memory"
@@ -49,8 +56,8 @@ class TrainConfig(BaseModel):
     calibrate: bool = Field(
         False, description="fit a temperature on validation and store it in the checkpoint"
     )
-    workers: int | None = Field(
-        None, ge=1, description="worker processes; by default one per GPU, or one on CPUs"
+    workers: Count | None = Field(
+        None, description="worker processes; by default one per GPU, or one on CPUs"
     )
     note: str | None = Field(None, description="a paragraph for the checkpoints' model cards")
     verbose: bool = Field(False, description="show Ray's own messages")
@@ -62,8 +69,8 @@ class CompareSplitsConfig(TrainConfig):
     output: str = Field(
         description="folder or URI for the table and the runs; finished runs are kept"
     )
-    seed: int = Field(SEED, ge=0, description="the first seed; the others follow it")
-    seeds: int = Field(3, ge=1, description="runs per split method, each with its own seed")
+    seed: int = Field(SEED, ge=0, le=2**30, description="the first seed; the others follow it")
+    seeds: Count = Field(3, description="runs per split method, each with its own seed")
     split: CliSuppress[SplitMethod] = Field("random", description="not used: all are compared")
     held_out: CliSuppress[str | None] = Field(None, description="not used")
 

@@ -4,19 +4,22 @@ It knows no corpus and trains nothing.
 """
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
+from torch import nn
+from torch.func import functional_call
 from transformers import HubertConfig
 
-from ser_core.emotions import labels_of
+from ser_core.audio.constants import SEGMENT_SAMPLES
 from ser_core.errors import CheckpointError
-from ser_core.models.build import CLASSIFIER_DROPOUT, shortened
-from ser_core.models.checkpoint import Files, read_files
+from ser_core.models.build import config_error, empty_network, is_like, shortened
+from ser_core.models.checkpoint import Files, class_names, read_files, read_json
 from ser_core.models.hubert import HubertForSpeechClassification
 from ser_core.models.preprocessing import Preprocessing, preprocessing_of
 from ser_core.training.run_folder import to_json
@@ -89,49 +92,54 @@ def initialize_model(
     given, preprocessor, weights, _ = (
         _config_only(source) if scratch else read_files(source, revision)
     )
-    config = _with_classes(source, given, labels)
-    torch.manual_seed(seed)
-    new = HubertForSpeechClassification(config).state_dict()
+    config, shapes = _network(source, given, labels)
+    if not scratch:
+        body = {n: array for n, array in _prefixed(weights).items() if n.startswith(_BODY)}
+        _refuse_misfits(source, body, shapes)
+    new = _new_weights(source, config, seed)
     if scratch:
         description = f"{source}: all weights are new"
-        return InitialModel(_as_dict(config), preprocessor, _as_arrays(new), description)
-    body = {name: array for name, array in _prefixed(weights).items() if name.startswith(_BODY)}
-    _refuse_misfits(source, body, new)
+        return InitialModel(_as_dict(config), preprocessor, new, description)
     head = {name: array for name, array in weights.items() if name.startswith(_HEAD)}
-    keep = _is_same_head(given, head, labels, new)
-    merged = _as_arrays(new) | body | (head if keep else {})
+    keep = _is_same_head(given, head, labels, shapes)
+    merged = new | body | (head if keep else {})
     classifier = "classifier kept" if keep else f"new classifier for {len(labels)} classes"
     description = f"{source}: body kept, {classifier}"
     return InitialModel(_as_dict(config), preprocessor, merged, description)
 
 
 def _config_only(path: str) -> Files:
-    try:
-        content = json.loads(Path(path).expanduser().read_bytes())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"--model {path}: cannot be read as JSON ({error})") from None
-    if not isinstance(content, dict):
-        raise CheckpointError(f"--model {path}: not a JSON object")
+    content = read_json(path, Path(os.path.expanduser(path)))
     return Files(content, _PREPROCESSOR, {}, None)
 
 
-def _with_classes(source: str, given: Mapping[str, Any], labels: Sequence[str]) -> HubertConfig:
+def _network(
+    source: str, given: Mapping[str, Any], labels: Sequence[str]
+) -> tuple[HubertConfig, dict[str, torch.Tensor]]:
+    """The config of the network to be, and its tensors without memory."""
     if given.get("model_type", "hubert") != "hubert":
         problem = f"model_type {given['model_type']!r} cannot be trained (only hubert can)"
         raise CheckpointError(f"--model {source}: {problem}")
-    ours = {
+    classes = {
         "architectures": [HubertForSpeechClassification.__name__],
         "num_class": len(labels),
         "id2label": dict(enumerate(labels)),
         "label2id": {label: index for index, label in enumerate(labels)},
     }
-    dropout = {"classifier_dropout": given.get("classifier_dropout", CLASSIFIER_DROPOUT)}
-    kept = {name: value for name, value in given.items() if name != "temperature"}
+    model = empty_network(source, HubertForSpeechClassification, given, classes)
+    return cast(HubertConfig, model.config), model.state_dict()
+
+
+def _new_weights(source: str, config: HubertConfig, seed: int) -> dict[str, np.ndarray]:
+    torch.manual_seed(seed)
     try:
-        return HubertConfig(**kept | dropout | ours)
-    except (TypeError, ValueError) as error:
-        problem = str(error).splitlines()[0]
-        raise CheckpointError(f"--model {source}: config.json: {problem}") from None
+        model: nn.Module = HubertForSpeechClassification(config)
+        buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        with torch.no_grad():  # fails if the masks of SpecAugment cannot be drawn
+            functional_call(model.train(), buffers, torch.zeros(1, SEGMENT_SAMPLES))
+    except Exception as error:  # transformers does not check its settings
+        raise config_error(source, error) from None
+    return {name: tensor.numpy() for name, tensor in model.state_dict().items()}
 
 
 def _prefixed(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -141,16 +149,16 @@ def _prefixed(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _refuse_misfits(
-    source: str, body: Mapping[str, np.ndarray], new: Mapping[str, torch.Tensor]
+    source: str, body: Mapping[str, np.ndarray], network: Mapping[str, torch.Tensor]
 ) -> None:
-    shapes = _shapes(new, _BODY)
+    expected = {name: tensor for name, tensor in network.items() if name.startswith(_BODY)}
     misfits = [
         name
-        for name in shapes.keys() | body.keys()
-        if name not in body or shapes.get(name) != body[name].shape
+        for name in expected.keys() | body.keys()
+        if name not in body or name not in expected or not is_like(expected[name], body[name])
     ]
     if misfits:
-        problem = f"missing, unexpected or with a different shape: {shortened(misfits)}"
+        problem = f"missing, unexpected or with a different shape or type: {shortened(misfits)}"
         raise CheckpointError(f"--model {source}: the weights do not match HuBERT ({problem})")
 
 
@@ -158,24 +166,19 @@ def _is_same_head(
     given: Mapping[str, Any],
     head: Mapping[str, np.ndarray],
     labels: Sequence[str],
-    new: Mapping[str, torch.Tensor],
+    network: Mapping[str, torch.Tensor],
 ) -> bool:
-    if {name: array.shape for name, array in head.items()} != _shapes(new, _HEAD):
+    expected = {name: tensor for name, tensor in network.items() if name.startswith(_HEAD)}
+    if expected.keys() != head.keys():
+        return False
+    if not all(is_like(tensor, head[name]) for name, tensor in expected.items()):
         return False
     try:
-        return labels_of(given.get("id2label"), len(labels)) == tuple(labels)
+        return class_names(given, len(labels)) == tuple(labels)
     except ValueError:
         return False
-
-
-def _shapes(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, tuple[int, ...]]:
-    return {n: tuple(tensor.shape) for n, tensor in tensors.items() if n.startswith(prefix)}
 
 
 def _as_dict(config: HubertConfig) -> dict[str, Any]:
     content: dict[str, Any] = json.loads(config.to_json_string())
     return content
-
-
-def _as_arrays(tensors: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
-    return {name: tensor.numpy() for name, tensor in tensors.items()}

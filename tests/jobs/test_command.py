@@ -74,6 +74,12 @@ def test_yaml_is_read_as_utf8(yaml_file):
         ([*NEEDED, "--max-failed-fraction", "2"], "--max-failed-fraction 2"),
         (["--input", "in", "--output"], "--output: expected one argument"),
         (["--config", "/nowhere.yaml"], "--config /nowhere.yaml: there is no such file"),
+        ([*NEEDED, "--config", ""], "--config : there is no such file"),
+        ([*NEEDED, "--part-seconds", "inf"], "--part-seconds inf: Input should be less than"),
+        ([*NEEDED, "--part-seconds", "nan"], "--part-seconds nan: Input should be less than"),
+        ([*NEEDED, "--decode-timeout", "inf"], "--decode-timeout inf: Input should be less than"),
+        ([*NEEDED, "--decode-timeout", "0"], "--decode-timeout 0: Input should be greater than 0"),
+        ([*NEEDED, "--decode-memory", "17179869184"], "--decode-memory 17179869184: Input should"),
     ],
 )
 def test_a_bad_command_names_the_flag(argv, message):

@@ -79,3 +79,18 @@ def test_interrupting_a_job_lets_it_end_as_after_an_exception(number, monkeypatc
     assert ended == [True]
     assert capsys.readouterr().err == f"{STOPPED}\n"
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+@pytest.mark.parametrize("command", [MODULE, SCRIPT], ids=["module", "script"])
+def test_a_log_on_a_full_disk_changes_no_exit_code(command, stream, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("print('to standard output')")
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            [sys.executable, *command, "--output", "out"],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": str(tmp_path), "PYTHONUNBUFFERED": ""},
+            check=False,
+            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, stream: full},
+        )
+    assert ended.returncode == 2

@@ -83,7 +83,7 @@ class World:
         return plan
 
     def _label(self, plan, store, model, stats, stop_after):
-        final = store.rows().final_recordings
+        final = store.rows().final_hashes
         for number, planned in enumerate(
             table.slice(at, ROWS_PER_WRITE)
             for table in plan.tables

@@ -1,9 +1,12 @@
 """The rules of the label store; each has a test that fails without the rule."""
 
+import io
 import json
 import os
 import subprocess
 import sys
+import time
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -17,7 +20,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.spec import AbstractBufferedFile
 
-from ser_core.errors import OutputError, Status
+from ser_core.errors import OutputError, RunError, Status
 from ser_core.labeling import label_store
 from ser_core.labeling.label_store import LabelStore
 from ser_core.labeling.parts import find_parts
@@ -316,6 +319,70 @@ def test_a_damaged_footer_is_not_read_again(store):
     store.folder.write(name, content[: -8 - length] + b"\xff" * length + content[-8:])
     with pytest.raises(OutputError, match=f"{name} is not a Parquet file"):
         find_parts(store.folder)
+
+
+def test_a_part_with_damaged_pages_is_named_at_once(store):
+    store.write_part(rows("a"))
+    (name,) = store.folder.names()
+    content = store.folder.read(name)
+    length = int.from_bytes(content[-8:-4], "little")
+    store.folder.write(
+        name, content[:4].ljust(len(content) - 8 - length, b"\xff") + content[-8 - length :]
+    )
+    (part,) = find_parts(store.folder)
+    started = time.monotonic()
+    with pytest.raises(OutputError, match=rf"{name} is damaged \(.*\); remove it or choose"):
+        part.read(store.schema)
+    assert time.monotonic() - started < 5
+    with pytest.raises(OutputError, match=f"{name} is damaged"), store.claimed():
+        store.done("m1", "auto")
+
+
+@pytest.mark.parametrize(
+    ("failures", "error"), [([ConnectionError], None), ([PermissionError] * 99, RunError)]
+)
+def test_storage_that_fails_is_not_a_damaged_part(tmp_path, monkeypatch, failures, error):
+    store = LabelStore(f"memory://pages-{tmp_path.name}", LABELS, pa.schema([]))
+    store.write_part(rows("a"))
+    (part,) = find_parts(store.folder)
+    opened = store.folder.fs.open
+
+    class Failing(io.BytesIO):
+        def read(self, size=-1):
+            if failures:
+                raise failures.pop()("no answer")
+            return super().read(size)
+
+    def open_failing(*args, **kwargs):
+        with opened(*args, **kwargs) as file:
+            return Failing(file.read())
+
+    monkeypatch.setattr(store.folder.fs, "open", open_failing)
+    with pytest.raises(error, match="could not be read") if error else nullcontext():
+        assert part.read(store.schema)["path"].to_pylist() == ["a"]
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.string(), pa.int64(), pa.float64(), pa.list_(pa.int64()), pa.bool_()], ids=str
+)
+@pytest.mark.parametrize("null_first", [True, False])
+def test_a_column_without_values_has_the_type_that_it_has_elsewhere(tmp_path, kind, null_first):
+    def run(number, extra):
+        store = LabelStore(str(tmp_path), LABELS, pa.schema([("extra", extra)]))
+        with store.claimed():  # as a reader finds it while the run works
+            table = rows(f"{number}").drop_columns("speaker")
+            store.write_part(table.append_column("extra", pa.nulls(1, extra)))
+            types = {pq.read_schema(tmp_path / name).field("extra").type for name in parts(store)}
+            assert len(types) == 1
+            assert len(ds.dataset(tmp_path, format="parquet").to_table()) == number + 1
+            store.compact()
+
+    kinds = [pa.null(), pa.null(), kind] if null_first else [kind, pa.null(), kind]
+    for number, extra in enumerate(kinds):
+        run(number, extra)
+    other = pa.timestamp("s") if kind != pa.timestamp("s") else pa.string()
+    with pytest.raises(OutputError, match=r"columns of another type \(extra\)"):
+        LabelStore(str(tmp_path), LABELS, pa.schema([("extra", other)]))
 
 
 def test_a_manifest_with_other_columns_adds_them(store):

@@ -1,5 +1,6 @@
 """Rows reach the disk by number, by time, at the end, and after an outage of the storage."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -110,6 +111,16 @@ def test_rows_are_kept_while_they_cannot_be_written(store, monkeypatch, capsys, 
     first, last = capsys.readouterr().err.splitlines()
     assert "could not be written ([Errno 28] No space left on device); trying again for 10" in first
     assert last.startswith("labels can be written again, after ")
+
+
+def test_a_log_on_the_same_full_disk_does_not_end_the_writer(store, monkeypatch):
+    calls = fail(store, monkeypatch, times=3)
+    with open("/dev/full", "w", buffering=1) as log, monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", log)
+        with PartWriter(store, seconds=0.01) as writer:
+            writer.add(rows("a"))
+        assert (len(calls), written(store)) == (4, ["a"])
+        os.dup2(os.open(os.devnull, os.O_WRONLY), log.fileno())  # so that it can be closed
 
 
 def test_patience_ends_and_says_what_was_written(store, monkeypatch):

@@ -37,7 +37,7 @@ def test_recordings_that_are_done_are_not_planned():
     table = planned(plan)
     assert list(table["uri"]) == ["/c/1.wav", "/c/3.wav", "/c/5.wav"]
     assert list(table["_index"]) == [0, 1, 2]
-    (first, second) = plan.recordings
+    (first, second) = plan.identity_hashes
     assert list(first) == list(hashes([f"/c/{n}.wav" for n in range(4)]))
     assert list(second) == list(hashes(["/c/4.wav", "/c/5.wav"]))
 

@@ -1,10 +1,13 @@
 """The progress line, the counts and the report of a run."""
 
+import os
+import sys
+
 import pyarrow as pa
 import pytest
 
 from ser_core.labeling import progress
-from ser_core.labeling.progress import Display, RunStats
+from ser_core.labeling.progress import Display, RunStats, print_summary
 
 STAGES = ("fetch", "decode", "idle", "transfer", "compute")
 
@@ -32,7 +35,7 @@ def test_counts_and_report():
     add(stats, 3, duration=10.0)
     add(stats, 2, label="angry")
     add(stats, 1, status="empty")
-    assert (stats.done, stats.failed) == (6, 1)
+    assert (stats.done, stats.not_ok) == (6, 1)
     report = stats.report()
     assert report["by_status"] == {"ok": 5, "empty": 1}
     assert report["by_label"] == {"sad": 3, "angry": 2}
@@ -46,7 +49,7 @@ def test_unreachable_recordings_are_counted():
     stats = RunStats(total=4)
     for status in ("ok", "decode_error", "not_found", "unavailable"):
         add(stats, 1, status=status)
-    assert (stats.failed, stats.unreachable) == (3, 2)
+    assert (stats.not_ok, stats.unreachable) == (3, 2)
     assert stats.report()["unreachable"] == 2
 
 
@@ -58,11 +61,11 @@ def test_whole_recordings_count_with_their_full_duration():
 
 def test_the_progress_line(monkeypatch):
     stats = RunStats(total=1200)
-    assert stats.line().startswith("starting: 0 of 1,200 recordings, 0 failed")
+    assert stats.line().startswith("starting: 0 of 1,200 recordings, 0 not ok")
     add(stats, 300)
     monkeypatch.setattr(RunStats, "elapsed", 100.0)
     assert stats.line() == (
-        "cpu fp32: 300 of 1,200 recordings, 0 failed, 3.0 files/s, 0.17 h of audio, "
+        "cpu fp32: 300 of 1,200 recordings, 0 not ok, 3.0 files/s, 0.17 h of audio, "
         "6 × real time, 0:05:00 left"
     )
 
@@ -86,6 +89,47 @@ def test_a_bar_is_shown_on_a_terminal(monkeypatch, capsys):
         add(stats, 5)
         display.update()
     assert "5/5" in capsys.readouterr().err
+
+
+def test_a_terminal_that_is_gone_does_not_end_the_run(monkeypatch):
+    controller, terminal = os.openpty()
+    with open(terminal, "w") as stderr:
+        monkeypatch.setattr(sys, "stderr", stderr)
+        with Display(RunStats(total=5)) as display:
+            os.close(controller)
+            display.update()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), terminal)  # so that it can be closed
+
+
+def test_the_summary(monkeypatch, capsys):
+    stats = RunStats(total=5)
+    add(stats, 3)
+    add(stats, 2, status="unavailable")
+    monkeypatch.setattr(RunStats, "elapsed", 10.0)
+    print_summary(stats, "/labels [a]")
+    out, error = capsys.readouterr()
+    counts = [line.strip("│┃ ").split() for line in out.splitlines() if "│" in line]
+    assert [(name, number) for name, _, number in counts] == [
+        ("ok", "3"),
+        ("unavailable", "2"),
+        ("sad", "3"),
+    ]
+    assert out.splitlines()[-2:] == [
+        "5 recordings, 0.00 h of audio, in 0:00:10: 0.5 files/s, 1 × real time",
+        "labels: /labels [a]",
+    ]
+    assert error.startswith("2 recordings could not be reached; ")
+
+
+def test_a_summary_that_nobody_reads_does_not_end_the_run(monkeypatch):
+    stats = RunStats(total=3)
+    add(stats, 3)
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "w") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        print_summary(stats, "/labels")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), write)  # so that it can be closed
 
 
 def test_recordings_out_of_reach_for_minutes_are_an_outage(monkeypatch):

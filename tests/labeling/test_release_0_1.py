@@ -92,6 +92,25 @@ def test_nothing_is_labelled_again(tmp_path, recordings, source):
     assert not (tmp_path / "_runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("notes.txt", b"looks good"),
+        ("notes.json", b"looks good"),
+        ("list.json", b"[1]"),
+        ("deep.json", b"[" * 100_000),
+        ("other.json", b'{"by_device": 5, "config": null}'),
+        ("binary.json", b"\xff\xfe"),
+    ],
+)
+def test_what_is_not_a_report_stays_and_changes_nothing(tmp_path, name, content):
+    write_0_1(tmp_path, MANIFEST)
+    (tmp_path / "_runs" / name).write_bytes(content)
+    assert take_over(tmp_path, MANIFEST, precision="fp32") == 0
+    assert (tmp_path / "_runs" / name).read_bytes() == content
+    assert [path.name for path in (tmp_path / "__runs").iterdir()] == ["ok-0.json"]
+
+
 def test_a_changed_file_replaces_its_row(tmp_path):
     write_0_1(tmp_path, MANIFEST)
     changed = Recording("/c/1.wav", 2, "v2", name="1.wav")

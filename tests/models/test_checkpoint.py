@@ -328,7 +328,9 @@ def test_a_pretrained_network_without_a_classifier(copy):
 # ---- sources that do not answer, or do not exist -------------------------------------------------
 
 
-@pytest.mark.parametrize("source", ["./nowhere", "/nowhere", "a/b/c/d"])
+@pytest.mark.parametrize(
+    "source", ["./nowhere", "/nowhere", "a/b/c/d", "~nobody/x", f"/{'a' * 300}"]
+)
 def test_no_such_folder(source):
     assert f"--model {source}: no such folder" in refusal(source)
 

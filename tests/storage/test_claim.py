@@ -76,12 +76,41 @@ def test_a_stale_claim_from_another_machine_is_taken_over(folder):
         assert time.monotonic() - started >= STALE
 
 
-@pytest.mark.parametrize("content", [b"", b'{"token"'])
-def test_a_partially_written_claim_is_taken_over(folder, content, capsys):
+@pytest.mark.parametrize(
+    "content",
+    [b"", b'{"token"', b"null", b"[1]", b"5", b"\xff", b"[" * 100_000],
+    ids=lambda content: repr(content[:8]),
+)
+def test_a_claim_that_is_not_one_is_taken_over(folder, content, capsys):
     folder.write(NAME, content)
     with Claim(folder, NAME, FRESH, STALE) as claim:
         claim.check()
     assert "claimed by a run (an unreadable claim)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("rest", [{}, {"pid": "x"}, {"pid": None, "process_started": "1"}])
+def test_a_claim_of_this_machine_without_a_process_is_taken_over(folder, rest):
+    folder.write(NAME, json.dumps({"machine": claim_module._machine()} | rest).encode())
+    with Claim(folder, NAME, FRESH, STALE) as claim:
+        claim.check()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_claim_that_is_no_longer_renewed_is_lost(folder, monkeypatch):
+    """Whatever ended its thread: another run may take the folder over."""
+    asked = Event()
+
+    def end_thread(_):
+        asked.set()
+        raise SystemExit
+
+    with Claim(folder, NAME, FRESH, STALE) as claim:
+        claim.check()
+        monkeypatch.setattr(folder, "read", end_thread)
+        assert asked.wait(30)
+        claim._heartbeat.join(30)
+        with pytest.raises(RunError, match="or may do so: the claim is not renewed"):
+            claim.check()
 
 
 def test_a_lost_claim_is_an_error_and_the_new_one_is_kept(folder):

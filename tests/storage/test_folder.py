@@ -3,6 +3,7 @@
 import errno
 import os
 import threading
+import uuid
 from functools import partial
 from typing import ClassVar
 
@@ -274,14 +275,23 @@ def test_storage_that_cannot_be_connected_to_is_a_one_line_error(monkeypatch, re
 
 def test_temporary_files_of_a_killed_writer_are_removed(tmp_path):
     folder = Folder(str(tmp_path))
-    (tmp_path / ".part-1.parquet.0123.tmp").write_bytes(b"half")
-    (tmp_path / ".keep").write_bytes(b"")
+    writer = f"{uuid.uuid4().hex}.tmp"
+    (tmp_path / f".part-1.parquet.{writer}").write_bytes(b"half")
+    for name in (".keep", ".mine.tmp", ".part-1.parquet.0123.tmp", f"part-1.{writer}"):
+        (tmp_path / name).write_bytes(b"a user's")
     (tmp_path / "part-2.parquet").write_bytes(b"whole")
     (tmp_path / "__runs").mkdir()
-    (tmp_path / "__runs" / ".claim.json.0123.tmp").write_bytes(b"half")
+    (tmp_path / "__runs" / f".claim.json.{writer}").write_bytes(b"half")
     folder.remove_temporary_files()
     folder.remove_temporary_files("__runs")
-    assert sorted(os.listdir(tmp_path)) == [".keep", "__runs", "part-2.parquet"]
+    assert sorted(os.listdir(tmp_path)) == [
+        ".keep",
+        ".mine.tmp",
+        ".part-1.parquet.0123.tmp",
+        "__runs",
+        f"part-1.{writer}",
+        "part-2.parquet",
+    ]
     assert os.listdir(tmp_path / "__runs") == []
 
 
