@@ -14,6 +14,7 @@
 """
 
 import difflib
+import os
 import re
 from collections.abc import Iterable
 from enum import StrEnum
@@ -50,20 +51,49 @@ _TRANSIENT = frozenset({Status.NOT_FOUND, Status.PERMISSION_DENIED, Status.UNAVA
 FINAL = frozenset(Status) - _TRANSIENT
 
 
-_PASSWORD = re.compile(r"(?<=://)[^/\s@:]*:[^/\s]*@")
-_SIGNATURE = re.compile(
-    r"(?<=[?&])(X-Amz-\w+|X-Goog-\w+|AWSAccessKeyId|signature|sig|token|access_token)=[^&\s'\")]+",
+# A password may contain spaces and slashes, unless what follows the colon can be a port or the end
+# of the URI. On the web, a user's name alone may be a token.
+_PASSWORD = re.compile(
+    r"(?<=://)[^/\s@:]*:[^/\s]*@"
+    r"|(?<=://)(?!arn:)[^/\s@:[]*:(?!\d*(?:[/?#:,;.)'\"\s]|$))[^@'\"\n]*@(?:[^/\s]*@)?"
+    r"|(?<=http://|ttps://)[^/?#\s]+@",
     re.IGNORECASE,
 )
+_SIGNATURE = re.compile(
+    r"(?<=[?&])(X-Amz-\w+|X-Goog-\w+|AWSAccessKeyId|Key-Pair-Id|Policy|signature|sig"
+    r"|(?:access_?)?token|api[_-]?key|password|secret)=[^&\s'\")]*[^&\s'\"),.:;]",
+    re.IGNORECASE,
+)
+_SECRET_VARIABLE = re.compile(r"(PASSWORD|SECRET|SECRET_ACCESS_KEY|TOKEN|ACCOUNT_KEY)$")
+_MIN_SECRET = 8  # characters; what is shorter may be a word of the message
 
 
-def without_credentials(text: str) -> str:
+def without_uri_credentials(text: str) -> str:
     """A text without the passwords and signatures of the URIs in it.
 
-    >>> without_credentials("ftp://me:secret@host/a.wav, https://host/b.wav?sig=abc")
+    >>> without_uri_credentials("ftp://me:secret@host/a.wav, https://host/b.wav?sig=abc")
     'ftp://***@host/a.wav, https://host/b.wav?sig=***'
     """
     return _SIGNATURE.sub(r"\1=***", _PASSWORD.sub("***@", text))
+
+
+def without_credentials(text: str) -> str:
+    """A text without the secrets of the URIs in it, and without those of the environment."""
+    for secret in _environment_secrets():
+        text = text.replace(secret, "***")
+    return without_uri_credentials(text)
+
+
+def _environment_secrets() -> list[str]:
+    """Values of the environment that no message may contain, the longest first."""
+    secrets = set()
+    for name, value in os.environ.items():
+        if name.startswith("AWS_ENDPOINT_URL"):  # which may lack its protocol
+            user = value.rpartition("@")[0].rpartition("://")[2]
+            secrets.add(user.partition(":")[2] or user)
+        elif _SECRET_VARIABLE.search(name):
+            secrets.add(value)
+    return sorted((s for s in secrets if len(s) >= _MIN_SECRET), key=len, reverse=True)
 
 
 def one_line(error: object) -> str:

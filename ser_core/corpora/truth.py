@@ -44,12 +44,11 @@ def read_truth(uri: str, flag: str) -> pd.DataFrame:
             f"{where}: the manifest needs the columns `path` and `truth` (or `label`); it has"
             f" {found}"
         )
-    recordings = pd.DataFrame({"path": table["path"].to_pylist()}, dtype=object)
-    recordings["truth"] = _texts(table, truth)
-    recordings["speaker"] = _texts(table, "speaker")
-    recordings["sentence"] = _texts(table, "sentence")
+    columns = {"path": "path", "truth": truth, "speaker": "speaker", "sentence": "sentence"}
     if "split" in table.column_names:
-        recordings["split"] = _texts(table, "split")
+        columns["split"] = "split"
+    with content_errors(where):
+        recordings = pd.DataFrame({name: _texts(table, own) for name, own in columns.items()})
     return _with_truth(recordings, where)
 
 

@@ -151,13 +151,16 @@ class Run:
         """Makes the last checks, leaves one row per recording, and writes the report.
 
         Raises:
-            RunError: no recording could be reached, so that the corpus is not complete.
+            RunError: no recording could be reached, so that the corpus is not complete; or
+                --prune could remove rows of recordings that are only out of reach.
             CheckError: more recordings have no label than was allowed.
         """
         listed = np.sort(np.concatenate(plan.identity_hashes))
         rows = self.store.rows()
         failed, unlisted = rows.without_label(listed), rows.unlisted(listed)
-        self._check(plan, stats, failed)
+        if plan.unseen:
+            say(f"{len(plan.unseen):,} links or folders cannot be listed, such as {plan.unseen[0]}")
+        self._check(plan, stats, failed, unlisted)
         prune = self.config.prune
         superseded = self.store.compact(listed if prune else None)
         if unlisted:
@@ -181,12 +184,17 @@ class Run:
         }
         self.store.write_report(f"{self.started:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}", report)
 
-    def _check(self, plan: Plan, stats: RunStats, failed: int) -> None:
+    def _check(self, plan: Plan, stats: RunStats, failed: int, unlisted: int) -> None:
         config = self.config
         if stats.unreachable == plan.listed:
             raise RunError(
                 f"--input {config.input}: none of the {plan.listed:,} recordings could be"
                 " reached; existing labels are kept, and the same command tries again"
+            )
+        if config.prune and unlisted and plan.unseen:
+            raise RunError(
+                f"--prune: recordings may be out of reach in {plan.unseen[0]}; all rows are kept."
+                " Restore it, or remove it if it is gone for good, and repeat the command"
             )
         if failed > config.max_failed_fraction * plan.listed:
             raise CheckError(

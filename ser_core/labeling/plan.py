@@ -31,6 +31,7 @@ class Plan:
         known_to_0_1: of those done, the ones that release 0.1 labelled under another `file_id`:
             columns ``file_id_of_0_1``, ``uri`` and ``file_id``.
         identity_hashes: of all recordings that are listed, in pages.
+        unseen: places below the input that could not be looked into and may hold recordings.
     """
 
     listed: int = 0
@@ -38,6 +39,7 @@ class Plan:
     tables: list[pa.Table] = field(default_factory=list)
     known_to_0_1: list[pa.Table] = field(default_factory=list)
     identity_hashes: list[np.ndarray] = field(default_factory=list)
+    unseen: list[str] = field(default_factory=list)
 
     @property
     def to_do(self) -> int:
@@ -77,6 +79,7 @@ def make_plan(pages: Iterable[Page], manifest: pa.Schema, done: FileIds) -> Plan
         if len(missing):
             plan.tables.append(_plan_table(page, missing, file_ids, plan.to_do, manifest))
         plan.identity_hashes.append(hashes([recording.identity for recording in page.recordings]))
+        plan.unseen += page.unseen
         plan.listed += len(page.recordings)
         plan.done += len(page.recordings) - len(missing)
     return plan

@@ -34,9 +34,19 @@ class FolderSource:
     def pages(self) -> Iterator[Page]:
         """Lists the folder while it is read; memory does not grow with it.
 
+        The last page has no recordings and names what could not be looked into, if anything.
+
         Raises:
             FileNotFoundError: there is no such folder.
+            OSError: there are no recordings, and places that could not be looked into.
         """
-        entries = list_files(self.uri, is_audio)
+        unseen: list[str] = []
+        entries = list_files(self.uri, is_audio, unseen=unseen)
+        empty = True
         while page := [Recording(*entry) for entry in islice(entries, PAGE_ROWS)]:
+            empty = False
             yield Page(page)
+        if unseen and empty:
+            raise OSError(f"there are no recordings, and {unseen[0]} cannot be looked into")
+        if unseen:
+            yield Page([], unseen=tuple(sorted(unseen)))

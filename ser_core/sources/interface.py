@@ -21,10 +21,12 @@ class Page(NamedTuple):
     Attributes:
         recordings: in the order of the listing.
         columns: a manifest's own columns, a row per recording; None without a manifest.
+        unseen: places below the input that could not be looked into and may hold recordings.
     """
 
     recordings: list[Recording]
     columns: pa.Table | None = None
+    unseen: tuple[str, ...] = ()
 
 
 class Source(Protocol):

@@ -1,13 +1,12 @@
 """A table of paths as ``--input``; its other columns are kept. It opens no recording."""
 
-import functools
 import math
-import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -18,15 +17,9 @@ import pyarrow.parquet as pq
 
 from ser_core.errors import CorpusError, one_line
 from ser_core.sources.interface import PAGE_ROWS, Page
+from ser_core.sources.outside import refuse_links_outside, refuse_paths_outside
 from ser_core.sources.recording import Recording
-from ser_core.storage.filesystem import (
-    absolute,
-    is_absolute,
-    is_local,
-    join,
-    local_path,
-    refuse_credentials,
-)
+from ser_core.storage.filesystem import absolute, join
 from ser_core.storage.listing import Entry, stat_file
 from ser_core.storage.reading import open_table
 
@@ -58,7 +51,7 @@ def open_source(uri: str, allow_outside: bool = False) -> "ManifestSource":
 
     Raises:
         CorpusError: it cannot be read, has no column ``path``, a row without a path, a recording
-            twice, a column twice, or a path that leads outside.
+            twice, a column twice, or a path that leads outside or is not text.
     """
     return ManifestSource(uri, _checked_columns(uri, allow_outside), allow_outside)
 
@@ -85,7 +78,7 @@ class ManifestSource:
                 names = table["path"].to_pylist()
                 uris = recording_uris(self.uri, names)
                 if not self.allow_outside:
-                    _refuse_links_outside(self.uri, names, uris)
+                    refuse_links_outside(self.uri, names, uris)
                 recordings = [
                     Recording(
                         entry.path,
@@ -122,13 +115,15 @@ class _Stat:
 def recording_uris(manifest: str, paths: list[str]) -> list[str]:
     """The absolute URIs of a manifest's paths.
 
-    >>> recording_uris("/data/calls.csv", ["a.wav", "../b.wav", "s3://bucket/c.wav"])
+    >>> recording_uris("/data/calls.csv", ["a.wav/", "../b.wav", "s3://bucket/c.wav"])
     ['/data/a.wav', '/b.wav', 's3://bucket/c.wav']
     """
     base = absolute(manifest).rsplit("/", 1)[0]
     uris = (join(base, path) for path in paths)
     # Most local paths need no second look.
-    return [absolute(uri) if "/." in uri or "//" in uri else uri for uri in uris]
+    return [
+        absolute(uri) if "/." in uri or "//" in uri or uri.endswith("/") else uri for uri in uris
+    ]
 
 
 def read_manifest(uri: str) -> Iterator[pa.Table]:
@@ -146,7 +141,7 @@ def read_manifest(uri: str) -> Iterator[pa.Table]:
             # All columns stay text: no guess turns a speaker called 007 into 7.
             batches = pyarrow.csv.open_csv(handle, convert_options=_as_text(uri))
         else:
-            batches = pyarrow.json.read_json(handle).to_batches(max_chunksize=PAGE_ROWS)
+            batches = _read_json(handle).to_batches(max_chunksize=PAGE_ROWS)
         for batch in batches:
             table = pa.Table.from_batches([batch])
             if table.num_rows:
@@ -182,11 +177,28 @@ def _as_text(uri: str) -> pyarrow.csv.ConvertOptions:
     return pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()))
 
 
+def _read_json(handle: BinaryIO) -> pa.Table:
+    """JSON lines; ``path`` is text, even where it looks like a date or a number."""
+    text = pyarrow.json.ParseOptions(explicit_schema=pa.schema([("path", pa.string())]))
+    table = pyarrow.json.read_json(handle, parse_options=text)
+    # The schema adds the column where it is missing.
+    return table.drop_columns("path") if table["path"].null_count == len(table) else table
+
+
 def _with_text_path(table: pa.Table) -> pa.Table:
     if table.column_names.count("path") != 1:
         return table
     index = table.column_names.index("path")
+    if not _is_text(table["path"].type):
+        raise pa.ArrowTypeError(f"the column `path` is not text but {table['path'].type}")
     return table.set_column(index, "path", table["path"].cast(pa.string()))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    """Whether values are text; some programs write it as bytes, or as a column of nulls."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return kind in (pa.string(), pa.large_string(), pa.binary(), pa.large_binary(), pa.null())
 
 
 # ---- checks --------------------------------------------------------------------------------------
@@ -200,11 +212,13 @@ def _checked_columns(uri: str, allow_outside: bool) -> pa.Schema:
         for table in read_manifest(uri):
             if schema is None:
                 schema = _checked_schema(uri, table.schema)
-            if table["path"].null_count:
-                raise CorpusError(f"--input {uri}: a row has no path")
             names = table["path"].to_pylist()
+            if not all(names):
+                raise CorpusError(f"--input {uri}: a row has no path")
+            if odd := [name for name in names if "\0" in name]:
+                raise CorpusError(f"--input {uri}: the path {odd[0]!r} contains a NUL character")
             uris = recording_uris(uri, names)
-            _refuse_paths_outside(uri, names, uris, allow_outside)
+            refuse_paths_outside(uri, names, uris, allow_outside)
             hashes.append(_hashes(uris))
     if schema is None:
         raise CorpusError(f"--input {uri}: the manifest has no rows")
@@ -221,47 +235,6 @@ def _checked_schema(uri: str, schema: pa.Schema) -> pa.Schema:
     if repeated:
         raise CorpusError(f"--input {uri}: the manifest has a column twice: {', '.join(repeated)}")
     return schema.remove(schema.get_field_index("path")).remove_metadata()
-
-
-def _refuse_paths_outside(uri: str, names: list[str], uris: list[str], allowed: bool) -> None:
-    """Refuses relative paths that leave the manifest's folder, and URIs of other storage."""
-    manifest = absolute(uri)
-    inside, protocol = manifest.rsplit("/", 1)[0] + "/", _protocol(manifest)
-    for name, location in zip(names, uris, strict=True):
-        if "://" in name:
-            refuse_credentials(name)
-        if allowed or ("://" not in name and ".." not in name and not name.startswith("/")):
-            continue
-        if _protocol(location) != protocol:
-            raise _outside(uri, name, "is on other storage")
-        if not is_absolute(name) and not location.startswith(inside):
-            raise _outside(uri, name, "is outside its folder")
-
-
-def _refuse_links_outside(uri: str, names: list[str], uris: list[str]) -> None:
-    """Refuses relative paths that symbolic links lead out of the manifest's folder."""
-    if not is_local(uri):
-        return
-    real_folder = functools.lru_cache(maxsize=10_000)(os.path.realpath)
-    inside = real_folder(os.path.dirname(local_path(uri))).rstrip("/") + "/"
-    for name, location in zip(names, uris, strict=True):
-        if is_absolute(name):
-            continue
-        folder, _, base = local_path(location).rpartition("/")
-        real = f"{real_folder(folder)}/{base}"
-        if os.path.islink(real):
-            real = os.path.realpath(real)
-        if not real.startswith(inside):
-            raise _outside(uri, name, f"is a link to {real}")
-
-
-def _outside(uri: str, name: str, why: str) -> CorpusError:
-    remedy = "add --allow-outside if that is meant"
-    return CorpusError(f"--input {uri}: the manifest names {name}, which {why}; {remedy}")
-
-
-def _protocol(uri: str) -> str:
-    return "" if is_local(uri) else uri.partition("://")[0]
 
 
 def _hashes(uris: list[str]) -> np.ndarray:

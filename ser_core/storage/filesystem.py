@@ -16,7 +16,7 @@ import fsspec
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from ser_core.errors import SerError, UsageError, hint, one_line, without_credentials
+from ser_core.errors import SerError, UsageError, hint, one_line, without_uri_credentials
 
 _ESCAPED = re.compile(r"\\udc([89a-f][0-9a-f])")
 _ALIASES = {"s3a": "s3", "gcs": "gs", "abfss": "abfs"}  # of one file, one URI
@@ -36,10 +36,11 @@ def is_local(uri: str) -> bool:
 def is_absolute(uri: str) -> bool:
     """Whether a path or URI is independent of any folder.
 
-    >>> is_absolute("/a.wav"), is_absolute("s3://b/a.wav"), is_absolute("a/b.wav")
+    >>> is_absolute("/a.wav"), is_absolute("s3://b/a.wav"), is_absolute("a/b://c.wav")
     (True, True, False)
     """
-    return "://" in uri or uri.startswith("/")
+    protocol, separator, _ = uri.partition("://")
+    return uri.startswith("/") or (bool(separator) and "/" not in protocol)
 
 
 def printable(path: str) -> str:
@@ -52,8 +53,16 @@ def printable(path: str) -> str:
 
 
 def local_path(uri: str) -> str:
-    """The absolute path of a local URI; reverses ``printable``."""
+    """The absolute path of a local URI; reverses ``printable``.
+
+    Raises:
+        UsageError: it contains a NUL character, which no path may.
+    """
+    if "\0" in uri:
+        raise UsageError(f"{uri!r}: a path cannot contain a NUL character")
     path = os.path.abspath(uri.removeprefix("file://").removeprefix("local://"))
+    if path.startswith("//"):  # which POSIX leaves alone
+        path = path[1:]
     return _ESCAPED.sub(lambda match: chr(0xDC00 + int(match[1], 16)), path)
 
 
@@ -110,9 +119,10 @@ def refuse_credentials(uri: str) -> None:
     Raises:
         UsageError: the remedy, without the secret.
     """
-    shown = without_credentials(uri)
-    protocol, _, rest = uri.partition("://")
-    if "@" in rest.partition("/")[0] and shown != uri:
+    if "@" not in uri and "?" not in uri:
+        return
+    shown, protocol = without_uri_credentials(uri), uri.partition("://")[0]
+    if "://***@" in shown:
         remedy = f"set FSSPEC_{protocol.upper()}_PASSWORD, or use a file in ~/.config/fsspec"
         raise UsageError(f"{shown}: a password in a URI would be written to the output; {remedy}")
     if protocol in ("http", "https") and shown != uri:
@@ -173,14 +183,18 @@ _PERMANENT = (
     ImportError,
     IsADirectoryError,
     NotADirectoryError,
+    NotImplementedError,
     PermissionError,
     SerError,
     TypeError,
     ValueError,
 )
 _PERMANENT_ERRNO = frozenset(
-    {errno.EINVAL, errno.ENAMETOOLONG, errno.ENOSYS, errno.ENOTSUP, errno.ENOTEMPTY, errno.EROFS}
+    {errno.EINVAL, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOSYS, errno.ENOTSUP, errno.ENOTEMPTY}
+    | {errno.EROFS}
 )
+# Of HTTP: what cannot be done as it was asked; not a timeout, nor too many requests.
+_PERMANENT_HTTP = frozenset({*range(400, 500), 501}) - {408, 425, 429}
 # Of client libraries, which share no base class and need not be installed.
 _PERMANENT_NAMES = frozenset(
     {"NoCredentialsError", "ParamValidationError", "PartialCredentialsError", "ProfileNotFound"}
@@ -207,6 +221,8 @@ def is_transient(error: BaseException) -> bool:
     if not isinstance(error, Exception):  # Ctrl-C
         return False
     if isinstance(error, _PERMANENT) or type(error).__name__ in _PERMANENT_NAMES:
+        return False
+    if getattr(error, "status", None) in _PERMANENT_HTTP:  # of aiohttp
         return False
     return not (isinstance(error, OSError) and error.errno in _PERMANENT_ERRNO)
 

@@ -1,8 +1,11 @@
 """A folder or prefix → its files, page by page; it does not open them."""
 
+import errno
 import os
+import stat
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from typing import Any, NamedTuple
 
 import fsspec
@@ -27,25 +30,34 @@ class Entry(NamedTuple):
     version: str  # etag, or modification time
 
 
-def list_files(folder: str, wanted: Callable[[str], bool], hidden: bool = False) -> Iterator[Entry]:
+def list_files(
+    folder: str,
+    wanted: Callable[[str], bool],
+    hidden: bool = False,
+    unseen: list[str] | None = None,
+) -> Iterator[Entry]:
     """Lists every file at or below a folder or prefix, page by page and in no particular order.
 
     Symbolic links are followed; one without a target is an entry of unknown size, so that it still
-    gets a row. Transient failures are retried page by page.
+    gets a row. A folder that several paths lead to is listed once: below its real path, if that is
+    part of the listing, or else below the first of the links to it. Transient failures are retried
+    page by page.
 
     Args:
         folder: absolute path or URI.
         wanted: which paths to keep.
         hidden: whether to list files and folders whose names begin with ``.`` or ``_``.
+        unseen: receives the places that may hold wanted files and could not be looked into: links
+            without a target, and folders that vanished while they were listed.
 
     Raises:
         FileNotFoundError: there is no such folder.
         Exception: what the file system raises, of whatever type.
     """
+    unseen = [] if unseen is None else unseen
     if is_local(folder):
-        entries = _scan(local_path(folder), hidden, seen=set())
-    else:
-        entries = _list_remote(absolute(folder), hidden)
+        return _scan(local_path(folder), _Scan(wanted, hidden, unseen))
+    entries = _list_remote(absolute(folder), hidden, unseen)
     return (entry for entry in entries if wanted(entry.path))
 
 
@@ -54,25 +66,72 @@ def is_hidden(name: str) -> bool:
     return name.startswith((".", "_"))
 
 
-def _scan(folder: str, hidden: bool, seen: set[tuple[int, int]]) -> Iterator[Entry]:
+_LEADS_NOWHERE = (errno.ELOOP, errno.ENAMETOOLONG)  # a link that no storage can repair
+
+
+@dataclass
+class _Scan:
+    """What is known while a local folder is listed."""
+
+    wanted: Callable[[str], bool]
+    hidden: bool
+    unseen: list[str]
+    visited: set[tuple[int, int]] = field(default_factory=set)  # folders, by device and inode
+    links: list[str] = field(default_factory=list)  # to folders, a heap
+
+
+def _scan(root: str, scan: _Scan) -> Iterator[Entry]:
+    """Lists real folders first, so that no order of the disk decides which path a file has."""
+    yield from _scan_folder(root, scan)
+    while scan.links:
+        yield from _scan_if_there(heappop(scan.links), scan)
+
+
+def _scan_if_there(folder: str, scan: _Scan) -> Iterator[Entry]:
+    try:
+        yield from _scan_folder(folder, scan)
+    except (FileNotFoundError, NotADirectoryError):  # removed, or out of reach
+        scan.unseen.append(printable(folder))
+
+
+def _scan_folder(folder: str, scan: _Scan) -> Iterator[Entry]:
     here = os.stat(folder)
-    if (here.st_dev, here.st_ino) in seen:  # a link to a parent, or to a folder listed before
+    if (here.st_dev, here.st_ino) in scan.visited:
         return
-    seen.add((here.st_dev, here.st_ino))
+    scan.visited.add((here.st_dev, here.st_ino))
     with os.scandir(folder) as items:
         for item in items:
-            if is_hidden(item.name) and not hidden:
+            if is_hidden(item.name) and not scan.hidden:
                 continue
-            if item.is_dir():
-                with suppress(FileNotFoundError, NotADirectoryError):  # removed meanwhile
-                    yield from _scan(item.path, hidden, seen)
-            else:
+            wanted = scan.wanted(printable(item.path))
+            is_folder = _is_folder(item, wanted)
+            if is_folder and item.is_symlink():
+                heappush(scan.links, item.path)
+            elif is_folder:
+                yield from _scan_if_there(item.path, scan)
+            elif wanted:
                 yield _stat_local(item.path)
+            elif is_folder is None:
+                scan.unseen.append(printable(item.path))
 
 
-def _list_remote(folder: str, hidden: bool) -> Iterator[Entry]:
+def _is_folder(item: os.DirEntry[str], wanted: bool) -> bool | None:
+    """Whether it is a folder or a link to one; None if it is a link without a target."""
+    if not item.is_symlink():
+        return item.is_dir()
+    try:
+        return stat.S_ISDIR(item.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        if wanted or error.errno in _LEADS_NOWHERE:  # opening a wanted file will say why
+            return False
+        raise
+
+
+def _list_remote(folder: str, hidden: bool, unseen: list[str]) -> Iterator[Entry]:
     fs, root = resolve(folder)
-    pages = s3_pages(fs, root) if "s3" in protocols(fs) else _walk_pages(fs, root)
+    pages = s3_pages(fs, root) if "s3" in protocols(fs) else _walk_pages(fs, root, unseen)
     found = False
     for page in pages:
         for info in page:
@@ -84,7 +143,9 @@ def _list_remote(folder: str, hidden: bool) -> Iterator[Entry]:
         retry_transient(fs.info)(root)  # raises FileNotFoundError where there is nothing
 
 
-def _walk_pages(fs: fsspec.AbstractFileSystem, root: str) -> Iterator[list[dict[str, Any]]]:
+def _walk_pages(
+    fs: fsspec.AbstractFileSystem, root: str, unseen: list[str]
+) -> Iterator[list[dict[str, Any]]]:
     """A page for each folder; fsspec's own walk leaves out a folder that it fails to list."""
     folders = [root]
     while folders:
@@ -94,7 +155,8 @@ def _walk_pages(fs: fsspec.AbstractFileSystem, root: str) -> Iterator[list[dict[
         except FileNotFoundError:
             if folder == root:
                 raise
-            continue  # removed meanwhile
+            unseen.append(fs.unstrip_protocol(folder))  # removed meanwhile, or out of reach
+            continue
         infos = [info for info in infos if info["name"].rstrip("/") != folder.rstrip("/")]
         folders += [info["name"] for info in infos if info["type"] == "directory"]
         yield [info for info in infos if info["type"] == "file"]

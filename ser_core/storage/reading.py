@@ -219,5 +219,7 @@ def _recording_error(uri: str, error: Exception) -> SerError:
         return RecordingError(Status.PERMISSION_DENIED, f"permission denied: {one_line(error)}")
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
         return RecordingError(Status.NOT_FOUND, "the file name is too long")
+    if isinstance(error, OSError) and error.errno == errno.ELOOP:
+        return RecordingError(Status.NOT_FOUND, "a symbolic link to itself")
     reason = f"cannot be read: {type(error).__name__}: {one_line(error)}"
     return RecordingError(Status.UNAVAILABLE, reason)

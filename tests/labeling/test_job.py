@@ -53,6 +53,7 @@ class World:
     Attributes:
         contents: the version and the status of each recording, by name; of those listed.
         unreachable: names that cannot be read now.
+        unseen: places that a listing cannot look into.
         operations: how many storage operations succeed before the process is killed.
     """
 
@@ -60,6 +61,7 @@ class World:
         self.output = output
         self.contents = {}
         self.unreachable = set()
+        self.unseen = ()
         self.clock = Clock()
         self.operations = None
 
@@ -76,7 +78,9 @@ class World:
         store = LabelStore(self.output, LABELS, NONE)
         run = Run(config, self.clock.now(), checkpoint, SimpleNamespace(columns=NONE), store)
         with store.claimed():
-            plan = run.plan(iter([Page([self.recording(name) for name in self.contents])]))
+            pages = [Page([self.recording(name) for name in self.contents])]
+            pages += [Page([], unseen=self.unseen)] if self.unseen else []
+            plan = run.plan(iter(pages))
             stats = RunStats(plan.to_do)
             self._label(plan, store, model, stats, stop_after)
             run.finish(plan, stats)
@@ -248,6 +252,21 @@ def test_unlisted_rows_stay_and_are_counted_until_they_are_pruned(world, capsys)
     assert (world.report()["unlisted_rows"], world.report()["pruned_rows"]) == (0, 2)
     assert world.report()["output"]["rows"] == 2
     assert "--prune has removed their rows" in capsys.readouterr().err
+
+
+def test_what_may_only_be_out_of_reach_is_not_pruned(world, capsys):
+    world.contents = dict.fromkeys(("a", "nas/b"), (1, "ok"))
+    world.run()
+    del world.contents["nas/b"]
+    world.unseen = ("/c/nas",)
+    world.run()
+    assert "1 links or folders cannot be listed, such as /c/nas" in capsys.readouterr().err
+    with pytest.raises(RunError, match="--prune: recordings may be out of reach in /c/nas"):
+        world.run(prune=True)
+    assert set(world.rows()["uri"]) == {"/c/a", "/c/nas/b"}
+    world.unseen = ()
+    world.run(prune=True)
+    assert set(world.rows()["uri"]) == {"/c/a"}
 
 
 def test_a_failed_check_prunes_nothing(world):

@@ -5,6 +5,7 @@ import tracemalloc
 
 import fsspec
 
+from ser_core.errors import RunError
 from ser_core.sources.forms import open_recording, open_source
 from ser_core.storage import listing
 from ser_core.storage.listing import Entry
@@ -50,6 +51,18 @@ def test_names_that_are_not_utf8_are_listed_and_opened(folder):
     assert odd.uri.encode()  # has no surrogates
     with open_recording(odd, Stopwatch()) as handle:
         assert handle.read() == b""
+
+
+def test_places_that_could_not_be_looked_into_come_last(folder, refusal):
+    (folder / "nas").symlink_to("/nowhere")
+    *pages, last = open_source(str(folder)).pages()
+    assert sum(len(page.recordings) for page in pages) == len(EXPECTED)
+    assert all(page.recordings and not page.unseen for page in pages)
+    assert (last.recordings, last.unseen) == ([], (str(folder / "nas"),))
+    for name in ("a.wav", "deep/er/b.FLAC", "名 字+#%.mp3"):
+        (folder / name).unlink()
+    message = refusal(folder, RunError)
+    assert f"there are no recordings, and {folder}/nas cannot be looked into" in message
 
 
 def test_the_listing_is_streamed(monkeypatch):

@@ -1,17 +1,21 @@
 """A manifest as input: its paths and columns, or a one-line message if it cannot be used."""
 
+import json
 import os
 import time
 
 import fsspec
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from misbehaving_store import BUCKET
 from recordings import write_manifest
 
-from ser_core.errors import RunError, UsageError
+from ser_core.errors import CorpusError, RunError, UsageError
 from ser_core.sources.forms import open_source
+from ser_core.sources.manifest import recording_uris
+from ser_core.sources.outside import refuse_paths_outside
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
@@ -64,11 +68,13 @@ def test_invalid_manifests_are_refused(tmp_path, suffix, refusal):
     )
     twice = pd.DataFrame({"path": ["a.wav", "b.wav", "a.wav"]})
     assert refusal(write_manifest(twice, path)).endswith("has a recording twice: a.wav")
-    twice = pd.DataFrame({"path": ["a.wav", "b.wav", "x/../a.wav"]})
-    assert refusal(write_manifest(twice, path)).endswith("twice: a.wav and x/../a.wav")
+    for other in ("x/../a.wav", "a.wav/"):
+        twice = pd.DataFrame({"path": ["a.wav", "b.wav", other]})
+        assert refusal(write_manifest(twice, path)).endswith(f"twice: a.wav and {other}")
     null = pd.DataFrame({"path": ["a.wav", None], "x": ["1", "2"]})
-    if suffix != ".csv":  # which has no nulls, only empty text
-        assert "a row has no path" in refusal(write_manifest(null, path))
+    assert "a row has no path" in refusal(write_manifest(null, path))
+    nul = pd.DataFrame({"path": ["a.wav", "b\0.wav"]})
+    assert r"the path 'b\x00.wav' contains a NUL character" in refusal(write_manifest(nul, path))
     path.write_bytes(b"\xff\xfe\x00 not a table \x00" * 9)
     assert refusal(path)
     path.write_bytes(b"")
@@ -78,6 +84,31 @@ def test_invalid_manifests_are_refused(tmp_path, suffix, refusal):
 def test_a_manifest_with_two_path_columns_is_refused(tmp_path, refusal):
     (tmp_path / "m.csv").write_text("path,path\na.wav,b.wav\n")
     assert "more than one column `path`" in refusal(tmp_path / "m.csv")
+
+
+@pytest.mark.parametrize(
+    "path", [1, 1.5, float("nan"), True, pd.Timestamp("2020-01-01"), ["a.wav"]]
+)
+def test_paths_are_text(tmp_path, path, refusal):
+    write_manifest(pd.DataFrame({"path": [path, path]}), tmp_path / "m.parquet")
+    assert "the column `path` is not text but " in refusal(tmp_path / "m.parquet")
+    value = "NaN" if path != path else json.dumps(path, default=lambda _: 1577836800)  # noqa: PLR0124
+    (tmp_path / "m.jsonl").write_text(f'{{"path": {value}}}\n')
+    assert "the manifest cannot be read (JSON parse error: Column(/path)" in refusal(
+        tmp_path / "m.jsonl"
+    )
+
+
+def test_text_in_any_encoding_is_a_path(folder, listed):
+    for kind in (pa.large_string(), pa.binary(), pa.dictionary(pa.int32(), pa.string())):
+        table = pa.table({"path": pa.array(["a.wav"]).cast(kind)})
+        pq.write_table(table, folder / "m.parquet")
+        assert list(listed(folder / "m.parquet")["size"]) == [5]
+
+
+def test_a_path_that_looks_like_a_date_stays_as_it_is(folder, listed):
+    (folder / "m.jsonl").write_text('{"path": "2020-01-01"}\n{"path": "2020-01-02 10:00:00"}\n')
+    assert list(listed(folder / "m.jsonl")["path"]) == ["2020-01-01", "2020-01-02 10:00:00"]
 
 
 def test_a_parquet_manifest_with_a_damaged_footer_is_refused(tmp_path, refusal):
@@ -115,6 +146,7 @@ def manifest_of(folder, *paths):
 
 
 OUTSIDE = {
+    "x/y://../../../private/3.wav": "is outside its folder",
     "../private/3.wav": "is outside its folder",
     "monday/../../private/3.wav": "is outside its folder",
     "../calls2/1.wav": "is outside its folder",
@@ -135,7 +167,7 @@ def test_a_path_that_leads_outside_is_refused(corpus, path, refusal):
     assert message.endswith("add --allow-outside if that is meant")
 
 
-@pytest.mark.parametrize("path", [p for p in OUTSIDE if "://" not in p])
+@pytest.mark.parametrize("path", [p for p, why in OUTSIDE.items() if "storage" not in why])
 def test_a_path_may_lead_outside_if_that_is_meant(corpus, path):
     source = open_source(manifest_of(corpus, "1.wav", path), allow_outside=True)
     (page,) = source.pages()
@@ -163,6 +195,28 @@ def test_a_remote_manifest_does_not_name_files_of_the_machine(refusal):
         assert f"names {path}, which {why}" in refusal("memory://calls/m.csv")
     fs.pipe_file("/calls/m.csv", b"path\n1.wav\nmonday/../2.wav\nmemory://other/3.wav\n")
     assert [len(page.recordings) for page in open_source("memory://calls/m.csv").pages()] == [3]
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("%2e%2e/secret.wav", "is outside its folder"),
+        ("%2E./%2e%2e%2fsecret.wav", "is outside its folder"),
+        ("http://other/my%20calls/1.wav", "is on other storage"),
+        ("http://host:81/my%20calls/1.wav", "is on other storage"),
+        ("https://host/1.wav", "is on other storage"),
+        ("a%20b%2e.wav", None),
+        ("http://HOST/other/1.wav", None),
+    ],
+)
+def test_paths_of_a_manifest_on_a_web_server(path, why):
+    manifest = "http://host/my%20calls/m.csv"
+    uris = recording_uris(manifest, [path])
+    if why is None:
+        refuse_paths_outside(manifest, [path], uris, allowed=False)
+        return
+    with pytest.raises(CorpusError, match=why):
+        refuse_paths_outside(manifest, [path], uris, allowed=False)
 
 
 @pytest.mark.parametrize("allow", [False, True])

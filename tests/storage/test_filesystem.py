@@ -1,13 +1,19 @@
 """URIs resolve to a file system and a path, whatever characters they contain."""
 
 import errno
+import http.server
+import threading
+import time
+from types import SimpleNamespace
 
 import fsspec
 import pytest
+from aiohttp import ClientResponseError
 from botocore.exceptions import EndpointConnectionError, NoCredentialsError
 
-from ser_core.errors import UsageError
-from ser_core.storage.filesystem import absolute, is_transient, resolve
+from ser_core.errors import OutputError, UsageError
+from ser_core.storage.filesystem import absolute, is_transient, join, resolve
+from ser_core.storage.folder import Folder
 
 ODD = ["a::b.wav", "zip::a.wav", "a b+c#d%20.wav", "what?*[1].wav", "名 字.wav"]
 
@@ -31,8 +37,16 @@ def test_absolute_uris(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert absolute("x/../y/") == f"{tmp_path}/y"
     assert absolute(f"file://{tmp_path}/y") == f"{tmp_path}/y"
+    assert absolute(f"/{tmp_path}/y") == absolute(f"file:///{tmp_path}/y") == f"{tmp_path}/y"
+    assert absolute(join("/data", "x/y://../../../../etc")) == "/etc"
     assert absolute("s3://bucket/y/") == "s3://bucket/y"
     assert absolute(b"\xd6.wav".decode("utf-8", "surrogateescape")).encode()  # printable
+
+
+@pytest.mark.parametrize("uri", ["a\0b", "/data/a\0b", "file:///a\0b"])
+def test_a_path_with_a_nul_character_is_refused(uri):
+    with pytest.raises(UsageError, match=r"b': a path cannot contain a NUL character"):
+        absolute(uri)
 
 
 @pytest.mark.parametrize(
@@ -63,6 +77,9 @@ def test_an_unsupported_protocol_is_refused(uri, remedy, monkeypatch):
         ("ftp://me:s3cr3t@host/a.wav", "FSSPEC_FTP_PASSWORD"),
         ("sftp://me:s3c@r3t@host:22/a.wav", "FSSPEC_SFTP_PASSWORD"),
         ("s3://key:s3cr3t@bucket/a.wav", "FSSPEC_S3_PASSWORD"),
+        ("ftp://me:s3cr3t s3c@host/a.wav", "FSSPEC_FTP_PASSWORD"),
+        ("ftp://me:x/s3cr3t@host/a.wav", "FSSPEC_FTP_PASSWORD"),
+        ("https://s3cr3t@host/a.wav", "~/.config/fsspec"),
         ("https://host/a.wav?X-Amz-Signature=s3cr3t&X-Amz-Expires=9", "s3://bucket/key"),
         ("https://host/a.wav?sv=1&sig=s3cr3t", "s3://bucket/key"),
     ],
@@ -83,9 +100,21 @@ def test_a_uri_without_a_secret_is_not_refused(uri):
     assert resolve(uri)
 
 
+def http_error(status):
+    return ClientResponseError(SimpleNamespace(real_url="http://host"), (), status=status)
+
+
 @pytest.mark.parametrize(
     ("error", "transient"),
     [
+        (http_error(503), True),
+        (http_error(429), True),
+        (http_error(408), True),
+        (http_error(403), False),
+        (http_error(405), False),
+        (http_error(501), False),
+        (NotImplementedError(), False),
+        (OSError(errno.ELOOP, "a link to itself"), False),
         (OSError("connection closed"), True),
         (OSError(errno.EBUSY, "SlowDown"), True),
         (TimeoutError(), True),
@@ -100,6 +129,23 @@ def test_a_uri_without_a_secret_is_not_refused(uri):
 )
 def test_what_a_retry_can_help(error, transient):
     assert is_transient(error) is transient
+
+
+@pytest.fixture
+def web_server():
+    """The URI of a server that has no files and takes none."""
+    handler = http.server.BaseHTTPRequestHandler
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_an_output_that_cannot_be_written_at_all_is_refused_at_once(web_server):
+    started = time.monotonic()
+    with pytest.raises(OutputError):
+        Folder(f"{web_server}/labels").probe()
+    assert time.monotonic() - started < 10  # s, and not a deadline of 60
 
 
 def test_options_of_the_user_are_kept(monkeypatch):
