@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -12,20 +11,17 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
-import imageio_ffmpeg
 import numpy as np
-import soundfile
-from soundfile import SoundFile
 
 from ser_core.audio import file_view
 from ser_core.audio.constants import FULL_SCALE, SEGMENT_SAMPLES
 from ser_core.audio.decode import DecodedAudio, decode
-from ser_core.audio.resample import resample, to_mono
 from ser_core.errors import RecordingError, Status
 from ser_core.isolation import ChildError, IsolatedFunction, Limits, Pause
 from ser_core.sources.decoder import Decoder, DecoderSettings
 from ser_core.sources.recording import Recording
 from tests.fuzz.mutants import mutant
+from tests.fuzz.references import load_with_librosa, refused_by_libsndfile
 from tests.fuzz.seeds import Seed
 
 _SECONDS = 20.0
@@ -88,6 +84,7 @@ class Checker:
         limits = Limits(3 * _SECONDS, _SECONDS, 4 * _GIB)
         self._other_ways = IsolatedFunction(decode_in_other_ways, limits)
         self._librosa = IsolatedFunction(load_with_librosa, limits)
+        self._refused = IsolatedFunction(refused_by_libsndfile, limits)
 
     def __enter__(self) -> "Checker":
         self._first.__enter__()
@@ -99,6 +96,7 @@ class Checker:
         self._whole.__exit__()
         self._other_ways.close()
         self._librosa.close()
+        self._refused.close()
 
     def check(self, seed: Seed) -> Report:
         # A name means nothing to the job. libsndfile takes any bytes for µ-law that are named so.
@@ -127,8 +125,16 @@ class Checker:
         if isinstance(one, RecordingError):
             return one.status, findings
         if isinstance(all_of_it, DecodedAudio):
-            findings += _contradictions(one, all_of_it)
+            findings += _untrue_durations(one, all_of_it)
+            if _begin_differently(one, all_of_it) and not self._goes_to_ffmpeg(path):
+                findings.append("the first 6 s are not those of the whole")
         return Status.OK, findings + self._different_from_librosa(path, one)
+
+    def _goes_to_ffmpeg(self, path: Path) -> bool:
+        """Whether damage after the first 6 s leaves all of a file to another library."""
+        with suppress(ChildError, RuntimeError):
+            return bool(self._refused(path))
+        return False
 
     def _different_from_librosa(self, path: Path, audio: DecodedAudio) -> list[str]:
         try:
@@ -175,12 +181,13 @@ def _impossible(result: DecodedAudio | RecordingError, size: int) -> Iterator[st
         yield "no samples"
 
 
-def _contradictions(first: DecodedAudio, whole: DecodedAudio) -> Iterator[str]:
-    """What a look at the first 6 s and at all of a recording must agree on."""
+def _begin_differently(first: DecodedAudio, whole: DecodedAudio) -> bool:
     beginning, same = as_float(first.waveform), as_float(whole.waveform)[:SEGMENT_SAMPLES]
-    # Damage after 6 s may leave all of a file to FFmpeg, which decodes 24 bits to 16.
-    if len(beginning) != len(same) or np.abs(beginning - same).max() > 1 / FULL_SCALE:
-        yield "the first 6 s are not those of the whole"
+    return not np.array_equal(beginning, same)
+
+
+def _untrue_durations(first: DecodedAudio, whole: DecodedAudio) -> Iterator[str]:
+    """Durations, found by a look at the first 6 s or at all, that are not those of the samples."""
     seconds = len(whole.waveform) / 16_000
     for audio in (first, whole):
         tolerated = max(_TOLERATED_SECONDS, _TOLERATED_LOSS * seconds)
@@ -199,10 +206,6 @@ def digest(result: DecodedAudio | RecordingError) -> str:
         return result.status
     samples = hashlib.md5(as_float(result.waveform).tobytes()).hexdigest()
     return f"ok {samples} {result.duration} {result.sampling_rate}"
-
-
-_REFUSALS = (soundfile.LibsndfileError, ValueError, MemoryError)
-_MOST_FRAMES = 1 << 60
 
 
 # ---- in child processes --------------------------------------------------------------------------
@@ -243,53 +246,3 @@ def decode_in_other_ways(path: Path, _pause: Pause) -> list[str]:
         finally:
             file_view._IN_MEMORY = in_memory
     return digests
-
-
-def load_with_librosa(path: Path, _pause: Pause) -> list[np.ndarray]:
-    """What librosa may return, up to the first 6 s; nothing if it cannot read the file."""
-    loaded = load_with_libsndfile(path)
-    if not loaded and (loaded := load_with_ffmpeg(path)):
-        # An MP3 behind junk is one for libsndfile by its name, and for the job by its content.
-        named = path.rename(path.with_suffix(".mp3"))
-        loaded += load_with_libsndfile(named)
-        named.rename(path)
-    return [samples[:SEGMENT_SAMPLES] for samples in loaded]
-
-
-class _Beginning(SoundFile):
-    """Without the seek after reading, which may fail because of damage after the first 6 s."""
-
-    def seekable(self) -> bool:
-        return False
-
-
-def load_with_libsndfile(path: Path) -> list[np.ndarray]:
-    """What librosa reads by libsndfile, of all of a file and of its first 6 s.
-
-    Raises:
-        RuntimeError: no array has as many samples as the file states; `librosa.load` fails, too.
-    """
-    import librosa
-
-    loaded = []
-    for kind, seconds in ((SoundFile, None), (SoundFile, 6.25), (_Beginning, 6.25)):
-        with suppress(*_REFUSALS), kind(path) as file:
-            if file.frames > _MOST_FRAMES:
-                raise RuntimeError(f"{file.frames} samples")
-            if kind is SoundFile or file.frames > seconds * file.samplerate:
-                loaded.append(librosa.load(file, sr=16_000, duration=seconds)[0])
-    return loaded
-
-
-def load_with_ffmpeg(path: Path) -> list[np.ndarray]:
-    """What librosa reads by FFmpeg's command, which it calls through audioread.
-
-    Nothing if the command complains: releases of FFmpeg differ in how they conceal damage.
-    """
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-i", path]
-    command += ["-c:a", "pcm_s16le", "-f", "wav", "-"]
-    run = subprocess.run(command, check=False, stdin=subprocess.DEVNULL, capture_output=True)
-    if run.returncode or run.stderr:
-        return []
-    samples, rate = soundfile.read(io.BytesIO(run.stdout), dtype="float32", always_2d=True)
-    return [resample(to_mono(samples.T), rate)]
