@@ -127,7 +127,7 @@ class RunStats:
             "by_label": dict(self.label),
             "by_device": dict(self.device),
             "audio_hours": self.audio_seconds / 3600,
-            "heard_hours": self.labeled_seconds / 3600,
+            "labeled_hours": self.labeled_seconds / 3600,
             "compute_hours": self.stage_seconds["compute"] / 3600,
             "stage_seconds": dict(self.stage_seconds),
             "elapsed_seconds": elapsed,

@@ -57,7 +57,7 @@ def test_raylets_that_are_killed_cost_no_row(job, cluster, tmp_path, deaths):
             running.until(lambda parts=parts: set(output.parts()) - parts, "the next part")
             cluster.remove_node(node, allow_graceful=False)
         ended = running.wait(600)
-    assert ended.code in (0, 1), ended.stderr
+    assert ended.code == 0, ended.stderr
     until_done(command, rounds=2)
     assert set(output.check(paths)["status"]) == {"ok"}
     deadline = time.monotonic() + 30
@@ -151,6 +151,6 @@ def test_a_machine_that_is_gone_costs_no_row(job, machines, namespaces, tmp_path
         else:
             kill_with_children(machines[2])
         ended = running.wait(600)
-    assert ended.code in (0, 1), ended.stderr
+    assert ended.code == 0, ended.stderr
     until_done(command, rounds=2)
     assert set(output.check(paths)["status"]) == {"ok"}

@@ -40,7 +40,7 @@ def test_counts_and_report():
     assert report["by_status"] == {"ok": 5, "empty": 1}
     assert report["by_label"] == {"sad": 3, "angry": 2}
     assert report["audio_hours"] == pytest.approx(34 / 3600)
-    assert report["heard_hours"] == pytest.approx(22 / 3600)  # at most 6 s each
+    assert report["labeled_hours"] == pytest.approx(22 / 3600)  # at most 6 s each
     assert report["stage_seconds"] == dict.fromkeys(STAGES, 1.5)
     assert report["compute_hours"] == pytest.approx(1.5 / 3600)
 
