@@ -106,7 +106,7 @@ def _decoded_columns(decoded: Decoded) -> dict[str, Any]:
     return row | {
         **{field.name: getattr(audio, field.name) for field in DECODED},
         "status": Status.OK.value,
-        WAVEFORM.name: audio.waveform.data,
+        WAVEFORM.name: audio.waveform.tobytes(),  # pyarrow 26 never frees a memoryview
         SAMPLE_TYPE.name: audio.waveform.dtype.str,
     }
 

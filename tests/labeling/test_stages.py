@@ -1,5 +1,7 @@
 """The stages of labelling: samples sent to the classifier, times, and output rows."""
 
+import gc
+import weakref
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from functools import partial
@@ -10,7 +12,7 @@ import pyarrow as pa
 import pytest
 from recordings import speech_like, write_audio
 
-from ser_core.audio.decode import decode
+from ser_core.audio.decode import DecodedAudio, decode
 from ser_core.errors import RecordingError, RunError, Status
 from ser_core.labeling.stages import (
     StageSettings,
@@ -76,6 +78,33 @@ def test_samples_are_sent_in_the_smallest_lossless_type(corpus):
     assert decoded["_sample_type"].to_pylist() == ["<i2", "<f4", None, "<f4"]
     sizes = [None if w is None else len(w) for w in decoded["_waveform"].to_pylist()]
     assert sizes == [32000, 64000, None, 64000]
+
+
+class Holding:
+    """A decoder that knows which of its waveforms are still in memory."""
+
+    def __init__(self):
+        self.waveforms = weakref.WeakSet()
+
+    def decode(self, recordings):
+        for _ in recordings:
+            waveform = np.zeros(16_000, np.int16).view(Waveform)
+            self.waveforms.add(waveform)
+            yield Decoded(DecodedAudio(waveform, 1.0, 16_000), 0.0, 0.0)
+
+
+class Waveform(np.ndarray):
+    """An array to which weak references are possible, and that is hashed by its identity."""
+
+    __hash__ = object.__hash__
+    __eq__ = object.__eq__
+
+
+def test_a_block_that_is_done_leaves_no_waveform_in_memory(corpus):
+    decoder = Holding()
+    decode_block(plan(*corpus), SETTINGS, decoder)
+    gc.collect()
+    assert not len(decoder.waveforms)
 
 
 class Broken:
