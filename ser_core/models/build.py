@@ -107,7 +107,8 @@ def empty_network(
     """
     try:
         settings = _network_settings(network.config_class, config)
-        with torch.device("meta"), torch.no_grad():
+        with torch.device("meta"), torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of sizes that are refused, or absurd
             model: nn.Module = network(network.config_class(**settings | classes)).eval()
             model(torch.zeros(1, SEGMENT_SAMPLES))
         if sum(tensor.numel() for tensor in model.parameters()) > _MAX_PARAMETERS:
