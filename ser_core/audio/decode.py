@@ -15,9 +15,6 @@ from ser_core.audio.resample import resample
 from ser_core.audio.samples import Samples, UnreadableError
 from ser_core.errors import RecordingError, Status, one_line
 
-# The resampler's filter reaches a few hundredths of a second past the cut; with a quarter second
-# more than the segment, the samples before the cut are bit-identical to those of the whole file.
-_MARGIN_SECONDS = 0.25
 _CHECK_RATE, _CHECK_SAMPLES = 8_000, 800  # so that it is resampled, too
 
 
@@ -53,7 +50,7 @@ def decode(handle: BinaryIO, whole: bool = False) -> DecodedAudio:
     if handle.seek(0, io.SEEK_END) == 0:
         raise RecordingError(Status.EMPTY, "the file has no bytes")
     try:
-        samples = _read(handle, None if whole else SEGMENT_SECONDS + _MARGIN_SECONDS)
+        samples = _read(handle, None if whole else SEGMENT_SECONDS)
         waveform = _waveform(samples)
     except RecordingError:
         raise

@@ -15,6 +15,7 @@ from ser_core.audio.samples import (
     MonoMixer,
     Samples,
     UnreadableError,
+    num_to_read,
     refuse_format,
 )
 from ser_core.audio.totals import is_plausible
@@ -158,7 +159,7 @@ def _decode(
             late = piece.time - start - mixer.num_samples / rate
         # Packed: of a planar frame of 8 channels or more, PyAV reads memory that is not there.
         mixer.add(piece.to_ndarray().reshape(-1, piece.layout.nb_channels))
-        if seconds is not None and mixer.num_samples >= math.ceil(seconds * rate):
+        if mixer.num_samples >= num_to_read(seconds, rate):
             ended = False
             break
     if last is None:

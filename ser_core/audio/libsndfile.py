@@ -1,6 +1,5 @@
 """Reads what libsndfile reads: WAV, FLAC, Ogg, MP3, AIFF and others, as ``librosa.load`` does."""
 
-import math
 import re
 import shutil
 import tempfile
@@ -19,6 +18,7 @@ from ser_core.audio.samples import (
     MonoMixer,
     Samples,
     UnreadableError,
+    num_to_read,
     refuse_format,
 )
 from ser_core.audio.totals import (
@@ -132,7 +132,7 @@ def _read(opened: Callable[[], _Sound], source: BinaryIO, seconds: float | None)
 
 def _read_sound(sound: _Sound, source: BinaryIO, seconds: float | None) -> Samples:
     rate = sound.samplerate
-    limit = math.inf if seconds is None else math.ceil(seconds * rate)
+    limit = num_to_read(seconds, rate)
     wanted = int(min(sound.frames, limit))
     mixer = MonoMixer()
     while mixer.num_samples < wanted:

@@ -1,5 +1,6 @@
 """What libsndfile and FFmpeg read from a file, and the rates and channels that are accepted."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,8 @@ from ser_core.errors import RecordingError, Status
 
 _RATES = range(1_000, 768_001)  # Hz
 _CHANNELS = range(1, 257)
+_MARGIN_SECONDS = 0.25  # the resampler's filter reaches a few hundredths of a second,
+_MARGIN_SAMPLES = 1_000  # or half a thousand samples, whichever is longer
 BLOCK_SAMPLES = 1 << 22  # of all channels; float32 of 16 MiB
 
 
@@ -79,6 +82,20 @@ class MonoMixer:
 
 def _joined(blocks: list[np.ndarray]) -> np.ndarray:
     return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+
+
+def num_to_read(seconds: float | None, rate: int) -> float:
+    """How many samples per channel to read of a file, at most.
+
+    Resampled to 16 kHz, their first seconds are bit-identical to those of the whole file.
+
+    Args:
+        seconds: of the beginning; None for the whole file.
+        rate: Hz.
+    """
+    if seconds is None:
+        return math.inf
+    return math.ceil(seconds * rate) + max(math.ceil(_MARGIN_SECONDS * rate), _MARGIN_SAMPLES)
 
 
 def refuse_format(rate: int, channels: int) -> None:

@@ -50,6 +50,13 @@ def test_ffmpeg_formats_are_bit_identical(tmp_path, suffix, options, seconds):
     assert recording.duration == pytest.approx(seconds, abs=0.02)
 
 
+@pytest.mark.parametrize("rate", [1_000, 1_500, 4_000, 192_000])
+def test_the_first_segment_is_bit_identical_at_unusual_rates(tmp_path, rate):
+    path = write_audio(tmp_path / "x.wav", speech_like(9, rate, 5), rate)
+    expected = librosa_samples(path)[:SEGMENT_SAMPLES]
+    np.testing.assert_array_equal(decode_file(path).waveform, expected)
+
+
 def test_a_whole_recording(tmp_path):
     path = write_audio(tmp_path / "x.flac", speech_like(15, 22050), 22050)
     np.testing.assert_array_equal(decode_file(path, whole=True).waveform, librosa_samples(path))
