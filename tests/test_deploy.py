@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import tomllib
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -188,23 +189,27 @@ def test_only_what_a_repetition_continues_is_repeated(codes, expected, tmp_path)
     assert again(tmp_path, *codes) == expected
 
 
-def test_stopping_the_script_stops_its_command():
-    fake = "trap 'sleep 0.2; echo stopped; exit 1' TERM; echo started; sleep 60 & wait"
+@contextmanager
+def stopped(fake):
+    """The script, stopped while it runs a command of bash that says "started"."""
     command = ["bash", DEPLOY / "again.sh", "bash", "-c", fake]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "started\n"
         process.terminate()
-        assert process.stdout.readline() == "stopped\n"
-        assert process.wait(10) != 0
+        yield process
+
+
+def test_stopping_the_script_stops_its_command():
+    with stopped(
+        "trap 'sleep 0.2; echo stopped; exit 1' TERM; echo started; sleep 60 & wait"
+    ) as script:
+        assert script.stdout.readline() == "stopped\n"
+        assert script.wait(10) != 0
 
 
 def test_a_command_that_is_stopped_decides_the_exit_code():
-    fake = "trap 'sleep 0.2; exit 7' TERM; echo started; sleep 60 & wait"
-    command = ["bash", DEPLOY / "again.sh", "bash", "-c", fake]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "started\n"
-        process.terminate()
-        assert process.wait(10) == 7
+    with stopped("trap 'sleep 0.2; exit 7' TERM; echo started; sleep 60 & wait") as script:
+        assert script.wait(10) == 7
 
 
 def test_the_job_accepts_the_flags_that_cluster_yaml_shows():

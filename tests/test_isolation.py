@@ -118,15 +118,17 @@ def test_a_fork_server_that_dies_while_it_is_asked_is_replaced(isolated):
 
 
 @contextmanager
-def parent(tmp_path, *lines):
-    """A process that calls ``function``, and reads nothing but what the lines say."""
+def parent(tmp_path, *lines, seconds=1000.0):
+    """A process that runs the lines; they may call ``function``, for so many seconds."""
     script = tmp_path / "parent.py"
     body = "\n".join(f"    {line}" for line in lines)
     script.write_text(
         "import resource\n"
         "from isolated_functions import call\n"
         "from ser_core.isolation import IsolatedFunction, Limits\n"
-        f"if __name__ == '__main__':\n{body}\n"
+        "if __name__ == '__main__':\n"
+        f"    function = IsolatedFunction(call, Limits({seconds}, 1000.0, 1 << 30))\n"
+        f"{body}\n"
     )
     path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
     environment = {**os.environ, "PYTHONPATH": path}
@@ -138,7 +140,6 @@ def parent(tmp_path, *lines):
 
 def test_children_end_with_a_killed_parent(tmp_path):
     lines = (
-        "function = IsolatedFunction(call, Limits(1000.0, 1000.0, 1 << 30))",
         "print(function(('id', None)), flush=True)",
         "function(('hang', 1000))",
     )
@@ -153,11 +154,10 @@ def test_children_end_with_a_killed_parent(tmp_path):
 
 def test_the_time_in_which_all_processes_are_paused_does_not_count(tmp_path):
     lines = (
-        "function = IsolatedFunction(call, Limits(4.0, 1000.0, 1 << 30))",
         "print(function(('id', None)), flush=True)",
         "print(function(('hang', 2)), flush=True)",
     )
-    with parent(tmp_path, *lines) as process:
+    with parent(tmp_path, *lines, seconds=4.0) as process:
         pid = process.stdout.readline()
         processes = [psutil.Process(process.pid), psutil.Process(int(pid))]
         for each in processes:
@@ -171,7 +171,6 @@ def test_the_time_in_which_all_processes_are_paused_does_not_count(tmp_path):
 def test_a_limit_that_the_process_has_is_kept(tmp_path):
     lines = (
         "resource.setrlimit(resource.RLIMIT_AS, (1 << 40, 1 << 40))",
-        "function = IsolatedFunction(call, Limits(1000.0, 1000.0, 1 << 30))",
         "print(function(('memory limit', None)), flush=True)",
     )
     with parent(tmp_path, *lines) as process:
