@@ -300,7 +300,7 @@ def test_a_file_that_crashes_the_worker_does_not_affect_its_neighbours(label, tm
     corpus = write_speech(tmp_path / "corpus", [f"{n}.wav" for n in range(20)])
     for name, rate in {"crash.wav": CRASH, "hang.wav": HANG, "eat.wav": EAT}.items():
         write_audio(corpus / name, speech_like(1.0), rate)
-    label(corpus, decode_timeout=4.0, decode_memory=1.0)
+    label(corpus, decode_timeout=10.0, decode_memory=1.0)
     result = table(label)
     result.index = result.index.map(os.path.basename)
     assert len(result) == 23

@@ -25,7 +25,7 @@ def _break_decoder(rate):
     elif rate == SLOW:
         time.sleep(20)
     elif rate == EAT:
-        pages = [b"\1" * (64 << 20) for _ in range(96)]  # 6 GiB, more than may be used
+        pages = [bytes(64 << 20) for _ in range(96)]  # 6 GiB, more than may be used
         time.sleep(1_000_000)
         del pages
 
