@@ -34,6 +34,7 @@ class Sample(NamedTuple):
     rss_mib: float
     uss_mib: float
     file_handles: int
+    cpu_seconds: float
 
 
 def kind_of(command_line: str) -> str:
@@ -55,6 +56,7 @@ class Watch:
     def __init__(self, pid: int, output: Path) -> None:
         self.samples: defaultdict[str, list[Sample]] = defaultdict(list)
         self.rows: list[tuple[float, int]] = []
+        self.stolen: list[tuple[float, float]] = []  # by other guests of the host, s of a core
         self._driver = psutil.Process(pid)
         self._output = output
         self._rows_of_part: dict[str, int] = {}
@@ -72,6 +74,7 @@ class Watch:
             self._started = time.monotonic()
             return
         self.rows.append((self.seconds, rows))
+        self.stolen.append((self.seconds, psutil.cpu_times().steal))
         groups: defaultdict[str, list[psutil.Process]] = defaultdict(list)
         groups["driver"].append(self._driver)
         for process in self._driver.children(recursive=True):
@@ -90,15 +93,17 @@ class Watch:
 
 
 def _sample(seconds: float, processes: Sequence[psutil.Process]) -> Sample:
-    counted, rss, uss, handles = 0, 0, 0, 0
+    counted, rss, uss, handles, cpu = 0, 0, 0, 0, 0.0
     for process in processes:
         try:
             memory, open_files = process.memory_full_info(), process.num_fds()
+            times = process.cpu_times()
         except psutil.Error:
             continue
         counted, rss, uss = counted + 1, rss + memory.rss, uss + memory.uss
         handles += open_files
-    return Sample(seconds, counted, rss / _MIB, uss / _MIB, handles)
+        cpu += times.user + times.system
+    return Sample(seconds, counted, rss / _MIB, uss / _MIB, handles, cpu)
 
 
 def slope_per_hour(seconds: Sequence[float], values: Sequence[float]) -> float:
@@ -122,18 +127,23 @@ def trend(samples: Sequence[Sample]) -> dict[str, Any]:
             "last_fifth": round(float(np.mean(values[-fifth:])), 1),
             "slope_per_hour": round(slope_per_hour(seconds, values), 1),
         }
+    result["cores"] = rates([(sample.seconds, sample.cpu_seconds) for sample in samples])
     return result
 
 
-def rates(rows: Sequence[tuple[float, int]]) -> dict[str, float]:
-    """Recordings per second in the first and in the last fifth, and the relative change."""
-    seconds, counts = np.transpose(rows)
+def rates(totals: Sequence[tuple[float, float]]) -> dict[str, Any]:
+    """How much a total grew per second in each fifth, and the relative change to the last one.
+
+    >>> rates([(0, 0), (10, 100), (20, 180)])
+    {'of_fifths': [10.0, 10.0, 9.0, 8.0, 8.0], 'change': -0.2}
+    """
+    seconds, counts = np.transpose(totals)
     ends = np.linspace(seconds[0], seconds[-1], 6)
     per_fifth = np.diff(np.interp(ends, seconds, counts)) / np.diff(ends)
+    change = per_fifth[-1] / per_fifth[0] - 1 if per_fifth[0] else None
     return {
-        "first_fifth": round(float(per_fifth[0]), 2),
-        "last_fifth": round(float(per_fifth[-1]), 2),
-        "change": round(float(per_fifth[-1] / per_fifth[0] - 1), 4),
+        "of_fifths": [round(float(rate), 3) for rate in per_fifth],
+        "change": None if change is None else round(float(change), 4),
     }
 
 
@@ -179,6 +189,7 @@ def summary(watch: Watch, warm_up: float) -> dict[str, Any]:
         "warm_up_seconds": round(warm_up * 60),
         "recordings": watch.rows[-1][1],
         "recordings_per_second": rates([row for row in watch.rows if row[0] >= warm_up * 60]),
+        "cores_stolen": rates([total for total in watch.stolen if total[0] >= warm_up * 60]),
         "processes": {kind: trend(samples) for kind, samples in after.items() if len(samples) > 1},
     }
 

@@ -20,7 +20,10 @@ from ser_core.storage.folder import Folder, storage_errors
 
 _CONCURRENT_FOOTERS = 16
 _LISTINGS = 5  # in which a part may vanish, while another run merges parts
-_FORMAT = ds.ParquetFileFormat()
+# Each page has a checksum, without which a damaged one may pass for other rows.
+_FORMAT = ds.ParquetFileFormat(
+    default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+)
 
 
 class _NotReadError(Exception):
@@ -159,7 +162,7 @@ def write_part(folder: Folder, rows: pa.Table) -> str:
     """Writes rows as one part, named by their digest, and returns the name."""
     name = _name(rows)
     buffer = io.BytesIO()
-    pq.write_table(rows, buffer, compression="zstd")
+    pq.write_table(rows, buffer, compression="zstd", write_page_checksum=True)
     folder.write(name, buffer.getvalue())
     return name
 

@@ -338,6 +338,24 @@ def test_a_part_with_damaged_pages_is_named_at_once(store):
         store.done("m1", "auto")
 
 
+def test_a_damaged_byte_never_passes_for_another_value(store):
+    store.write_part(rows(*(str(number) for number in range(500))))
+    (name,) = store.folder.names()
+    content = store.folder.read(name)
+    written = find_parts(store.folder)[0].read(store.schema)
+    pages_end = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    noticed = 0
+    for at in range(4, pages_end, pages_end // 200):
+        damaged = bytearray(content)
+        damaged[at] ^= 1
+        store.folder.write(name, bytes(damaged))
+        try:
+            assert find_parts(store.folder)[0].read(store.schema).equals(written)
+        except OutputError:
+            noticed += 1
+    assert noticed > 150  # the others are in headers, where not every byte matters
+
+
 @pytest.mark.parametrize(
     ("failures", "error"), [([ConnectionError], None), ([PermissionError] * 99, RunError)]
 )
