@@ -51,7 +51,7 @@ def test_a_claim_is_released_after_an_error(folder):
 
 def test_a_live_claim_is_respected(folder):
     with Claim(folder, NAME, FRESH, STALE) as first:
-        second = Claim(folder, NAME, FRESH, STALE)
+        second = Claim(folder, NAME, FRESH, stale_seconds=60)
         with pytest.raises(OutputError, match="another run is writing there"), second:
             pass
         first.check()
@@ -117,8 +117,9 @@ def test_a_lost_claim_is_an_error_and_the_new_one_is_kept(folder):
     with Claim(folder, NAME, FRESH, STALE) as claim:
         claim.check()
         new_claim = json.loads(folder.read(NAME)) | {"token": "another"}
-        folder.write(NAME, json.dumps(new_claim).encode())
-        claim._heartbeat.join(30)  # the thread ends when it notices
+        while claim._heartbeat.is_alive():  # the thread ends when it notices
+            folder.write(NAME, json.dumps(new_claim).encode())  # again if a heartbeat crossed it
+            claim._heartbeat.join(1)
         with pytest.raises(RunError, match="took the folder over"):
             claim.check()
     assert json.loads(folder.read(NAME))["token"] == "another"
