@@ -2,7 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 LOWEST := .venv-lowest/bin
-# Needs neither Ray nor full-size models nor long recordings, and takes under 90 s.
+# Two at a time, a file each: most of the time is spent waiting for Ray and for retries.
+TWO := --numprocesses 2 --dist loadfile
+# Needs neither Ray nor full-size models nor long recordings, and takes about two minutes.
 QUICK := -m "not slow and not chaos" --ignore tests/integration --ignore tests/chaos --ignore tests/gpu
 
 .PHONY: install demo demo-checkpoint test chaos test-quick test-lowest lint audit constraints clean
@@ -26,20 +28,19 @@ demo-checkpoint: install
 	rm -rf examples/checkpoint
 	cp -r build/demo-checkpoint/best examples/checkpoint
 
-# Two at a time, a file each: most of the time is spent waiting for Ray and for retries.
 test: install
-	$(BIN)/python -m pytest -m "not chaos" --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not chaos" $(TWO)
 
 # Every injected fault, one after the other, which takes about an hour.
 chaos: install
 	$(BIN)/python -m pytest tests/chaos
 
 test-quick: install
-	$(BIN)/python -m pytest $(QUICK)
+	$(BIN)/python -m pytest $(QUICK) $(TWO)
 
 # The quick tests with the lowest versions that pyproject.toml allows.
 test-lowest: .venv-lowest/installed
-	$(LOWEST)/python -m pytest $(QUICK)
+	$(LOWEST)/python -m pytest $(QUICK) $(TWO)
 
 .venv-lowest/installed: pyproject.toml constraints-lowest.txt
 	$(PYTHON) -m venv .venv-lowest

@@ -114,6 +114,7 @@ def _end(services: Iterable[psutil.Process]) -> None:
     _, left = psutil.wait_procs(processes, _EXIT_SECONDS)
     for process in left:
         process.kill()  # checks that it is still the same process
+    psutil.wait_procs(left, _EXIT_SECONDS)
 
 
 @contextmanager

@@ -28,7 +28,8 @@ from ser_core.errors import SerError
 Pause = Callable[[], AbstractContextManager[None]]  # the time within it is not counted
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_DYING_SECONDS = 5.0  # a crash closes the pipe before the process ends, and may write a core dump
+_CRASH_SECONDS = 60.0  # a crash closes the pipe before the process ends, and may write a core dump
+_KILLED_SECONDS = 5.0  # in which the kernel clears a killed process away
 _TICK_SECONDS = 1.0
 _UNKNOWN_EXIT_CODE = 255  # the fork server is gone, which alone would know it
 _GIB = 1 << 30
@@ -122,7 +123,7 @@ class IsolatedFunction:
             self._connection.send(argument)  # type: ignore[union-attr]
             kind, value = self._answer()
         except (EOFError, ConnectionError):
-            raise ChildCrashedError(self._end(_DYING_SECONDS)) from None
+            raise ChildCrashedError(self._end(_CRASH_SECONDS)) from None
         except BaseException:
             self._end()
             raise
@@ -198,7 +199,7 @@ class IsolatedFunction:
         self._connection.close()  # type: ignore[union-attr]
         self._alive.close()  # type: ignore[union-attr]
         process.kill()
-        process.join(_DYING_SECONDS)  # one that waits for a dead disk cannot be killed
+        process.join(_KILLED_SECONDS)  # one that waits for a dead disk cannot be killed
         return process.exitcode
 
 
@@ -207,7 +208,7 @@ def _while_fork_server_dies() -> tenacity.Retrying:
     return tenacity.Retrying(
         retry=tenacity.retry_if_exception_type((EOFError, ConnectionError)),
         wait=tenacity.wait_fixed(0.05),  # s
-        stop=tenacity.stop_after_delay(_DYING_SECONDS),
+        stop=tenacity.stop_after_delay(_KILLED_SECONDS),
         reraise=True,
     )
 

@@ -74,7 +74,7 @@ DEADLINE = 2.0
 
 @pytest.fixture
 def deadline(request, monkeypatch) -> float:
-    """Shortens the deadline of requests, s; further where a test needs no request to succeed."""
+    """Shortens the deadline of requests, s; less where a test needs no request to succeed."""
     seconds = getattr(request, "param", DEADLINE)
     monkeypatch.setattr(retry_transient, "__defaults__", (seconds,))
     return seconds

@@ -28,6 +28,7 @@ class Store(ThreadingHTTPServer):
 
     daemon_threads = True
     block_on_close = False
+    request_queue_size = 64  # by default 5: others would try to connect again after a second
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -74,9 +75,11 @@ class _Handler(BaseHTTPRequestHandler):
         self._start(200, len(content))
         pause = fault / _CHUNKS if isinstance(fault, float) else 0.05
         size = len(content) // _CHUNKS + 1 if isinstance(fault, float) else 1
+        due = time.monotonic()  # and not from now: on a busy machine, a sleep is always longer
         for start in range(0, len(content), size):
             self.wfile.write(content[start : start + size])
-            time.sleep(pause)
+            due += pause
+            time.sleep(max(0.0, due - time.monotonic()))
 
     def _page(self, query: dict[str, list[str]]) -> bytes:
         prefix = query.get("prefix", [""])[0]

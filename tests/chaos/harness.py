@@ -21,8 +21,8 @@ from processes import Family
 
 ROOT = Path(__file__).parents[2]
 SABOTAGE = Path(__file__).with_name("sabotage")
-JOB_SECONDS = 240.0  # 16 on two idle cores, mostly for starting Ray
-_END_SECONDS = 15.0  # in which the processes of a run are gone
+JOB_SECONDS = 300.0  # 16 on two idle cores, mostly for starting Ray
+_END_SECONDS = 45.0  # in which the processes of a run are gone
 # These two notice that a driver was killed only a minute later; they hold neither model nor file.
 _RAYS_AGENTS = ("DashboardAgent", "RuntimeEnvAgent", "dashboard/agent.py", "runtime_env/agent")
 
@@ -134,7 +134,7 @@ class Job:
         self._logs[log].seek(0)
         return self._logs[log].read().decode(errors="replace")
 
-    def until(self, condition: Any, what: str, seconds: float = 120.0) -> Any:
+    def until(self, condition: Any, what: str, seconds: float = JOB_SECONDS) -> Any:
         """Waits for a condition while the run goes on, and returns its value.
 
         Raises:

@@ -6,10 +6,9 @@ import pytest
 from bad_recordings import BREAKING, FORMATS, mp3_after_junk, tagged_wav, write
 from harness import SABOTAGE, Output, run, until_done
 
-LIMITS = {"decode_timeout": 4, "decode_memory": 1}
+LIMITS = {"decode_timeout": 20, "decode_memory": 1}  # only what hangs reaches 20 s
 
 
-@pytest.mark.timeout(300)
 def test_each_costs_one_row(command, make_corpus, tmp_path):
     paths = make_corpus(tmp_path / "corpus", 30)
     cases = [*FORMATS, *BREAKING]

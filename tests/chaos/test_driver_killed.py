@@ -5,7 +5,8 @@ import signal
 import time
 
 import pytest
-from harness import Command, Job, Output, until_done
+from bad_recordings import HANG, silent_at
+from harness import SABOTAGE, Command, Job, Output, until_done
 
 RECORDINGS = 400
 MOMENTS = 20
@@ -27,10 +28,9 @@ def labelled(output: Output) -> set[tuple[str, str]]:
 
 def kill_at(job: Command, output: Output, moment: float | None) -> set[tuple[str, str]]:
     """Kills a run at a moment, or after its first part; returns the labels that it left."""
-    before = labelled(output)
+    before, parts = labelled(output), set(output.parts())
     with Job(job) as running:
         if moment is None:
-            parts = set(output.parts())
             running.until(lambda: set(output.parts()) - parts, "the next part")
         else:
             time.sleep(moment)
@@ -41,13 +41,18 @@ def kill_at(job: Command, output: Output, moment: float | None) -> set[tuple[str
     return after
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1200)
 def test_killed_three_times(long_run, tmp_path):
+    """A recording hangs for as long as runs are killed, so that none can be done before."""
     job, paths = long_run
     output = Output(tmp_path / "labels")
+    hanging = Command(job.flags, {"PYTHONPATH": str(SABOTAGE)})
+    paths[0].write_bytes(silent_at(HANG))
     for moment in (3.0, None, None):
-        kept = kill_at(job, output, moment)
-    assert 0 < len(kept) < RECORDINGS
+        paths.append(paths[1].with_name(f"new-{len(paths)}.wav"))
+        paths[-1].write_bytes(paths[1].read_bytes())  # so that there is a next part
+        kept = kill_at(hanging, output, moment)
+    assert 0 < len(kept) < len(paths)
     until_done(job, rounds=1)
     rows = output.check(paths)
     assert set(rows["status"]) == {"ok"}

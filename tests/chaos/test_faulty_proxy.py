@@ -29,7 +29,7 @@ def proxy(tmp_path):
     server.server_close()
 
 
-def get(proxy, timeout=5.0):
+def get(proxy, timeout=60.0):
     with urllib.request.urlopen(f"{proxy.url}/object", timeout=timeout) as answer:
         return answer.read()
 

@@ -1,7 +1,9 @@
 """`ray job submit` to a cluster with token authentication, as from a laptop."""
 
+import itertools
 import json
 import os
+import random
 import secrets
 import shutil
 import signal
@@ -13,7 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,8 +27,10 @@ from recordings import speech_like, write_audio
 ROOT = Path(__file__).parents[2]
 RAY = Path(sysconfig.get_path("scripts")) / "ray"
 RECORDINGS = 6
-START_SECONDS = 120.0  # ten on an idle machine
+START_SECONDS = 240.0  # ten on an idle machine
 JOB_SECONDS = 300.0  # twenty on an idle machine
+# Below those of Ray's workers and of outgoing connections, which other tests open at any moment.
+PORTS = range(7_000, 8_000)
 
 T = TypeVar("T")
 
@@ -51,7 +55,7 @@ class Head:
         """The dashboard's response to a GET request, from JSON."""
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         request = urllib.request.Request(f"{self.url}{path}", headers=headers)
-        with urllib.request.urlopen(request, timeout=10) as response:
+        with urllib.request.urlopen(request, timeout=60) as response:
             return json.load(response)
 
     def submit(self, job: str, *command: str, **environment: str) -> subprocess.CompletedProcess:
@@ -88,11 +92,14 @@ def wait_for(condition: Callable[[], T | None], seconds: float) -> T:
 
 
 def free_ports(count: int) -> list[int]:
-    with ExitStack() as sockets:
-        bound = [sockets.enter_context(socket.socket()) for _ in range(count)]
-        for free in bound:
-            free.bind(("127.0.0.1", 0))
-        return [free.getsockname()[1] for free in bound]
+    return list(itertools.islice(filter(is_free, random.sample(PORTS, len(PORTS))), count))
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as candidate, suppress(OSError):
+        candidate.bind(("127.0.0.1", port))
+        return True
+    return False
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +114,7 @@ def head() -> Iterator[Head]:
         "HOME": str(folder),  # so that the user's own token is not used
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
+        "RAY_DASHBOARD_STARTUP_TIMEOUT_S": f"{START_SECONDS:.0f}",
         "RAY_USAGE_STATS_ENABLED": "0",
         "NO_PROXY": "127.0.0.1",
     }
@@ -126,6 +134,7 @@ def head() -> Iterator[Head]:
         def accepts_jobs() -> Any:
             if process.poll() is not None:
                 raise RuntimeError((folder / "log").read_text())
+            socket.create_connection(("127.0.0.1", agent), 10).close()  # it starts the jobs
             return running.get("/api/jobs/", token)
 
         wait_for(accepts_jobs, START_SECONDS)

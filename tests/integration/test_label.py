@@ -300,7 +300,7 @@ def test_a_file_that_crashes_the_worker_does_not_affect_its_neighbours(label, tm
     corpus = write_speech(tmp_path / "corpus", [f"{n}.wav" for n in range(20)])
     for name, rate in {"crash.wav": CRASH, "hang.wav": HANG, "eat.wav": EAT}.items():
         write_audio(corpus / name, speech_like(1.0), rate)
-    label(corpus, decode_timeout=10.0, decode_memory=1.0)
+    label(corpus, decode_timeout=20.0, decode_memory=1.0)
     result = table(label)
     result.index = result.index.map(os.path.basename)
     assert len(result) == 23
@@ -343,14 +343,22 @@ def command(corpus, output, checkpoint, *extra):
 def test_sigterm_stops_the_run(tmp_path, small_checkpoint):
     """`ray job stop` and the preemption of a machine send SIGTERM."""
     corpus = write_speech(tmp_path / "corpus", [f"{n:03}.wav" for n in range(300)])
+    write_audio(corpus / "000.wav", speech_like(1.0), HANG)  # it cannot be done before it is told
     output = tmp_path / "labels"
     argv = command(corpus, output, small_checkpoint, "--part-seconds", "0.2", "--batch-size", "1")
-    job = subprocess.Popen(argv, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-    deadline = time.monotonic() + 120
-    while not list(output.glob("*.parquet")) and time.monotonic() < deadline:
+    job = subprocess.Popen(
+        argv,
+        env=os.environ | {"PYTHONPATH": str(SABOTAGE)},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    deadline = time.monotonic() + 300
+    while not list(output.glob("*.parquet")):
+        assert time.monotonic() < deadline
         time.sleep(0.02)
     job.terminate()
-    _, message = job.communicate(timeout=60)
+    _, message = job.communicate(timeout=120)
     assert job.returncode == 1
     assert "stopped; run the same command again to continue" in message
     assert 0 < len(pd.read_parquet(output)) < 300

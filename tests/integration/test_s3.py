@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
@@ -30,6 +31,7 @@ import seaweed
 import soundfile
 import tenacity
 from recordings import speech_like, write_with_ffmpeg
+from sabotage.breaking_rates import HANG
 
 from ser_core.audio.decode import decode
 from ser_core.errors import RecordingError, Status
@@ -41,6 +43,7 @@ from ser_core.storage.listing import list_files
 from ser_core.storage.reading import open_file
 
 ROOT = Path(__file__).parents[2]
+SABOTAGE = Path(__file__).parents[1] / "chaos" / "sabotage"
 MIB = 1 << 20
 JOB_SECONDS = 300.0  # 25 on two idle cores, mostly for starting Ray
 
@@ -280,13 +283,6 @@ def descendants(pid: int) -> list[int]:
     return family[1:]
 
 
-def is_running(pid: int) -> bool:
-    state = subprocess.run(
-        ["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False
-    )
-    return state.stdout.strip()[:1] not in ("", "Z")
-
-
 def kill_after_the_first_part(job: subprocess.Popen, output: str) -> None:
     """Kills the driver, then the processes that Ray started for it."""
     started: list[int] = []
@@ -300,8 +296,9 @@ def kill_after_the_first_part(job: subprocess.Popen, output: str) -> None:
     finally:
         job.kill()
         job.wait()
-        for pid in filter(is_running, started):  # Ray's agents would take a minute to exit
-            os.kill(pid, signal.SIGKILL)
+        for pid in started:  # Ray's agents would take a minute to exit
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 MANY = 400
@@ -309,13 +306,13 @@ MANY = 400
 
 def test_a_killed_run_is_resumed(bucket, small_checkpoint, tmp_path):
     corpus, output = f"{bucket}/many", f"{bucket}/many-labels"
-    upload(corpus, {f"{n:03}.wav": encoded(speech_like(0.05, seed=n)) for n in range(MANY)})
+    upload(corpus, {f"{n:03}.wav": encoded(speech_like(0.05, seed=n)) for n in range(1, MANY)})
+    upload(corpus, {"hangs.wav": encoded(speech_like(0.05), HANG)})  # until the job is killed
     flags = {"input": corpus, "output": output, "model": small_checkpoint, "part_seconds": 1}
     flags |= {"batch_size": 1, "precision": "fp32"}
     with (tmp_path / "log").open("wb") as log:
-        job = subprocess.Popen(
-            command(**flags), cwd=ROOT, env=environment(), stdout=log, stderr=log
-        )
+        env = environment(PYTHONPATH=str(SABOTAGE))
+        job = subprocess.Popen(command(**flags), cwd=ROOT, env=env, stdout=log, stderr=log)
         kill_after_the_first_part(job, output)
 
     fs = s3fs.S3FileSystem()
@@ -484,9 +481,9 @@ def busy(request, monkeypatch) -> list[float]:
     fsspec.register_implementation("busy", Busy, clobber=True)
     pauses: list[float] = []
     Busy.data, Busy.error, Busy.calls = encoded(speech_like(1)), request.param, 0
-    now = time.monotonic
+    now = time.monotonic()
     monkeypatch.setattr(tenacity.nap.time, "sleep", pauses.append)
-    monkeypatch.setattr(tenacity.nap.time, "monotonic", lambda: now() + sum(pauses))
+    monkeypatch.setattr(tenacity.nap.time, "monotonic", lambda: now + sum(pauses))
     return pauses
 
 

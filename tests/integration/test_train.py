@@ -93,10 +93,10 @@ def assert_like_single_worker(folder, expected):
     )
 
 
-def processes_of_this_test(name):
-    """The pids of Ray's processes of that name below this one; others may run Ray here, too."""
+def processes_below(pid, name):
+    """The pids of Ray's processes of that name below another; others may run Ray here, too."""
     found = []
-    for process in psutil.Process().children(recursive=True):
+    for process in psutil.Process(pid).children(recursive=True):
         with contextlib.suppress(psutil.Error):  # it has ended
             if name in " ".join(process.cmdline()):
                 found.append(process.pid)
@@ -121,7 +121,7 @@ def test_a_run_killed_at_every_level_continues_in_a_bucket(undisturbed, bucket):
     config = config.model_copy(update={"output": f"{bucket}/run"})
     first = start(config, polls_s="6")  # an epoch every 6 s, which is time to kill it
     assert any(line.startswith("epoch 1 of 6") for line in first.stderr)
-    os.kill(processes_of_this_test("ray::TrainController")[-1], signal.SIGKILL)
+    os.kill(processes_below(first.pid, "ray::TrainController")[-1], signal.SIGKILL)
     error = first.communicate(timeout=TIMEOUT)[1].splitlines()[-1]
     assert re.fullmatch(r"error: training stopped \(.* controller died\); rerun .*", error)
     assert first.returncode == 1
@@ -148,9 +148,10 @@ def test_a_run_killed_at_every_level_continues_in_a_bucket(undisturbed, bucket):
 
 
 def test_a_killed_worker_is_replaced_and_two_workers_equal_one(
-    make_config, single_worker, tmp_path
+    make_config, single_worker, tmp_path, monkeypatch
 ):
     """Seven recordings in batches of three: one worker has none of the last batch."""
+    monkeypatch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "2")  # an epoch: time to kill a worker
     changes = {"workers": 2, "accumulate": 2}
     config = make_config(tmp_path / "run", "deterministic.json", **changes)
     future = ThreadPoolExecutor(1).submit(train, config)
@@ -158,7 +159,7 @@ def test_a_killed_worker_is_replaced_and_two_workers_equal_one(
     while not (tmp_path / "run" / "history.csv").exists():
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    os.kill(processes_of_this_test("ray::RayTrainWorker")[-1], signal.SIGKILL)
+    os.kill(processes_below(os.getpid(), "ray::RayTrainWorker")[-1], signal.SIGKILL)
     future.result(TIMEOUT)
     assert_like_single_worker(config.output, single_worker)
     kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").glob("epoch-*"))

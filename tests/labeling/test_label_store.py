@@ -333,7 +333,7 @@ def test_a_part_with_damaged_pages_is_named_at_once(store):
     started = time.monotonic()
     with pytest.raises(OutputError, match=rf"{name} is damaged \(.*\); remove it or choose"):
         part.read(store.schema)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30  # s, and not the 60 of requests that are retried
     with pytest.raises(OutputError, match=f"{name} is damaged"), store.claimed():
         store.done("m1", "auto")
 
@@ -508,7 +508,7 @@ def test_a_run_sees_what_another_wrote_before_it_could_claim_the_folder(store):
 
 
 def test_a_concurrent_run_is_refused(store, monkeypatch):
-    quick = partial(Claim, heartbeat_seconds=0.05, stale_seconds=5)
+    quick = partial(Claim, heartbeat_seconds=0.05, stale_seconds=60)
     monkeypatch.setattr(label_store, "Claim", quick)
     with store.claimed():
         other = LabelStore(store.folder.uri, LABELS, SPEAKER)

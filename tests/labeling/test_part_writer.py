@@ -53,12 +53,13 @@ def until(condition):
         time.sleep(0.005)
 
 
-def fail(store, monkeypatch, times=None, after_writing=False):
-    """Lets writing fail, so many times or for ever; returns the calls so far."""
+def fail(store, monkeypatch, times=None, after_writing=False, once=None):
+    """Lets writing fail, so many times or for ever, once an event has come; returns the calls."""
     calls, put = [], store.folder._put
 
     def failing(name, data):
         calls.append(name)
+        assert once is None or once.wait(SECONDS)
         if times is not None and len(calls) > times:
             return put(name, data)
         if after_writing:
@@ -128,9 +129,11 @@ def test_patience_ends_and_says_what_was_written(store, monkeypatch):
     with pytest.raises(RunError) as caught, writer:
         writer.add(rows("a", "b"))
         until(lambda: writer.written_rows == 2)
-        fail(store, monkeypatch)
+        added = threading.Event()
+        fail(store, monkeypatch, once=added)
         for name in "cde":
             writer.add(rows(name))
+        added.set()
         until(lambda: writer._error)
         writer.add(rows("f"))
         pytest.fail("it takes no more rows")
@@ -163,7 +166,7 @@ def test_storage_that_hangs_is_an_error(store, monkeypatch, where):
 
 def test_slow_storage_is_waited_for_while_it_writes(store, monkeypatch):
     monkeypatch.setattr(part_writer, "ROWS_PER_PART", 1)
-    monkeypatch.setattr(part_writer, "REQUEST_SECONDS", 1.0)
+    monkeypatch.setattr(part_writer, "REQUEST_SECONDS", 4.0)
     write_part = store.write_part
 
     def slow(table):
@@ -172,9 +175,9 @@ def test_slow_storage_is_waited_for_while_it_writes(store, monkeypatch):
 
     monkeypatch.setattr(store, "write_part", slow)
     with PartWriter(store, 3600, patience=0.0) as writer:
-        for name in "abcd":  # 1.6 s
+        for name in "abcdefghijk":  # 4.4 s
             writer.add(rows(name))
-    assert written(store) == list("abcd")
+    assert written(store) == list("abcdefghijk")
 
 
 def test_why_the_run_stopped_is_not_hidden_by_rows_that_cannot_be_written(
@@ -245,8 +248,11 @@ def refuse(*_):
 store.folder._put = refuse
 try:
     with PartWriter(store, seconds=0.01) as writer:
-        writer.add(rows("a"))
-        signal.pause()
+        try:
+            writer.add(rows("a"))
+            signal.pause()
+        finally:
+            print("interrupted", flush=True)
 except KeyboardInterrupt:
     print("stopped", flush=True)
 """
@@ -260,6 +266,7 @@ def test_a_second_interrupt_does_not_wait_for_the_storage(tmp_path):
     )
     assert "trying again" in process.stderr.readline()
     process.send_signal(2)
+    assert process.stdout.readline() == "interrupted\n"  # two at once would be one
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(0.5)  # it goes on trying to write what was labelled
     process.send_signal(2)

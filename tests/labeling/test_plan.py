@@ -100,7 +100,7 @@ def joined(tables):
 SIZES = st.lists(st.none() | st.integers(0, 40 * MIB), max_size=60)
 
 
-@settings(deadline=None)
+@settings(deadline=None, derandomize=True)
 @given(tables=st.lists(SIZES, max_size=3), rows=st.integers(1, 9), whole=st.booleans())
 def test_blocks_cover_the_plan_and_have_limited_rows(tables, rows, whole):
     tables = [plan_of(sizes) for sizes in tables]
@@ -109,7 +109,7 @@ def test_blocks_cover_the_plan_and_have_limited_rows(tables, rows, whole):
     assert all(0 < len(block) <= rows for block in blocks)
 
 
-@settings(deadline=None)
+@settings(deadline=None, derandomize=True)
 @given(sizes=SIZES)
 def test_blocks_of_whole_recordings_have_limited_bytes(sizes):
     for block in cut_into_blocks([plan_of(sizes)], 1000, whole=True):

@@ -19,16 +19,16 @@ def test_missing_and_unsupported_inputs_are_refused(folder, refusal):
     assert "not one of: a recording" in refusal(folder / "notes.unknown")
 
 
-@pytest.mark.parametrize("deadline", [0.5], indirect=True)
 @pytest.mark.usefixtures("deadline")
 @pytest.mark.parametrize("name", ["", "/calls", "/1.wav", "/calls.csv", "/calls.parquet"])
 @pytest.mark.parametrize(
-    ("fault", "error", "words"),
+    ("deadline", "fault", "error", "words"),
     [
-        ("silent", RunError, "cannot be reached (no complete answer within 0.5 s); the same"),
-        (503, RunError, "cannot be reached ("),
-        (403, CorpusError, "cannot be read ("),
+        (0.5, "silent", RunError, "cannot be reached (no complete answer within 0.5 s); the same"),
+        (0.5, 503, RunError, "cannot be reached ("),
+        (60.0, 403, CorpusError, "cannot be read ("),
     ],
+    indirect=["deadline"],
 )
 def test_storage_out_of_reach_is_told_from_a_bad_command(store, refusal, name, fault, error, words):
     store.fault = lambda *_: fault

@@ -244,7 +244,7 @@ def test_a_store_that_is_down_ends_the_listing_soon(store, deadline, fault, refu
     store.fault = lambda key, _: fault if key.endswith(".wav") else None
     started = time.monotonic()
     assert "cannot be reached" in refusal(manifest, RunError)
-    assert time.monotonic() - started < 3 * deadline + 5  # and not 5,000 / 32 deadlines
+    assert time.monotonic() - started < 3 * deadline + 60  # and not 5,000 / 32 deadlines
 
 
 @pytest.mark.parametrize("deadline", [1.0], indirect=True)
@@ -255,9 +255,10 @@ def test_a_store_that_goes_down_ends_the_listing(store, refusal):
     assert "cannot be reached" in refusal(manifest, RunError)
 
 
+@pytest.mark.parametrize("deadline", [6.0], indirect=True)  # in which all the others answer
 @pytest.mark.usefixtures("deadline")
 def test_one_object_that_does_not_answer_does_not_end_the_listing(store, listed):
-    manifest = upload_manifest(store, 200)
+    manifest = upload_manifest(store, 50)
     store.fault = lambda key, _: "silent" if key == "7.wav" else None
     sizes = listed(manifest)["size"]
     assert list(sizes[sizes.isna()].index) == [7]

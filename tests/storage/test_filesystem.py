@@ -145,7 +145,7 @@ def test_an_output_that_cannot_be_written_at_all_is_refused_at_once(web_server):
     started = time.monotonic()
     with pytest.raises(OutputError):
         Folder(f"{web_server}/labels").probe()
-    assert time.monotonic() - started < 10  # s, and not a deadline of 60
+    assert time.monotonic() - started < 30  # s, and not a deadline of 60
 
 
 def test_options_of_the_user_are_kept(monkeypatch):

@@ -138,7 +138,7 @@ def test_a_store_that_does_not_answer_ends_the_listing_in_time(store, deadline, 
     started, entries = time.monotonic(), []
     with pytest.raises(OSError):  # noqa: PT011 (its type depends on the fault)
         entries.extend(list_files(f"s3://{BUCKET}", lambda _: True))
-    assert time.monotonic() - started < deadline + 10
+    assert time.monotonic() - started < deadline + 30  # s, and not the usual 60
 
 
 class Flaky(fsspec.AbstractFileSystem):
@@ -174,7 +174,7 @@ def test_a_folder_that_fails_once_is_listed(flaky):
     assert flaky() == ["flaky://top/a.wav", "flaky://top/sub/b.wav"]
 
 
-@pytest.mark.parametrize("deadline", [0.5], indirect=True)
+@pytest.mark.parametrize("deadline", [4.0], indirect=True)  # the other folder has to be listed
 @pytest.mark.usefixtures("deadline")
 def test_a_folder_that_cannot_be_listed_is_not_left_out(flaky):
     Flaky.failures = float("inf")
@@ -191,6 +191,7 @@ def test_a_remote_folder_that_vanishes_is_named(monkeypatch):
     assert (entry.path, unseen) == ("flaky://top/a.wav", ["flaky://top/sub"])
 
 
+@pytest.mark.usefixtures("flaky")
 def test_a_missing_prefix_and_an_empty_bucket(store):
     with pytest.raises(FileNotFoundError):
         list(list_files(f"s3://{BUCKET}/nowhere", lambda _: True))

@@ -15,7 +15,7 @@ from misbehaving_store import BUCKET
 from ser_core.errors import RecordingError, Status
 from ser_core.storage.reading import Stopwatch, open_file, open_table
 
-MARGIN = 10.0  # s that a busy machine may add to a deadline
+MARGIN = 30.0  # s that a busy machine may add to a deadline; the usual one is 60
 
 
 def status_of(path):
@@ -117,6 +117,7 @@ def test_an_object_that_does_not_arrive_holds_no_other(store):
         assert late.result() == b"late"
 
 
+@pytest.mark.parametrize("deadline", [8.0], indirect=True)  # a busy machine may add 3 s
 def test_slow_is_not_dead(store, deadline):
     store.objects = {"slow.wav": os.urandom(100_000)}
     store.fault = lambda *_: 0.6 * deadline
@@ -132,6 +133,7 @@ def test_a_busy_store_is_asked_again(store, status):
     assert read("x.wav", 7) == b"content"
 
 
+@pytest.mark.parametrize("deadline", [4.0], indirect=True)
 @pytest.mark.parametrize(("status", "word"), [(500, "InternalError"), (503, "SlowDown")])
 def test_a_store_that_stays_busy_is_given_up_in_time_and_with_the_reason(
     store, deadline, status, word
