@@ -14,8 +14,8 @@ from faulty_proxy import FaultyProxy
 from harness import Command
 from recordings import speech_like, write_audio
 
-# They patch what is imported after them; pytest would import them in search of doctests.
-collect_ignore = ["sabotage/sitecustomize.py", "sabotage_training/sitecustomize.py"]
+# It patches what is imported after it; pytest would import it in search of doctests.
+collect_ignore = ["sabotage"]
 _DISTINCT = 20  # the other recordings are hard links
 
 
@@ -103,7 +103,7 @@ def bucket(s3_proxy, monkeypatch) -> Iterator[Bucket]:
 
 @pytest.fixture
 def faults(tmp_path) -> Path:
-    """The folder whose files break classifiers: see sabotage/sitecustomize.py."""
+    """The folder whose files break classifiers: see sabotage/label_faults.py."""
     folder = tmp_path / "faults"
     folder.mkdir()
     return folder

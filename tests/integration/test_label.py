@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import librosa
 import numpy as np
@@ -15,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray
+from harness import SABOTAGE
 from recordings import speech_like, write_audio
 from sabotage.breaking_rates import CRASH, EAT, HANG
 
@@ -24,7 +24,6 @@ from ser_core.labeling.job import label_corpus
 from ser_core.sources.forms import open_source
 from ser_core.storage.claim import Claim
 
-SABOTAGE = Path(__file__).parents[1] / "chaos" / "sabotage"
 BUG_RATE = 16_010  # Hz; our code raises for a recording of this rate
 
 

@@ -30,6 +30,7 @@ import s3fs
 import seaweed
 import soundfile
 import tenacity
+from harness import SABOTAGE
 from recordings import speech_like, write_with_ffmpeg
 from sabotage.breaking_rates import HANG
 
@@ -43,7 +44,6 @@ from ser_core.storage.listing import list_files
 from ser_core.storage.reading import open_file
 
 ROOT = Path(__file__).parents[2]
-SABOTAGE = Path(__file__).parents[1] / "chaos" / "sabotage"
 MIB = 1 << 20
 JOB_SECONDS = 300.0  # 25 on two idle cores, mostly for starting Ray
 

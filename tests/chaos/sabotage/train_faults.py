@@ -1,11 +1,9 @@
-"""Breaks the processes of a training run: this folder is on their PYTHONPATH.
+"""Faults of training.
 
 A file ``FAULT@PLACE`` or ``FAULT@PLACE-n`` in the folder that TRAINING_FAULTS names breaks the
 first worker that comes to that place, once. SILENCE_SECONDS and RETRY_SECONDS make a run impatient.
 """
 
-import importlib.abc
-import importlib.util
 import os
 import signal
 import sys
@@ -27,8 +25,8 @@ _FAULTS = {
 
 
 def _break_at(place):
-    folder = os.environ["TRAINING_FAULTS"]
-    for name in sorted(os.listdir(folder)):
+    folder = os.environ.get("TRAINING_FAULTS")
+    for name in sorted(os.listdir(folder)) if folder else ():
         fault, _, where = name.partition("@")
         if where.partition("-")[0] == place:
             try:
@@ -68,29 +66,8 @@ def _patch_driver(module):
     module._SILENCE_SECONDS = float(os.environ.get("SILENCE_SECONDS", module._SILENCE_SECONDS))
 
 
-_PATCHES = {
+PATCHES = {
     "ser_core.training.trainer": _patch_trainer,
     "ser_core.training.checkpoint_storage": _patch_storage,
     "ser_core.training.driver": _patch_driver,
 }
-
-
-class _Finder(importlib.abc.MetaPathFinder):
-    """Patches a module right after its import."""
-
-    def find_spec(self, name, path=None, target=None):  # noqa: ARG002
-        if name not in _PATCHES:
-            return None
-        patch = _PATCHES.pop(name)
-        spec = importlib.util.find_spec(name)
-        execute = spec.loader.exec_module
-
-        def exec_module(module):
-            execute(module)
-            patch(module)
-
-        spec.loader.exec_module = exec_module
-        return spec
-
-
-sys.meta_path.insert(0, _Finder())
