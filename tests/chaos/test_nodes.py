@@ -19,6 +19,13 @@ pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1200)]
 RAY = Path(sys.executable).with_name("ray")
 # Otherwise nodes ask for a token if an earlier Ray on this machine has made one.
 NO_TOKEN = {"RAY_AUTH_MODE": "disabled"}
+HEAD = "10.213.0.1:6379"
+START_SECONDS = 240.0  # ten on two idle cores
+COUNT_NODES = """
+import ray, sys
+ray.init(sys.argv[1], log_to_driver=False)
+sys.exit(sum(node["Alive"] for node in ray.nodes()) != int(sys.argv[2]))
+"""
 
 
 @pytest.fixture
@@ -105,10 +112,20 @@ def ray_start(namespace: str, number: int, folder: Path) -> subprocess.Popen:
     if number == 1:
         arguments += ["--head", "--port=6379", "--include-dashboard=false"]
     else:
-        arguments += ["--address=10.213.0.1:6379"]
+        arguments += [f"--address={HEAD}"]
     log = (folder.parent / f"{namespace}.log").open("wb")
     command = ["ip", "netns", "exec", namespace, str(RAY), "start", *arguments]
     return subprocess.Popen(command, env=os.environ | NO_TOKEN, stdout=log, stderr=log)
+
+
+def wait_for(namespace: str, *question: object) -> None:
+    """Waits until a command says yes."""
+    command = ["ip", "netns", "exec", namespace, *map(str, question)]
+    environment = os.environ | NO_TOKEN
+    deadline = time.monotonic() + START_SECONDS
+    while subprocess.run(command, env=environment, capture_output=True, check=False).returncode:
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
 
 
 def kill_with_children(process: subprocess.Popen) -> None:
@@ -133,15 +150,16 @@ def machines(namespaces) -> Iterator[list[subprocess.Popen]]:
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             processes.append(ray_start(namespace, number, folder))
             stack.callback(kill_with_children, processes[-1])
-            time.sleep(8 if number == 1 else 2)
-            assert processes[-1].poll() is None
+            if number == 1:
+                wait_for(namespace, RAY, "health-check", f"--address={HEAD}")
+        wait_for(namespaces[0], sys.executable, "-c", COUNT_NODES, HEAD, len(namespaces))
         yield processes
 
 
 @pytest.mark.parametrize("death", ["process", "network"])
 def test_a_machine_that_is_gone_costs_no_row(job, machines, namespaces, tmp_path, death):
     command, paths = job
-    environment = NO_TOKEN | {"RAY_ADDRESS": "10.213.0.1:6379"}
+    environment = NO_TOKEN | {"RAY_ADDRESS": HEAD}
     command = Command(command.flags, environment, ("ip", "netns", "exec", namespaces[0]))
     output = Output(tmp_path / "labels")
     with Job(command) as running:
