@@ -85,7 +85,8 @@ def namespaces() -> Iterator[list[str]]:
     """Three network namespaces on one bridge, with the addresses 10.213.0.1 to .3."""
     if os.geteuid():
         pytest.skip("only root may make network namespaces")
-    bridge, names = "chaos-br", [f"chaos-{number}" for number in (1, 2, 3)]
+    tag = os.getpid()  # others may run this test, too; names of devices have at most 15 bytes
+    bridge, names = f"br-{tag}", [f"chaos-{tag}-{number}" for number in (1, 2, 3)]
     with ExitStack() as stack:
         try:
             ip("link", "add", bridge, "type", "bridge")
@@ -96,7 +97,7 @@ def namespaces() -> Iterator[list[str]]:
         for number, name in enumerate(names, 1):
             ip("netns", "add", name)
             stack.callback(ip, "netns", "del", name)
-            pair = (f"chaos-v{number}", "eth0")
+            pair = (f"v{number}-{tag}", "eth0")
             ip("link", "add", pair[0], "type", "veth", "peer", "name", pair[1], "netns", name)
             ip("link", "set", pair[0], "master", bridge, "up")
             ip("-n", name, "addr", "add", f"10.213.0.{number}/24", "dev", "eth0")
