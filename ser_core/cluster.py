@@ -1,6 +1,7 @@
 """Joins a Ray cluster, or starts Ray on this machine and ends it; it knows no job."""
 
 import atexit
+import ctypes
 import logging
 import os
 import signal
@@ -23,6 +24,7 @@ _NO_DASHBOARD_DATA = {
 }
 # A task that Ray ends because memory runs out: by default, it is tried again for ever.
 _OOM_RETRIES = {"RAY_task_oom_retries": "3"}
+_PR_SET_CHILD_SUBREAPER = 36  # of Linux' prctl
 _EXIT_SECONDS = 5.0  # for processes to end by themselves when Ray shuts down
 
 
@@ -65,9 +67,9 @@ def join(verbose: bool) -> None:
     on_sigterm, before = signal.getsignal(signal.SIGTERM), set(psutil.Process().children())
     try:
         _start(cluster, verbose)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):  # the second from Ray's own handler of SIGTERM
         _end(_started_since(before))
-        raise
+        raise KeyboardInterrupt from None
     except Exception as error:  # Ray raises whatever its start met
         _end(_started_since(before))
         where = f"the cluster at {cluster} cannot be joined" if cluster else "Ray does not start"
@@ -106,15 +108,30 @@ def _end(services: Iterable[psutil.Process]) -> None:
     Args:
         services: the processes that Ray started; all others are their children.
     """
-    processes = list(services)
+    processes, before = list(services), set(psutil.Process().children())
     for service in services:
         with suppress(psutil.NoSuchProcess):
             processes += service.children(recursive=True)
-    ray.shutdown()
-    _, left = psutil.wait_procs(processes, _EXIT_SECONDS)
+    with _adopting_orphans():  # a service that has just started may still start others
+        ray.shutdown()
+        _, left = psutil.wait_procs(processes, _EXIT_SECONDS)
+    left += set(_started_since(before)) - set(left)
     for process in left:
         process.kill()  # checks that it is still the same process
     psutil.wait_procs(left, _EXIT_SECONDS)
+
+
+@contextmanager
+def _adopting_orphans() -> Iterator[None]:
+    """Makes processes whose parent ends within it children of this one, where the system can."""
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl:
+        prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    try:
+        yield
+    finally:
+        if prctl:
+            prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
 
 @contextmanager
