@@ -31,7 +31,7 @@ demo-checkpoint: install
 test: install
 	$(BIN)/python -m pytest -m "not chaos" $(TWO)
 
-# Every injected fault, three at a time, as most of the time is waiting; up to two hours.
+# Every injected fault, three at a time, as most of the time is waiting; more than an hour.
 chaos: install
 	$(BIN)/python -m pytest tests/chaos --numprocesses 3 --dist worksteal
 

@@ -20,7 +20,7 @@ from ser_core.storage.folder import Folder, storage_errors
 
 _CONCURRENT_FOOTERS = 16
 _LISTINGS = 5  # in which a part may vanish, while another run merges parts
-# Each page has a checksum, without which a damaged one may pass for other rows.
+# Each page has a checksum, without which a damaged byte may be read as another value.
 _FORMAT = ds.ParquetFileFormat(
     default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
 )

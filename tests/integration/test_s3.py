@@ -8,7 +8,6 @@ import errno
 import io
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from unittest import mock
 import fsspec
 import numpy as np
 import pandas as pd
+import psutil
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
@@ -274,31 +274,22 @@ def test_checkpoint_and_manifest_in_the_bucket(bucket, small_checkpoint):
 # ---- killed and resumed --------------------------------------------------------------------------
 
 
-def descendants(pid: int) -> list[int]:
-    listing = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, check=True)
-    parents = dict(map(int, line.split()) for line in listing.stdout.splitlines())
-    family = [pid]
-    for member in family:  # grows during iteration
-        family += [child for child, parent in parents.items() if parent == member]
-    return family[1:]
-
-
 def kill_after_the_first_part(job: subprocess.Popen, output: str) -> None:
     """Kills the driver, then the processes that Ray started for it."""
-    started: list[int] = []
+    started: list[psutil.Process] = []
     deadline = time.monotonic() + JOB_SECONDS
     try:
         while not parts_in(output):
             assert job.poll() is None, "the job ended before it could be killed"
             assert time.monotonic() < deadline, "no part appeared"
-            started = descendants(job.pid)
+            started = psutil.Process(job.pid).children(recursive=True)
             time.sleep(0.02)
     finally:
         job.kill()
         job.wait()
-        for pid in started:  # Ray's agents would take a minute to exit
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        for process in started:  # Ray's agents would take a minute to exit
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 MANY = 400
