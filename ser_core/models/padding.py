@@ -14,6 +14,7 @@ from ser_core.models.build import SpeechClassifier
 # convolutions, SEW pools the frames before the transformer.
 _ELIDABLE_MODEL_TYPES = frozenset({"hubert", "wav2vec2"})
 _ELIDABLE_NORMS = frozenset({"group", "layer"})  # of the feature encoder
+_ALIGNED_COLUMNS = 8  # matrix instructions load rows of 16 bytes
 
 
 def can_elide(model: SpeechClassifier) -> bool:
@@ -143,16 +144,24 @@ class ElidedClassifier(nn.Module):
         scale = norm.weight.double() / torch.sqrt(variance.clamp(min=0) + norm.eps)
         folded = scale[:, :, None] * weight
         shift = norm.bias.double()[:, None] - folded @ mean[:, :, None]
+        # One product adds the shift, too: as the weight of a column of ones. GPUs need rows of a
+        # multiple of eight columns for their fast products.
+        columns = math.ceil((kernel + 1) / _ALIGNED_COLUMNS) * _ALIGNED_COLUMNS
         dtype = layer.conv.weight.dtype
+        inputs = windows.new_zeros(*windows.shape[:2], columns, dtype=dtype)
+        inputs[..., :kernel], inputs[..., kernel] = windows, 1
+        weights = nn.functional.pad(torch.cat([folded, shift], dim=2), (0, columns - kernel - 1))
         # The channels of a frame are contiguous, as matrix products and layer norms prefer them.
-        outputs = torch.baddbmm(shift.to(dtype).mT, windows.to(dtype), folded.to(dtype).mT)
+        outputs = torch.bmm(inputs, weights.to(dtype).mT)
         activated: torch.Tensor = layer.activation(outputs)
         return activated.transpose(1, 2)
 
     def _encode(self, hidden_states: torch.Tensor, multiplicity: torch.Tensor) -> torch.Tensor:
         """Runs the transformer, weighting each frame by its multiplicity."""
         encoder, norm_first = self.backbone.encoder, self.config.do_stable_layer_norm
-        bias = multiplicity.log().to(hidden_states.dtype)[None, None, None]
+        bias = None
+        if len(multiplicity) < self.max_frames:
+            bias = multiplicity.log().to(hidden_states.dtype)[None, None, None]
         hidden_states = hidden_states + encoder.pos_conv_embed(hidden_states)
         if not norm_first:
             hidden_states = encoder.layer_norm(hidden_states)

@@ -111,5 +111,6 @@ def _stack(
         convert = segment.dtype == np.int16 and not all_int16
         row[: len(segment)] = segment / FULL_SCALE if convert else segment
     values = stacked.to(device, non_blocking=True).float()
-    lengths = torch.tensor([len(segment) for segment in segments])
-    return values / FULL_SCALE if all_int16 else values, lengths.to(device)
+    lengths = torch.tensor([len(segment) for segment in segments], pin_memory=on_gpu)
+    lengths = lengths.to(device, non_blocking=True)
+    return values / FULL_SCALE if all_int16 else values, lengths

@@ -1,4 +1,4 @@
-"""The faster CPU implementations compute what the network's own operations compute."""
+"""The faster implementations compute what the network's own operations compute."""
 
 import pytest
 import torch
@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from recordings import speech_like
 
-from ser_core.models import cpu_kernels
+from ser_core.models import kernels
 from ser_core.models.checkpoint import load_checkpoint
 from ser_core.models.classifier import Classifier
-from ser_core.models.cpu_kernels import FourierConv1d, MatrixConv1d, OneDnnLinear, attention
+from ser_core.models.kernels import FourierConv1d, MatrixConv1d, OneDnnLinear, attention
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
@@ -47,17 +47,18 @@ def test_rounding_of_the_fourier_convolution_at_the_published_size():
     batch=st.integers(1, 3),
     bias=st.booleans(),
     contiguous_channels=st.booleans(),
+    whole_batch=st.booleans(),
 )
 @torch.inference_mode()
-def test_matrix_convolution_equals_the_convolution(
-    frames, kernel_and_stride, batch, bias, contiguous_channels
+def test_matrix_convolution_equals_the_convolution(  # noqa: PLR0913, PLR0917
+    frames, kernel_and_stride, batch, bias, contiguous_channels, whole_batch
 ):
     torch.manual_seed(frames)
     conv = torch.nn.Conv1d(6, 8, *kernel_and_stride, bias=bias).double()
     inputs = torch.randn(batch, 6, frames, dtype=torch.float64)
     if contiguous_channels:
         inputs = inputs.mT.contiguous().mT
-    outputs = MatrixConv1d(conv)(inputs)
+    outputs = MatrixConv1d(conv, whole_batch=whole_batch)(inputs)
     torch.testing.assert_close(outputs, conv(inputs), atol=1e-12, rtol=0)
     assert outputs.mT.is_contiguous()
 
@@ -101,7 +102,7 @@ def test_onednn_is_used_where_mkl_uses_half_of_the_vector_width(
     capabilities = {"cpu_name": cpu_name, "avx512_f": avx512_f}
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities if cpu_name else {})
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: onednn)
-    assert cpu_kernels.onednn_is_faster_in_float32() == expected
+    assert kernels.onednn_is_faster_in_float32() == expected
 
 
 @torch.inference_mode()
@@ -121,22 +122,23 @@ def test_attention_is_the_softmax_of_scaled_products():
     [("fp32", False, False), ("bf16", True, False), ("bf16", False, True)],
 )
 @pytest.mark.parametrize("onednn", [False, True])
-def test_the_classifier_uses_the_cpu_kernels(
+def test_the_classifier_uses_the_fast_kernels(
     small_checkpoint, monkeypatch, precision, matrix_instructions, replaces_attention, onednn
 ):
     called = []
     for kind in (FourierConv1d, MatrixConv1d, OneDnnLinear):
         monkeypatch.setattr(kind, "forward", _recorded(kind.__name__, kind.forward, called))
     for name in ("_add_product", "_add_onednn_product"):
-        monkeypatch.setattr(cpu_kernels, name, _recorded(name, getattr(cpu_kernels, name), called))
+        monkeypatch.setattr(kernels, name, _recorded(name, getattr(kernels, name), called))
+    monkeypatch.setattr(torch, "bmm", _recorded("bmm", torch.bmm, called))
     monkeypatch.setattr(torch, "baddbmm", _recorded("baddbmm", torch.baddbmm, called))
-    monkeypatch.setattr(cpu_kernels, "has_matrix_instructions", lambda: matrix_instructions)
-    monkeypatch.setattr(cpu_kernels, "onednn_is_faster_in_float32", lambda: onednn)
+    monkeypatch.setattr(kernels, "has_matrix_instructions", lambda: matrix_instructions)
+    monkeypatch.setattr(kernels, "onednn_is_faster_in_float32", lambda: onednn)
     Classifier(load_checkpoint(str(small_checkpoint)), precision).scores([speech_like(1.0)])
     use_onednn = onednn and precision == "fp32"
     product = "_add_onednn_product" if use_onednn else "_add_product"
     # Layer 0 of the feature encoder, then the others; four of these have taps beyond the stride.
-    expected = ["baddbmm", *["MatrixConv1d", product, product] * 4, *["MatrixConv1d", product] * 2]
+    expected = ["bmm", *["MatrixConv1d", product, product] * 4, *["MatrixConv1d", product] * 2]
     expected += ["OneDnnLinear"] * use_onednn  # the feature projection
     expected += ["FourierConv1d"]
     in_each_layer = {True: ["OneDnnLinear"] * 6, False: ["baddbmm"] * replaces_attention}
