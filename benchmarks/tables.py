@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from operator import itemgetter
 from typing import Any
 
+from benchmarks.gpu_tables import gpu_sentences
 from benchmarks.measuring import read_result
 
 _KINDS = {"casia": "CASIA's mix", "real": "real, about 2 s"}
@@ -20,6 +21,7 @@ def tables() -> Iterator[list[str]]:
     """The tables of docs/performance.md, each as lines of Markdown."""
     yield _label(read_result("label-cpu"))
     yield _classifier(read_result("classifier-cpu"))
+    yield _classifier(read_result("classifier-gpu"))
     yield _batches(read_result("batches-cpu"))
     yield _decode(read_result("decode-cpu"))
     yield _scale(read_result("scale-cpu"))
@@ -29,6 +31,7 @@ def sentences() -> Iterator[tuple[str, str]]:
     """The sentences that quote measured figures, each with the document that contains it."""
     label = read_result("label-cpu")
     yield "README.md", _headline(label)
+    yield from gpu_sentences()
     for sentence in (
         *_where_measured(),
         _recordings_measured(label),

@@ -50,7 +50,7 @@ def test_rounding_of_the_fourier_convolution_at_the_published_size():
     whole_batch=st.booleans(),
 )
 @torch.inference_mode()
-def test_matrix_convolution_equals_the_convolution(  # noqa: PLR0913, PLR0917
+def test_matrix_convolution_equals_the_convolution(
     frames, kernel_and_stride, batch, bias, contiguous_channels, whole_batch
 ):
     torch.manual_seed(frames)

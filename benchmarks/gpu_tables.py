@@ -1,0 +1,97 @@
+"""The tables and sentences of docs/performance.md and README.md that quote figures from a GPU."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from benchmarks.measuring import read_result
+
+_WINDOW_OPERATIONS = 86.6e9  # of 6 s: 43.3 G multiplications and additions each
+
+
+def gpu_sentences() -> Iterator[tuple[str, str]]:
+    """The sentences, each with the document that contains it."""
+    network, job = read_result("classifier-gpu"), read_result("gpu")
+    yield "README.md", _headline(network, job["job"])
+    yield "docs/performance.md", _floor(network, job)
+    yield "docs/performance.md", _agreement(network["agreement_with_the_card"])
+    yield "docs/performance.md", _compiled(read_result("batches-gpu")["forms"])
+    yield "docs/performance.md", _kernels(job["kernels"]["6"])
+    yield "docs/performance.md", _job(job["job"])
+    yield "docs/performance.md", _forms(read_result("gpu-forms"))
+
+
+def _headline(network: dict[str, Any], job: dict[str, Any]) -> str:
+    casia = network["recordings_per_second"]["casia"]
+    return (
+        f"On an {network['machine']['gpu']}, the network alone labels {casia['ours bf16']:,.0f}"
+        f" recordings/s of CASIA's lengths in bf16, {_against_transformers(casia)} times batched"
+        f" transformers; a job from WAV files, once started, labels"
+        f" {job['wav']['files_per_second_once_started']:,.0f} windows of 6 s per second."
+    )
+
+
+def _against_transformers(rates: dict[str, float]) -> str:
+    return f"{rates['ours bf16'] / rates['transformers bf16']:.1f}"
+
+
+def _floor(network: dict[str, Any], result: dict[str, Any]) -> str:
+    peak = result["operations_per_second_of_a_large_product"]
+    rate, floor = network["recordings_per_second"]["6"]["ours bf16"], peak / _WINDOW_OPERATIONS
+    return (
+        f"A window of 6 s takes 86.6 GFLOP, so {floor:,.0f} windows/s are the limit at the"
+        f" {peak / 1e12:.0f} TFLOP/s that a large product in bf16 reaches; the network reaches"
+        f" {rate / floor:.0%} of it."
+    )
+
+
+def _agreement(agreements: dict[str, Any]) -> str:
+    fp32, bf16 = (agreements[f"ours {precision}"] for precision in ("fp32", "bf16"))
+    return (
+        f"Scores differ from the card's on the same GPU by at most"
+        f" {fp32['largest_score_difference']:.1e} in fp32 and"
+        f" {bf16['largest_score_difference']:.3f} in bf16; {fp32['equal_labels']:.0%} and"
+        f" {bf16['equal_labels']:.1%} of the labels are equal."
+    )
+
+
+def _compiled(forms: list[dict[str, Any]]) -> str:
+    chosen = [f for f in forms if f["batch_size"] == 128 and f["frames_per_step"] == 8]
+    eager, compiled = sorted(chosen, key=lambda form: form["compiled"])
+    gain = compiled["recordings_per_second"] / eager["recordings_per_second"] - 1
+    first = max(form["first_round_seconds"] for form in forms if form["compiled"])
+    return (
+        f"`torch.compile` of the transformer's layers gains {gain:.0%} there and takes"
+        f" {first:.0f} s when it starts, so it is not used."
+    )
+
+
+def _kernels(profile: dict[str, Any]) -> str:
+    total = profile["milliseconds"]
+    products, activations = (
+        sum(ms for name, ms in profile["by_kernel"].items() if any(w in name for w in words))
+        for words in (("nvjet", "gemm"), ("Gelu",))
+    )
+    return (
+        f"Of the {total:.1f} ms of a batch of 128 full windows, matrix products take"
+        f" {products / total:.0%} and GELU {activations / total:.0%}."
+    )
+
+
+def _job(job: dict[str, Any]) -> str:
+    wav, flac = (job[name]["files_per_second_once_started"] for name in ("wav", "flac"))
+    busy = job["wav"]["gpu_utilization_while_labelling"]
+    return (
+        f"With 16 cores, a job labels {wav:,.0f} files/s from WAV at 16 kHz and {flac:,.0f} from"
+        f" FLAC at 48 kHz once it has started; the GPU is busy {busy:.0f}% of that time, and the"
+        f" first row comes after {job['wav']['seconds_to_first_row']:.0f} s."
+    )
+
+
+def _forms(forms: dict[str, Any]) -> str:
+    network = max(forms["transformers_network_windows_per_second"].values())
+    convolution = forms["positional_convolution_of_128_windows_ms"]
+    return (
+        f"With inputs on the GPU, transformers' network reaches {network:,} windows/s: cuDNN takes"
+        f" {convolution['cudnn']:.1f} ms for the positional convolution of 128 windows in bf16, and"
+        f" a Fourier transform {convolution['fft']:.1f} ms (`gpu-forms.json`)."
+    )
