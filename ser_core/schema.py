@@ -12,6 +12,9 @@ _WORD = pa.dictionary(pa.int32(), pa.string())  # few distinct values: stored on
 INDEX = pa.field("_index", pa.int64())  # position in the plan
 MEMBER = pa.field("_member", pa.string())  # within a packed file; null for a file by itself
 SIZE = pa.field("_size", pa.int64())  # bytes; null if the file could not be seen
+OFFSET = pa.field("_offset", pa.int64())  # where a member begins in its file, bytes, if known
+START = pa.field("_start", pa.float64())  # of a stretch, s; null for a whole recording
+DURATION = pa.field("_duration", pa.float64())  # of a stretch, s; null if it reaches to the end
 WAVEFORM = pa.field("_waveform", pa.large_binary())  # samples: mono, 16 kHz, unpadded
 SAMPLE_TYPE = pa.field("_sample_type", pa.string())  # NumPy's name: "<f4", or "<i2" where lossless
 DECODE_STAGES = ("fetch", "decode")
@@ -43,6 +46,8 @@ _OUTCOME = (pa.field("status", _WORD), pa.field("error", pa.string()))
 _PRECISION = pa.field("precision", _WORD)
 _ORIGIN = (pa.field("model", _WORD), pa.field("model_digest", _WORD), _PRECISION)
 _WRITTEN = (pa.field("labeled_at", pa.timestamp("us", tz="UTC")),)
+
+REFERENCE = (MEMBER, SIZE, OFFSET, START, DURATION)  # what `Recording` has beside these
 
 
 def score_columns(labels: Sequence[str]) -> list[str]:
@@ -96,7 +101,7 @@ def plan_schema(manifest: pa.Schema) -> pa.Schema:
 
     `path` is null where it equals `uri`, which saves a folder's plan half of its memory.
     """
-    return pa.schema([INDEX, *_LISTED, MEMBER, SIZE, *manifest])
+    return pa.schema([INDEX, *_LISTED, *REFERENCE, *manifest])
 
 
 def decoded_schema(manifest: pa.Schema) -> pa.Schema:

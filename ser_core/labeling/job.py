@@ -28,7 +28,7 @@ from ser_core.models.checkpoint import Checkpoint, load_checkpoint
 from ser_core.schema import reserved_columns
 from ser_core.sources.decoder import DecoderSettings
 from ser_core.sources.forms import list_pages, open_source
-from ser_core.sources.interface import Page, Source
+from ser_core.sources.interface import InputOptions, Page, Source
 from ser_core.storage.claim import Claim
 from ser_core.storage.filesystem import absolute, is_local
 from ser_core.versions import installed_versions
@@ -82,7 +82,7 @@ def prepare(config: LabelConfig) -> "Run":
     cluster.check_address()
     checkpoint = load_checkpoint(config.model, config.revision, config.segments)
     build_model(checkpoint)  # refuses weights that do not match before anything starts
-    source = open_source(config.input, config.allow_outside)
+    source = open_source(config.input, InputOptions(config.allow_outside))
     if taken := reserved_columns(checkpoint.labels, source.columns):
         reason = f"the output has its own columns {', '.join(taken)}; rename the manifest's"
         raise CorpusError(f"--input {config.input}: {reason}")

@@ -1,11 +1,11 @@
 """One recording by itself as ``--input``."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 
-from ser_core.sources.interface import Page
+from ser_core.sources.interface import InputOptions, Page
 from ser_core.sources.recording import Recording
 from ser_core.storage.listing import is_file, stat_file
 
@@ -32,19 +32,18 @@ def recognizes(uri: str) -> bool:
     return is_audio(uri) and is_file(uri)
 
 
-def open_source(uri: str, _allow_outside: bool = False) -> "FileSource":
-    """The file as a corpus of one recording."""
-    return FileSource(uri)
+def open_source(uris: Sequence[str], _options: InputOptions) -> "FileSource":
+    """The files as a corpus."""
+    return FileSource(tuple(uris))
 
 
 @dataclass(frozen=True)
 class FileSource:
-    """A corpus of one recording."""
+    """A corpus of single files."""
 
-    uri: str
+    uris: tuple[str, ...]
     columns: pa.Schema = pa.schema([])  # noqa: RUF009 (immutable)
 
     def pages(self) -> Iterator[Page]:
-        """One page with one recording."""
-        entry = stat_file(self.uri)
-        yield Page([Recording(entry.path, entry.size, entry.version)])
+        """One page."""
+        yield Page([Recording(*stat_file(uri)) for uri in self.uris])

@@ -1,13 +1,13 @@
 """A folder or prefix as ``--input``, searched recursively."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 import pyarrow as pa
 
 from ser_core.sources.file import is_audio
-from ser_core.sources.interface import PAGE_ROWS, Page
+from ser_core.sources.interface import PAGE_ROWS, InputOptions, Page
 from ser_core.sources.recording import Recording
 from ser_core.storage.listing import is_file, list_files
 
@@ -19,9 +19,9 @@ def recognizes(uri: str) -> bool:
     return not is_file(uri)
 
 
-def open_source(uri: str, _allow_outside: bool = False) -> "FolderSource":
-    """The recordings below a folder."""
-    return FolderSource(uri)
+def open_source(uris: Sequence[str], _options: InputOptions) -> "FolderSource":
+    """The recordings below folders."""
+    return FolderSource(uris[0])
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import importlib
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import BinaryIO, cast
 
@@ -10,37 +10,49 @@ import pyarrow as pa
 
 from ser_core import sources
 from ser_core.errors import CorpusError, RecordingError, SerError, Status, one_line
-from ser_core.sources.interface import Form, PackedForm, Page, Source
+from ser_core.sources.interface import Form, InputOptions, PackedForm, Page, Source
 from ser_core.sources.recording import Recording
 from ser_core.storage.filesystem import absolute, is_local, is_transient
 from ser_core.storage.folder import unreachable
 from ser_core.storage.reading import Stopwatch, open_file
 
 
-def open_source(uri: str, allow_outside: bool = False) -> Source:
+def open_source(uri: str, options: InputOptions = InputOptions()) -> Source:
     """Opens an input, whatever its form.
 
     Args:
         uri: as the user gave it.
-        allow_outside: whether a manifest may name files outside its folder and other storage.
+        options: how it is read.
 
     Raises:
         CorpusError: no form recognizes it, or it cannot be used.
         RunError: its storage cannot be reached.
     """
     with input_errors("--input", uri):
-        return _form_of(absolute(uri)).open_source(absolute(uri), allow_outside)
+        return _form_of(absolute(uri)).open_source([absolute(uri)], options)
 
 
 def open_recording(recording: Recording, stopwatch: Stopwatch) -> AbstractContextManager[BinaryIO]:
-    """Opens a recording for decoding; its bytes are fetched only as far as they are read.
+    """Opens a file for decoding; its bytes are fetched only as far as they are read.
+
+    Args:
+        recording: not a member of a packed file.
+        stopwatch: receives the time that storage took.
 
     Raises:
         RecordingError: missing, forbidden, or out of reach after retries.
     """
-    if recording.member is None:
-        return open_file(recording.uri, recording.size, stopwatch)
-    return _packed_form_of(recording.uri).open_member(recording, stopwatch)
+    return open_file(recording.uri, recording.size, stopwatch)
+
+
+def read_members(
+    uri: str, recordings: Sequence[Recording], stopwatch: Stopwatch
+) -> Iterator[bytes | RecordingError]:
+    """Reads members of a packed file in one pass; see `PackedForm.read_members`."""
+    try:
+        yield from _packed_form_of(uri).read_members(uri, recordings, stopwatch)
+    except RecordingError as error:
+        yield from [error] * len(recordings)
 
 
 def list_pages(uri: str, source: Source) -> Iterator[Page]:
@@ -90,7 +102,7 @@ def _form_of(uri: str) -> Form:
 
 def _packed_form_of(uri: str) -> PackedForm:
     for form in _forms():
-        if hasattr(form, "open_member") and form.recognizes(uri):
+        if hasattr(form, "read_members") and form.recognizes(uri):
             return cast(PackedForm, form)
     raise RecordingError(Status.UNAVAILABLE, "no input form opens its file")
 

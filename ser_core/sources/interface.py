@@ -3,16 +3,30 @@
 A form is a module of this package with the functions of `Form`. It needs no entry anywhere.
 """
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
-from typing import BinaryIO, NamedTuple, Protocol
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol
 
 import pyarrow as pa
 
+from ser_core.errors import RecordingError
 from ser_core.sources.recording import Recording
 from ser_core.storage.reading import Stopwatch
 
 PAGE_ROWS = 10_000  # recordings in a page: about 2 MB
+
+
+class InputOptions(NamedTuple):
+    """How inputs are read.
+
+    Attributes:
+        allow_outside: whether what an input names may lie outside its folder and on other storage.
+        path_column: a manifest's column of paths; None looks for the usual names.
+        include: patterns of names that are recordings beside those with an audio extension.
+    """
+
+    allow_outside: bool = False
+    path_column: str | None = None
+    include: tuple[str, ...] = ()
 
 
 class Page(NamedTuple):
@@ -22,15 +36,17 @@ class Page(NamedTuple):
         recordings: in the order of the listing.
         columns: a manifest's own columns, a row per recording; None without a manifest.
         unseen: places below the input that could not be looked into and may hold recordings.
+        skipped: how many files were passed over because of their names.
     """
 
     recordings: list[Recording]
     columns: pa.Table | None = None
     unseen: tuple[str, ...] = ()
+    skipped: int = 0
 
 
 class Source(Protocol):
-    """An input that was opened."""
+    """Inputs of one form that were opened."""
 
     @property
     def columns(self) -> pa.Schema:
@@ -57,12 +73,12 @@ class Form(Protocol):
     def recognizes(self, uri: str) -> bool:
         """Whether an absolute URI is of this form; for an existing input, one form returns True."""
 
-    def open_source(self, uri: str, allow_outside: bool) -> Source:
-        """Opens an input and checks what can be checked without listing it.
+    def open_source(self, uris: Sequence[str], options: InputOptions) -> Source:
+        """Opens inputs of this form and checks what can be checked without listing them.
 
         Args:
-            uri: absolute.
-            allow_outside: whether what it names may lie outside its folder.
+            uris: absolute; at least one.
+            options: how they are read.
 
         Raises:
             CorpusError: it cannot be used.
@@ -73,11 +89,16 @@ class Form(Protocol):
 class PackedForm(Form, Protocol):
     """A form whose files hold several recordings."""
 
-    def open_member(
-        self, recording: Recording, stopwatch: Stopwatch
-    ) -> AbstractContextManager[BinaryIO]:
-        """Opens one member for decoding.
+    def read_members(
+        self, uri: str, recordings: Sequence[Recording], stopwatch: Stopwatch
+    ) -> Iterator[bytes | RecordingError]:
+        """Reads members of one file in one pass.
 
-        Raises:
-            RecordingError: it cannot be read.
+        Args:
+            uri: the file.
+            recordings: some of its members, in the order of `Source.pages`.
+            stopwatch: receives the time that storage took.
+
+        Yields:
+            The bytes of each, in their order, or why they cannot be read.
         """

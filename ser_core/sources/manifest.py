@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ import pyarrow.json
 import pyarrow.parquet as pq
 
 from ser_core.errors import CorpusError, one_line
-from ser_core.sources.interface import PAGE_ROWS, Page
+from ser_core.sources.interface import PAGE_ROWS, InputOptions, Page
 from ser_core.sources.outside import refuse_links_outside, refuse_paths_outside
 from ser_core.sources.recording import Recording
 from ser_core.storage.filesystem import absolute, join
@@ -42,18 +42,19 @@ def recognizes(uri: str) -> bool:
     return is_manifest(uri)
 
 
-def open_source(uri: str, allow_outside: bool = False) -> "ManifestSource":
+def open_source(uris: Sequence[str], options: InputOptions) -> "ManifestSource":
     """Opens a manifest and reads every path in it once.
 
     Args:
-        uri: absolute.
-        allow_outside: whether it may name files outside its folder and on other storage.
+        uris: absolute.
+        options: how they are read.
 
     Raises:
         CorpusError: it cannot be read, has no column ``path``, a row without a path, a recording
             twice, a column twice, or a path that leads outside or is not text.
     """
-    return ManifestSource(uri, _checked_columns(uri, allow_outside), allow_outside)
+    (uri,), outside = uris, options.allow_outside
+    return ManifestSource(uri, _checked_columns(uri, outside), outside)
 
 
 @dataclass(frozen=True)

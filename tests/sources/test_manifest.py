@@ -14,6 +14,7 @@ from recordings import write_manifest
 
 from ser_core.errors import CorpusError, RunError, UsageError
 from ser_core.sources.forms import open_source
+from ser_core.sources.interface import InputOptions
 from ser_core.sources.manifest import recording_uris
 from ser_core.sources.outside import refuse_paths_outside
 
@@ -169,7 +170,7 @@ def test_a_path_that_leads_outside_is_refused(corpus, path, refusal):
 
 @pytest.mark.parametrize("path", [p for p, why in OUTSIDE.items() if "storage" not in why])
 def test_a_path_may_lead_outside_if_that_is_meant(corpus, path):
-    source = open_source(manifest_of(corpus, "1.wav", path), allow_outside=True)
+    source = open_source(manifest_of(corpus, "1.wav", path), InputOptions(allow_outside=True))
     (page,) = source.pages()
     assert [recording.path for recording in page.recordings] == ["1.wav", path]
 
@@ -223,7 +224,7 @@ def test_paths_of_a_manifest_on_a_web_server(path, why):
 @pytest.mark.parametrize("path", ["ftp://me:s3cr3t@host/1.wav", "https://host/1.wav?sig=s3cr3t"])
 def test_a_path_with_a_secret_is_refused_without_showing_it(corpus, path, allow):
     with pytest.raises(UsageError) as caught:
-        open_source(manifest_of(corpus, path), allow_outside=allow)
+        open_source(manifest_of(corpus, path), InputOptions(allow_outside=allow))
     assert "s3cr3t" not in str(caught.value)
 
 
