@@ -28,6 +28,7 @@ class Status(StrEnum):
     EMPTY = "empty"
     DECODE_ERROR = "decode_error"
     TRUNCATED = "truncated"
+    NO_SPEECH = "no_speech"
     NOT_FINITE = "not_finite"
     CRASHED = "crashed"
     TIMEOUT = "timeout"

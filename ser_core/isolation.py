@@ -15,7 +15,7 @@ import time
 import traceback
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
@@ -24,8 +24,6 @@ import psutil
 import tenacity
 
 from ser_core.errors import SerError
-
-Pause = Callable[[], AbstractContextManager[None]]  # the time within it is not counted
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CRASH_SECONDS = 60.0  # a crash closes the pipe before the process ends, and may write a core dump
@@ -84,21 +82,42 @@ class ChildMemoryError(ChildError):
 class _Message(StrEnum):
     PAUSED = "paused"
     RESUMED = "resumed"
+    SENT = "sent"
     RETURNED = "returned"
     RAISED = "raised"
     EXHAUSTED = "exhausted"
+
+
+class Caller:
+    """The process that called a function, as the function in the child sees it."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """Waits for others: the time within it is not counted."""
+        self._connection.send((_Message.PAUSED, None))
+        try:
+            yield
+        finally:
+            self._connection.send((_Message.RESUMED, None))
+
+    def send(self, value: Any) -> None:
+        """Passes a value on before the function returns; waits while the caller takes no more."""
+        self._connection.send((_Message.SENT, value))
 
 
 class IsolatedFunction:
     """A function whose calls run in a child process, one at a time."""
 
     def __init__(
-        self, function: Callable[[Any, Pause], Any], limits: Limits, preload: Sequence[str] = ()
+        self, function: Callable[[Any, Caller], Any], limits: Limits, preload: Sequence[str] = ()
     ) -> None:
         """Starts nothing yet.
 
         Args:
-            function: called with an argument and a ``Pause``, within which it waits for others.
+            function: called with an argument and its caller.
             limits: of each call.
             preload: modules that the fork server imports; the first user in a process decides.
         """
@@ -110,7 +129,16 @@ class IsolatedFunction:
         self._alive: Connection | None = None  # closed when this process ends, however it does
 
     def __call__(self, argument: Any) -> Any:
-        """The function's result.
+        """The function's result; raises what `stream` does."""
+        result = None
+        for result in self.stream(argument):  # noqa: B007
+            pass
+        return result
+
+    def stream(self, argument: Any) -> Iterator[Any]:
+        """What the function sends, and then what it returns.
+
+        The child is ended if the values are not taken to the end.
 
         Raises:
             SerError: what the function raised of that kind.
@@ -121,14 +149,18 @@ class IsolatedFunction:
             if self._process is None:
                 self._start()
             self._connection.send(argument)  # type: ignore[union-attr]
-            kind, value = self._answer()
+            for kind, value in self._answers():
+                if kind is not _Message.SENT:
+                    break
+                yield value
         except (EOFError, ConnectionError):
             raise ChildCrashedError(self._end(_CRASH_SECONDS)) from None
         except BaseException:
             self._end()
             raise
         if kind is _Message.RETURNED:
-            return value
+            yield value
+            return
         if kind is _Message.EXHAUSTED:
             raise ChildMemoryError(f"{self._limits.memory / _GIB:g} GiB")
         raise value if isinstance(value, SerError) else RuntimeError(value)
@@ -137,8 +169,8 @@ class IsolatedFunction:
         """Ends the child process."""
         self._end()
 
-    def _answer(self) -> tuple[_Message, Any]:
-        """Waits for the result while the clock runs, except in pauses."""
+    def _answers(self) -> Iterator[tuple[_Message, Any]]:
+        """The function's messages; the clock runs while they are waited for, except in pauses."""
         left, paused = self._limits.seconds, False
         while True:
             patience = self._limits.pause_seconds if paused else left
@@ -150,9 +182,10 @@ class IsolatedFunction:
             if not paused:
                 left -= waited
             kind, value = self._connection.recv()  # type: ignore[union-attr]
-            if kind not in (_Message.PAUSED, _Message.RESUMED):
-                return kind, value
-            paused = kind is _Message.PAUSED
+            if kind in (_Message.PAUSED, _Message.RESUMED):
+                paused = kind is _Message.PAUSED
+            else:
+                yield kind, value
 
     def _wait(self, seconds: float) -> float | None:
         """How long a message took to come, s; None if it did not.
@@ -237,7 +270,7 @@ def _for_fork_server() -> Iterator[dict[str, str]]:
 def _serve(
     connection: Connection,
     parent_lives: Connection,
-    function: Callable[[Any, Pause], Any],
+    function: Callable[[Any, Caller], Any],
     memory: int,
     environment: Mapping[str, str],
 ) -> None:
@@ -250,21 +283,14 @@ def _serve(
     os.environ.clear()
     os.environ.update(environment)  # the fork server has those of its start
 
-    @contextmanager
-    def pause() -> Iterator[None]:
-        connection.send((_Message.PAUSED, None))
-        try:
-            yield
-        finally:
-            connection.send((_Message.RESUMED, None))
-
+    caller = Caller(connection)
     while True:
         try:
             argument = connection.recv()
         except EOFError:  # the parent has ended
             return
         try:
-            connection.send((_Message.RETURNED, function(argument, pause)))
+            connection.send((_Message.RETURNED, function(argument, caller)))
         except SerError as error:
             connection.send((_Message.RAISED, error))
         except MemoryError:

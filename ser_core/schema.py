@@ -16,6 +16,7 @@ OFFSET = pa.field("_offset", pa.int64())  # where a member begins in its file, b
 START = pa.field("_start", pa.float64())  # of a stretch, s; null for a whole recording
 DURATION = pa.field("_duration", pa.float64())  # of a stretch, s; null if it reaches to the end
 WAVEFORM = pa.field("_waveform", pa.large_binary())  # samples: mono, 16 kHz, unpadded
+NUM_ROWS = pa.field("_num_rows", pa.int64())  # of a recording, in its last row; null in others
 SAMPLE_TYPE = pa.field("_sample_type", pa.string())  # NumPy's name: "<f4", or "<i2" where lossless
 DECODE_STAGES = ("fetch", "decode")
 CLASSIFY_STAGES = ("idle", "transfer", "compute")
@@ -38,9 +39,15 @@ _LISTED = (
     pa.field("uri", pa.string()),
     pa.field("file_id", pa.string()),
 )
-DECODED = (  # fields of `DecodedAudio`
+SEGMENT = (  # of `Segment`; null for whole recordings
+    pa.field("start", pa.float64()),
+    pa.field("end", pa.float64()),
+    pa.field("channel", pa.int16()),
+)
+DECODED = (  # of `AudioInfo`
     pa.field("duration", pa.float64()),
     pa.field("sampling_rate", pa.int32()),
+    pa.field("speech", pa.float32()),
 )
 _OUTCOME = (pa.field("status", _WORD), pa.field("error", pa.string()))
 _PRECISION = pa.field("precision", _WORD)
@@ -60,14 +67,14 @@ def score_columns(labels: Sequence[str]) -> list[str]:
 
 
 def output_schema(labels: Sequence[str], manifest: pa.Schema) -> pa.Schema:
-    """The output table: one row per recording, then the manifest's own columns.
+    """The output table: one row per recording or segment, then the manifest's own columns.
 
     Args:
         labels: the checkpoint's classes, in the order of its logits.
         manifest: the columns of the manifest; empty for a folder.
     """
     scores = [pa.field(name, pa.float32()) for name in ["score", *score_columns(labels)]]
-    ours = [*_LISTED, *DECODED, pa.field("label", _WORD), *scores, *_OUTCOME, *_ORIGIN, *_WRITTEN]
+    ours = [*_LISTED, *SEGMENT, *DECODED, pa.field("label", _WORD), *scores, *_OUTCOME, *_ORIGIN, *_WRITTEN]
     return pa.schema([*ours, *manifest])
 
 
@@ -105,10 +112,17 @@ def plan_schema(manifest: pa.Schema) -> pa.Schema:
 
 
 def decoded_schema(manifest: pa.Schema) -> pa.Schema:
-    """Between decoding and classifying: a recording has a waveform, or a status other than ok."""
-    internal = [WAVEFORM, SAMPLE_TYPE, *map(stage_seconds, DECODE_STAGES), STOP]
+    """Between decoding and classifying: a row per segment.
+
+    The last row of a recording has its status and how many rows it has in all; one whose status is
+    not ok has no waveform.
+    """
+    internal = [START, DURATION, NUM_ROWS, WAVEFORM, SAMPLE_TYPE]
     outcome = [pa.field(f.name, pa.string()) for f in _OUTCOME]
-    return pa.schema([INDEX, *_LISTED, *manifest, *DECODED, *outcome, *internal])
+    seconds = map(stage_seconds, DECODE_STAGES)
+    return pa.schema(
+        [INDEX, *_LISTED, *manifest, *SEGMENT, *DECODED, *outcome, *internal, *seconds, STOP]
+    )
 
 
 def labeled_schema(labels: Sequence[str], manifest: pa.Schema) -> pa.Schema:

@@ -8,7 +8,7 @@ import time
 from ser_core.errors import RecordingError, Status
 
 
-def call(job, pause):
+def call(job, caller):
     """Does what the job says, and returns the id of the process."""
     action, value = job
     if action == "raise":
@@ -20,7 +20,7 @@ def call(job, pause):
     if action == "allocate":
         return len(bytearray(value))
     if action == "pause":
-        with pause():
+        with caller.pause():
             time.sleep(value)
     if action == "environment":
         return os.environ.get(value)

@@ -1,9 +1,10 @@
 """A file's bytes → the waveform that the model gets; it does not know where the bytes lie."""
 
 import io
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple, Protocol
 
 import numpy as np
 import soundfile
@@ -11,11 +12,25 @@ import soundfile
 from ser_core.audio import ffmpeg, libsndfile
 from ser_core.audio.constants import SEGMENT_SAMPLES, SEGMENT_SECONDS
 from ser_core.audio.file_view import view
-from ser_core.audio.resample import resample
-from ser_core.audio.samples import Samples, UnreadableError
+from ser_core.audio.resample import Resampler
+from ser_core.audio.samples import Mixer, Samples, UnreadableError
 from ser_core.errors import RecordingError, Status, one_line
 
 _CHECK_RATE, _CHECK_SAMPLES = 8_000, 800  # so that it is resampled, too
+
+
+class AudioInfo(NamedTuple):
+    """What is known of a file that was decoded.
+
+    Attributes:
+        duration: of the whole file, s; None if that is not known for sure.
+        sampling_rate: of the file, Hz; None if it was not decoded to the end.
+        speech: the share of the recording in which somebody speaks; None if nobody looked.
+    """
+
+    duration: float | None
+    sampling_rate: int | None
+    speech: float | None = None
 
 
 @dataclass(frozen=True)
@@ -30,7 +45,17 @@ class DecodedAudio:
 
     waveform: np.ndarray
     duration: float | None
-    sampling_rate: int
+    sampling_rate: int | None
+
+
+class Consumer(Protocol):
+    """Takes a file's samples at 16 kHz as they are decoded."""
+
+    def add(self, samples: np.ndarray) -> None:
+        """Takes float32 of shape ``(tracks, num_samples)``."""
+
+    def restart(self) -> None:
+        """The samples begin again with the first one."""
 
 
 def decode(handle: BinaryIO, whole: bool = False) -> DecodedAudio:
@@ -44,14 +69,38 @@ def decode(handle: BinaryIO, whole: bool = False) -> DecodedAudio:
         whole: decode all of it rather than its first 6 s.
 
     Raises:
+        RecordingError: as `decode_into`.
+    """
+    collected = _Collector()
+    info = decode_into(handle, collected, None if whole else SEGMENT_SECONDS)
+    waveform = collected.waveform()
+    waveform = waveform if whole else waveform[:SEGMENT_SAMPLES]
+    return DecodedAudio(waveform, info.duration, info.sampling_rate)
+
+
+def decode_into(
+    handle: BinaryIO, consumer: Consumer, seconds: float | None, each_channel: bool = False
+) -> AudioInfo:
+    """Decodes a recording block by block, in memory that does not grow with its length.
+
+    Args:
+        handle: seekable; read from its beginning.
+        consumer: receives the samples that ``librosa.load(path, sr=16000)`` returns.
+        seconds: how much of the beginning; a little more is passed on. None for all of it.
+        each_channel: keep the channels apart rather than mix them.
+
+    Raises:
         RecordingError: ``empty``, ``truncated``, ``too_large`` where memory runs out, or
             ``decode_error``, also for samples that are not finite or overflow when resampled.
+            Samples may have been passed on before.
     """
     if handle.seek(0, io.SEEK_END) == 0:
         raise RecordingError(Status.EMPTY, "the file has no bytes")
+    resampled = _Resampled(consumer)
+    mixer = Mixer(resampled, each_channel)
     try:
-        samples = _read(handle, None if whole else SEGMENT_SECONDS)
-        waveform = _waveform(samples)
+        samples = _read(handle, mixer, seconds)
+        resampled.finish()
     except RecordingError:
         raise
     except MemoryError:
@@ -61,8 +110,11 @@ def decode(handle: BinaryIO, whole: bool = False) -> DecodedAudio:
             raise _too_large() from None
         reason = f"the decoder failed ({type(error).__name__}: {one_line(error)})"
         raise RecordingError(Status.DECODE_ERROR, reason) from error
-    waveform = waveform if whole else waveform[:SEGMENT_SAMPLES]
-    return DecodedAudio(waveform, samples.duration, samples.rate)
+    if samples.stated is not None:
+        _refuse_truncated(samples.stated, resampled.num_samples / samples.rate)
+    if not resampled.num_samples:
+        raise RecordingError(Status.EMPTY, "the file has a header but no samples")
+    return AudioInfo(samples.duration, samples.rate)
 
 
 def check_decoders() -> None:
@@ -76,7 +128,7 @@ def check_decoders() -> None:
     decode(file)
     source = view(file)
     with ffmpeg.opened(source) as container:
-        ffmpeg.read_samples(container, source, None)
+        ffmpeg.read_samples(container, source, Mixer(_Resampled(_Collector())), None)
 
 
 def _too_large() -> RecordingError:
@@ -84,34 +136,77 @@ def _too_large() -> RecordingError:
     return RecordingError(Status.TOO_LARGE, reason)
 
 
-def _waveform(samples: Samples) -> np.ndarray:
-    """The samples at 16 kHz, if they are what they should be."""
-    if samples.stated is not None:
-        _refuse_truncated(samples.stated, len(samples.mono) / samples.rate)
-    if not samples.mono.size:
-        raise RecordingError(Status.EMPTY, "the file has a header but no samples")
-    if not np.isfinite(samples.mono).all():
-        raise RecordingError(Status.DECODE_ERROR, "the samples are not all finite numbers")
-    waveform = resample(samples.mono, samples.rate)
-    if not np.isfinite(waveform).all():
-        reason = "the samples are so large that resampling overflows"
-        raise RecordingError(Status.DECODE_ERROR, reason)
-    return waveform
+class _Collector:
+    """Keeps all samples of one track."""
+
+    def __init__(self) -> None:
+        self._blocks: list[np.ndarray] = []
+
+    def add(self, samples: np.ndarray) -> None:
+        self._blocks.append(samples[0])
+
+    def restart(self) -> None:
+        self._blocks.clear()
+
+    def waveform(self) -> np.ndarray:
+        return np.ascontiguousarray(_joined(self._blocks))
 
 
-def _read(handle: BinaryIO, seconds: float | None) -> Samples:
+def _joined(blocks: Sequence[np.ndarray]) -> np.ndarray:
+    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+
+
+class _Resampled:
+    """A `Sink` that passes samples on at 16 kHz, if they are what they should be.
+
+    Attributes:
+        num_samples: per track at the file's rate, so far.
+    """
+
+    def __init__(self, consumer: Consumer) -> None:
+        self.num_samples = 0
+        self._consumer = consumer
+        self._resampler: Resampler | None = None
+
+    def add(self, samples: np.ndarray, rate: int) -> None:
+        if not np.isfinite(samples).all():
+            raise RecordingError(Status.DECODE_ERROR, "the samples are not all finite numbers")
+        if self._resampler is None:
+            self._resampler = Resampler(rate, len(samples))
+        self.num_samples += samples.shape[1]
+        self._pass_on(self._resampler.add(samples))
+
+    def restart(self) -> None:
+        self.num_samples, self._resampler = 0, None
+        self._consumer.restart()
+
+    def finish(self) -> None:
+        if self._resampler is not None:
+            self._pass_on(self._resampler.finish())
+
+    def _pass_on(self, samples: np.ndarray) -> None:
+        if not np.isfinite(samples).all():
+            reason = "the samples are so large that resampling overflows"
+            raise RecordingError(Status.DECODE_ERROR, reason)
+        if samples.shape[1]:
+            self._consumer.add(samples)
+
+
+def _read(handle: BinaryIO, mixer: Mixer, seconds: float | None) -> Samples:
     """By libsndfile, as `librosa.load` does, or else by FFmpeg."""
     source = view(handle)
     try:
-        return libsndfile.read_samples(source, seconds)
+        return libsndfile.read_samples(source, mixer, seconds)
     except UnreadableError as error:
         reason, recognised = error, error.recognised
+    mixer.restart()
     try:
         with ffmpeg.opened(source) as container:
             if container.format.name == "mp3" and not recognised:
                 with suppress(UnreadableError):
-                    return libsndfile.read_samples_by_name(source, ".mp3", seconds)
-            return ffmpeg.read_samples(container, source, seconds)
+                    return libsndfile.read_samples_by_name(source, ".mp3", mixer, seconds)
+                mixer.restart()
+            return ffmpeg.read_samples(container, source, mixer, seconds)
     except UnreadableError as other:
         message = f"no decoder can read it (libsndfile: {reason} FFmpeg: {other})"
         raise RecordingError(Status.DECODE_ERROR, message) from None

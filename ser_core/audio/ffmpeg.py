@@ -12,7 +12,7 @@ from av.stream import Disposition
 
 from ser_core.audio.file_view import reading_at_most, size_of
 from ser_core.audio.samples import (
-    MonoMixer,
+    Mixer,
     Samples,
     UnreadableError,
     num_to_read,
@@ -87,13 +87,14 @@ def _refuse_to_open(url: str, *_: Any) -> NoReturn:
 
 
 def read_samples(
-    container: av.container.InputContainer, source: BinaryIO, seconds: float | None
+    container: av.container.InputContainer, source: BinaryIO, mixer: Mixer, seconds: float | None
 ) -> Samples:
     """Reads the beginning of a container's sound, or all of it.
 
     Args:
         container: of ``opened``.
         source: what it reads.
+        mixer: receives the samples.
         seconds: how much of it; None for all.
 
     Raises:
@@ -101,22 +102,23 @@ def read_samples(
         RecordingError: the rate or the number of channels is not accepted, or there is no sample.
     """
     stream = _best_stream(container)
-    decoded = _decode(container, stream, seconds)
-    mono, rate, form = decoded.mixer.mono(), decoded.rate, container.format.name
+    decoded = _decode(container, stream, mixer, seconds)
+    rate, form = decoded.rate, container.format.name
     stated = _stated_duration(container, stream, size_of(source))
     if not decoded.ended:
+        mixer.finish(rate)
         verified = False
         if stated is not None and decoded.on_time and form in _TIMED and _times_increase(stream):
             with reading_at_most(source, _LAST_PACKETS_BYTES), suppress(av.FFmpegError):
                 verified = _ends_at(container, stream, stated)
-        return Samples(mono, rate, duration=stated if verified else None, stated=None)
+        return Samples(rate, duration=stated if verified else None, stated=None)
     padding = _padding(decoded.last, stream, rate) if "mp4" in form else 0
-    mono = mono[: len(mono) - padding]
+    mixer.finish(rate, padding)
     if form not in _STATING:
         stated = None
     elif stated is not None:
         stated = min(stated, seconds or math.inf) - padding / rate
-    return Samples(mono, rate, duration=len(mono) / rate, stated=stated)
+    return Samples(rate, duration=(mixer.num_samples - padding) / rate, stated=stated)
 
 
 def _best_stream(container: av.container.InputContainer) -> av.AudioStream:
@@ -134,14 +136,12 @@ class _Decoded(NamedTuple):
     """What was decoded.
 
     Attributes:
-        mixer: has the samples.
         rate: Hz.
         ended: whether these are all samples.
         on_time: whether the frames' times fit the number of samples.
         last: the last frame.
     """
 
-    mixer: MonoMixer
     rate: int
     ended: bool
     on_time: bool
@@ -149,22 +149,25 @@ class _Decoded(NamedTuple):
 
 
 def _decode(
-    container: av.container.InputContainer, stream: av.AudioStream, seconds: float | None
+    container: av.container.InputContainer,
+    stream: av.AudioStream,
+    mixer: Mixer,
+    seconds: float | None,
 ) -> _Decoded:
-    mixer, rate, ended, late, last = MonoMixer(), 0, True, math.inf, None
+    rate, ended, late, last = 0, True, math.inf, None
     start = _start(stream)
     for frame, piece in _int16_pieces(container, stream):
         last, rate = frame, piece.sample_rate
         if piece.time is not None:
             late = piece.time - start - mixer.num_samples / rate
         # Packed: of a planar frame of 8 channels or more, PyAV reads memory that is not there.
-        mixer.add(piece.to_ndarray().reshape(-1, piece.layout.nb_channels))
+        mixer.add(piece.to_ndarray().reshape(-1, piece.layout.nb_channels), rate)
         if mixer.num_samples >= num_to_read(seconds, rate):
             ended = False
             break
     if last is None:
         raise RecordingError(Status.EMPTY, "the file has an audio track but no samples")
-    return _Decoded(mixer, rate, ended, abs(late) <= _DURATION_TOLERANCE, last)
+    return _Decoded(rate, ended, abs(late) <= _DURATION_TOLERANCE, last)
 
 
 def _int16_pieces(

@@ -15,7 +15,7 @@ from ser_core.audio import ogg
 from ser_core.audio.file_view import size_of, view
 from ser_core.audio.samples import (
     BLOCK_SAMPLES,
-    MonoMixer,
+    Mixer,
     Samples,
     UnreadableError,
     num_to_read,
@@ -57,11 +57,12 @@ class _Sound(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no typ
             self.seek(frame)
 
 
-def read_samples(source: BinaryIO, seconds: float | None) -> Samples:
+def read_samples(source: BinaryIO, mixer: Mixer, seconds: float | None) -> Samples:
     """Reads a file's beginning, or all of it.
 
     Args:
         source: a ``file_view.view``.
+        mixer: receives the samples.
         seconds: how much of it; None for all.
 
     Raises:
@@ -71,7 +72,7 @@ def read_samples(source: BinaryIO, seconds: float | None) -> Samples:
     """
     tags = id3_bounds(source)
     if any(end - start < _SNIFFED for start, end in pairwise(tags)):
-        return read_samples_by_name(source, "", seconds)
+        return read_samples_by_name(source, "", mixer, seconds)
     source.seek(tags[-1])
     marker, size = source.read(4), source.read(4)
     if tags[-1] and marker in _AFTER_TAG:
@@ -81,10 +82,12 @@ def read_samples(source: BinaryIO, seconds: float | None) -> Samples:
     elif len(tags) > 2:
         source = view(source, tags[-2])
     source.seek(0)
-    return _read(partial(_Sound, source, closefd=False), source, seconds)
+    return _read(partial(_Sound, source, closefd=False), source, mixer, seconds)
 
 
-def read_samples_by_name(source: BinaryIO, suffix: str, seconds: float | None) -> Samples:
+def read_samples_by_name(
+    source: BinaryIO, suffix: str, mixer: Mixer, seconds: float | None
+) -> Samples:
     """Like ``read_samples``, but a file name tells libsndfile the format.
 
     ``librosa.load`` gives libsndfile a path, whose extension counts where the content does not
@@ -96,7 +99,7 @@ def read_samples_by_name(source: BinaryIO, suffix: str, seconds: float | None) -
     """
     position = source.tell()
     try:
-        return _read(partial(_open_by_name, source, suffix), source, seconds)
+        return _read(partial(_open_by_name, source, suffix), source, mixer, seconds)
     finally:
         source.seek(position)
 
@@ -116,13 +119,15 @@ def _open_by_name(source: BinaryIO, suffix: str) -> _Sound:
         raise RecordingError(Status.UNAVAILABLE, reason) from None
 
 
-def _read(opened: Callable[[], _Sound], source: BinaryIO, seconds: float | None) -> Samples:
+def _read(
+    opened: Callable[[], _Sound], source: BinaryIO, mixer: Mixer, seconds: float | None
+) -> Samples:
     try:
         with opened() as sound:
             refuse_format(sound.samplerate, sound.channels)
             if sound.frames >= _UNKNOWN_FRAMES:
                 raise UnreadableError("The number of samples is not known.", recognised=True)
-            return _read_sound(sound, source, seconds)
+            return _read_sound(sound, source, mixer, seconds)
     except soundfile.LibsndfileError as error:
         if "malloc" in error.error_string:
             raise MemoryError(error.error_string) from None
@@ -130,15 +135,14 @@ def _read(opened: Callable[[], _Sound], source: BinaryIO, seconds: float | None)
         raise UnreadableError(error.error_string, recognised) from None
 
 
-def _read_sound(sound: _Sound, source: BinaryIO, seconds: float | None) -> Samples:
+def _read_sound(sound: _Sound, source: BinaryIO, mixer: Mixer, seconds: float | None) -> Samples:
     rate = sound.samplerate
     limit = num_to_read(seconds, rate)
     wanted = int(min(sound.frames, limit))
-    mixer = MonoMixer()
     while mixer.num_samples < wanted:
         ahead = min(wanted - mixer.num_samples, max(BLOCK_SAMPLES // sound.channels, 1))
         block = sound.read(ahead, dtype="float32", always_2d=True)
-        mixer.add(block)
+        mixer.add(block, rate)
         if len(block) < ahead:
             break
     if wanted == sound.frames:  # `librosa.load` reads all, so that the seek goes to the end
@@ -149,8 +153,8 @@ def _read_sound(sound: _Sound, source: BinaryIO, seconds: float | None) -> Sampl
     stated = _stated_frames(sound, source, ended)
     decoded = mixer.num_samples
     frames = decoded if ended else verified_frames(sound, source, decoded)
+    mixer.finish(rate)
     return Samples(
-        mixer.mono(),
         rate,
         duration=None if frames is None else frames / rate,
         stated=None if stated is None else min(stated, limit) / rate,

@@ -1,7 +1,9 @@
 """What libsndfile and FFmpeg read from a file, and the rates and channels that are accepted."""
 
 import math
+from collections import deque
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -13,7 +15,8 @@ _RATES = range(1_000, 768_001)  # Hz
 _CHANNELS = range(1, 257)
 _MARGIN_SECONDS = 0.25  # the resampler's filter reaches a few hundredths of a second,
 _MARGIN_SAMPLES = 1_000  # or half a thousand samples, whichever is longer
-BLOCK_SAMPLES = 1 << 22  # of all channels; float32 of 16 MiB
+BLOCK_SAMPLES = 1 << 20  # of all channels; float32 of 4 MiB
+_HELD_BACK = 1 << 16  # samples per channel; the padding of a file's last frame is shorter
 
 
 class UnreadableError(Exception):
@@ -30,58 +33,77 @@ class UnreadableError(Exception):
 
 @dataclass(frozen=True)
 class Samples:
-    """The samples of a file, or of its beginning.
+    """What was read of a file, or of its beginning; the samples went to a `Mixer`.
 
     Attributes:
-        mono: float32, shape ``(num_samples,)``, at the file's rate.
         rate: Hz.
         duration: of the whole recording, s; None unless it was decoded to its end or verified.
-        stated: what should be in ``mono`` according to the file, s; None if it does not say.
+        stated: what should have been read according to the file, s; None if it does not say.
     """
 
-    mono: np.ndarray
     rate: int
     duration: float | None
     stated: float | None
 
 
-class MonoMixer:
-    """Mixes block by block, so that many channels never are in memory at once.
+class Sink(Protocol):
+    """Takes a file's samples as they are decoded."""
+
+    def add(self, samples: np.ndarray, rate: int) -> None:
+        """Takes float32 samples of shape ``(tracks, num_samples)`` at the file's rate."""
+
+    def restart(self) -> None:
+        """Another decoder begins again with the first sample."""
+
+
+class Mixer:
+    """Mixes channels block by block, or separates them, and passes the result on.
+
+    Neither many channels nor a long recording are ever in memory at once. The last samples are
+    held back, since a decoder may learn only at the end that some are padding.
 
     Attributes:
         num_samples: per channel, so far.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, sink: Sink, each_channel: bool = False) -> None:
         self.num_samples = 0
-        self._mixed: list[np.ndarray] = []
-        self._pending: list[np.ndarray] = []
-        self._num_pending = 0
+        self._sink = sink
+        self._each_channel = each_channel
+        self._pending: deque[np.ndarray] = deque()
+        self._num_pending = 0  # per channel
 
-    def add(self, block: np.ndarray) -> None:
+    def add(self, block: np.ndarray, rate: int) -> None:
         """Adds float32 or int16 samples of shape ``(num_samples, channels)``."""
         self.num_samples += len(block)
         self._pending.append(block)
-        self._num_pending += block.size
-        if self._num_pending >= BLOCK_SAMPLES:
-            self._mix()
+        self._num_pending += len(block)
+        if self._num_pending * block.shape[1] >= BLOCK_SAMPLES:
+            self._pass_on(rate, _HELD_BACK)
 
-    def mono(self) -> np.ndarray:
-        """All samples: float32, shape ``(num_samples,)``."""
-        self._mix()
-        return _joined(self._mixed) if self._mixed else np.zeros(0, np.float32)
+    def finish(self, rate: int, padding: int = 0) -> None:
+        """Passes on what is left, without so many samples at its end."""
+        self._pass_on(rate, 0, padding)
 
-    def _mix(self) -> None:
-        if self._pending:
-            samples = _joined(self._pending)
-            if samples.dtype == np.int16:
-                samples = samples.astype(np.float32) / FULL_SCALE
-            self._mixed.append(to_mono(samples.T))
-            self._pending, self._num_pending = [], 0
+    def restart(self) -> None:
+        """Begins again with the first sample, for another decoder."""
+        self.num_samples = self._num_pending = 0
+        self._pending.clear()
+        self._sink.restart()
 
-
-def _joined(blocks: list[np.ndarray]) -> np.ndarray:
-    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+    def _pass_on(self, rate: int, kept: int, padding: int = 0) -> None:
+        blocks = []
+        while self._pending and self._num_pending - len(self._pending[0]) >= kept:
+            blocks.append(self._pending.popleft())
+            self._num_pending -= len(blocks[-1])
+        if not blocks:
+            return
+        samples = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+        samples = samples[: len(samples) - padding]
+        if samples.dtype == np.int16:
+            samples = samples.astype(np.float32) / FULL_SCALE
+        tracks = samples.T if self._each_channel else to_mono(samples.T)[None]
+        self._sink.add(tracks, rate)
 
 
 def num_to_read(seconds: float | None, rate: int) -> float:

@@ -119,10 +119,20 @@ def _read_labels(uri: str) -> tuple[pd.DataFrame, tuple[str, ...]]:
         labels[name] = _as_text(labels[name])
     identity = labels["uri"].fillna(labels["path"]) if "uri" in labels else labels["path"]
     when = labels["labeled_at"] if "labeled_at" in labels else pd.Series(range(len(labels)))
-    stale = superseded(
-        pd.factorize(identity)[0], labels["status"].isin(FINAL).to_numpy(), when.to_numpy()
+    segment = labels.reindex(columns=["start", "channel"]).groupby(
+        ["start", "channel"], dropna=False
     )
-    return labels.assign(identity=identity)[~stale].reset_index(drop=True), classes
+    stale = superseded(
+        pd.factorize(identity)[0],
+        segment.ngroup().to_numpy(),
+        labels["status"].isin(FINAL).to_numpy(),
+        when.to_numpy(),
+    )
+    current = labels.assign(identity=identity)[~stale].reset_index(drop=True)
+    if current["identity"].duplicated().any():
+        several = "recordings have several rows, for their segments or channels"
+        raise CorpusError(f"--labels {uri}: {several}; label them with --rows recording")
+    return current, classes
 
 
 def _read_parts(uri: str) -> tuple[pa.Table, tuple[str, ...]]:
@@ -143,6 +153,8 @@ def _read_parts(uri: str) -> tuple[pa.Table, tuple[str, ...]]:
     types = {
         **dict.fromkeys(_TEXTS, pa.string()),
         "labeled_at": pa.timestamp("us", tz="UTC"),
+        "start": pa.float64(),
+        "channel": pa.int16(),
         **dict.fromkeys(score_columns(classes), pa.float32()),
     }
     schema = pa.schema([field for field in types.items() if field[0] in available])

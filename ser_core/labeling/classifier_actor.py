@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -114,19 +113,18 @@ class ClassifierActor:
             self._reason = bug(error)
 
     def __call__(self, decoded: pa.Table) -> pa.Table:
-        """Classifies a block of ``decoded_schema``."""
+        """Classifies the segments of a block of ``decoded_schema``."""
         if reason := self._reason or reason_to_stop(decoded):
             return rows_with_reason(decoded, self._settings, reason)
         now = time.perf_counter()
-        classify = partial(
-            classify_block,
-            settings=self._settings,
-            scorer=self._classifier,
-            idle_seconds=now - (self._idle_since or now),
-        )
+        idle_seconds = now - (self._idle_since or now)
+
+        def classify(block: pa.Table) -> Iterator[pa.Table]:
+            yield classify_block(block, self._settings, self._classifier, idle_seconds)
+
         try:
             with _dies_if_stuck(_BATCH_SECONDS):
-                labeled = run_stage(classify, decoded, self._settings)
+                (labeled,) = run_stage(classify, decoded, self._settings)
         except DeviceError:  # nothing runs on this device any more in this process
             _die()
         self._starts.finished.remote(self._name)

@@ -12,8 +12,10 @@ import numpy as np
 import pyarrow as pa
 
 from ser_core import cluster
+from ser_core.audio.segments import Segmentation
 from ser_core.console import say
 from ser_core.errors import CheckError, CorpusError, OutputError, RunError
+from ser_core.labeling.assembly import assembled_rows
 from ser_core.labeling.config import LabelConfig
 from ser_core.labeling.label_store import LabelStore
 from ser_core.labeling.part_writer import PartWriter
@@ -21,13 +23,14 @@ from ser_core.labeling.pipeline import PipelineSettings, connect, label_plan, sh
 from ser_core.labeling.plan import Plan, make_plan
 from ser_core.labeling.progress import Display, RunStats, print_summary
 from ser_core.labeling.resources import choose_resources
-from ser_core.labeling.rules import useful_rows
+from ser_core.labeling.rules import labeling_digest, useful_rows
 from ser_core.labeling.stages import StageSettings, output_rows
 from ser_core.models.build import build_model
 from ser_core.models.checkpoint import Checkpoint, load_checkpoint
 from ser_core.schema import reserved_columns
 from ser_core.sources.decoder import DecoderSettings
-from ser_core.sources.forms import list_pages, open_source
+from ser_core.sources.forms import open_source
+from ser_core.sources.inputs import shown
 from ser_core.sources.interface import InputOptions, Page, Source
 from ser_core.storage.claim import Claim
 from ser_core.storage.filesystem import absolute, is_local
@@ -56,7 +59,7 @@ def label_corpus(config: LabelConfig) -> Plan:
     with run.store.claimed() as claim:
         started = time.monotonic()
         plan = run.plan(pages)
-        stats = RunStats(plan.to_do, whole=config.segments == "all")
+        stats = RunStats(plan.to_do)
         stats.stage_seconds["list"] = stats.started - started
         if plan.to_do:
             say(f"{plan.listed:,} recordings, {plan.done:,} already done, {plan.to_do:,} to label")
@@ -82,10 +85,11 @@ def prepare(config: LabelConfig) -> "Run":
     cluster.check_address()
     checkpoint = load_checkpoint(config.model, config.revision, config.segments)
     build_model(checkpoint)  # refuses weights that do not match before anything starts
-    source = open_source(config.input, InputOptions(config.allow_outside))
+    options = InputOptions(config.allow_outside, config.path_column, config.include)
+    source = open_source(config.input, options)
     if taken := reserved_columns(checkpoint.labels, source.columns):
         reason = f"the output has its own columns {', '.join(taken)}; rename the manifest's"
-        raise CorpusError(f"--input {config.input}: {reason}")
+        raise CorpusError(f"--input {shown(config.input)}: {reason}")
     store = LabelStore(config.output, checkpoint.labels, source.columns)
     return Run(config, started, checkpoint, source, store)
 
@@ -106,15 +110,21 @@ class Run:
         Raises:
             CorpusError: it cannot be listed, or is empty.
         """
-        pages = list_pages(self.config.input, self.source)
+        pages = self.source.pages()
         first = next(pages, None)
         if first is None:
-            raise CorpusError(f"--input {self.config.input}: there are no recordings")
+            raise CorpusError(f"--input {shown(self.config.input)}: there are no recordings")
         return itertools.chain([first], pages)
+
+    @property
+    def digest(self) -> str:
+        """Identifies the checkpoint and how recordings become rows."""
+        config = self.config
+        return labeling_digest(self.checkpoint.digest, config.rows, config.hop, config.channels)
 
     def plan(self, pages: Iterator[Page]) -> Plan:
         """What is listed, less what the store has."""
-        done = self.store.done(self.checkpoint.digest, self.config.precision, self.config.retry)
+        done = self.store.done(self.digest, self.config.precision, self.config.retry)
         plan = make_plan(pages, self.source.columns, done)
         if plan.known_to_0_1:
             self.store.upgrade(pa.concat_tables(plan.known_to_0_1))
@@ -124,13 +134,13 @@ class Run:
         """Labels the plan and writes its rows as they come."""
         config, checkpoint, schema = self.config, self.checkpoint, self.store.schema
         stages = StageSettings(checkpoint.labels, self.source.columns)
-        origin = {"model": checkpoint.name, "model_digest": checkpoint.digest}
+        origin = {"model": checkpoint.name, "model_digest": self.digest}
         connect(config.verbose)
         stats.stage_seconds["start"] = stats.elapsed
         resources = choose_resources(plan.to_do)
         say(f"classifiers: {resources.classifiers}, on {'GPUs' if resources.on_gpu else 'CPUs'}")
-        whole = config.segments == "all"
-        decoder = DecoderSettings(whole, config.decode_timeout, config.decode_memory)
+        how = Segmentation(config.segments, config.hop, config.channels == "each")
+        decoder = DecoderSettings(how, config.decode_timeout, config.decode_memory)
         settings = PipelineSettings(
             stages, decoder, share(checkpoint), config.precision, config.batch_size, resources
         )
@@ -139,12 +149,14 @@ class Run:
         with writer, Display(stats) as display:
             for labeled in label_plan(plan, settings):
                 claim.check()
-                rows = output_rows(labeled, stages, schema, origin, self.store.now())
+                assembled = assembled_rows(labeled, checkpoint.labels, config.rows)
+                rows = output_rows(assembled, stages, schema, origin, self.store.now())
                 writer.add(useful_rows(rows, final))
                 stats.add(labeled, rows)
                 display.update()
                 if stats.outage:
-                    raise RunError(f"--input {config.input}: the storage has stopped answering")
+                    inputs = shown(config.input)
+                    raise RunError(f"--input {inputs}: the storage has stopped answering")
         stats.stage_seconds["write"] = writer.write_seconds
 
     def finish(self, plan: Plan, stats: RunStats) -> None:
@@ -170,7 +182,7 @@ class Run:
             "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "config": self.config.model_dump(),
             "revision": self.checkpoint.revision,
-            "model_digest": self.checkpoint.digest,
+            "model_digest": self.digest,
             "labels": list(self.checkpoint.labels),
             "listed": plan.listed,
             "done_before": plan.done,
@@ -188,7 +200,7 @@ class Run:
         config = self.config
         if stats.unreachable == plan.listed:
             raise RunError(
-                f"--input {config.input}: none of the {plan.listed:,} recordings could be"
+                f"--input {shown(config.input)}: none of the {plan.listed:,} recordings could be"
                 " reached; existing labels are kept, and the same command tries again"
             )
         if config.prune and unlisted and plan.unseen:
@@ -206,12 +218,13 @@ class Run:
 
 def _check_folders(config: LabelConfig) -> None:
     """Refuses an output that is the input, and warns of one within the other."""
-    source, output = (_real(uri) for uri in (config.input, config.output))
-    if source == output:
-        raise OutputError(f"--output {config.output}: it is --input; choose another folder")
-    for inner, flag, outer in (source, "--input", output), (output, "--output", source):
-        if inner.startswith(f"{outer.rstrip('/')}/"):
-            say(f"warning: {flag} {inner} lies in {outer}; a folder beside it would be better")
+    output = _real(config.output)
+    for source in map(_real, config.input):
+        if source == output:
+            raise OutputError(f"--output {config.output}: it is --input; choose another folder")
+        for inner, flag, outer in (source, "--input", output), (output, "--output", source):
+            if inner.startswith(f"{outer.rstrip('/')}/"):
+                say(f"warning: {flag} {inner} lies in {outer}; a folder beside it would be better")
 
 
 def _real(uri: str) -> str:

@@ -25,7 +25,7 @@ from ser_core.errors import OutputError, without_credentials
 from ser_core.labeling import release_0_1
 from ser_core.labeling.file_ids import FileIds, is_in
 from ser_core.labeling.parts import Part, as_stored, conform, find_parts, write_part
-from ser_core.labeling.rules import AllRows, is_done
+from ser_core.labeling.rules import RULE_COLUMNS, AllRows, is_done
 from ser_core.schema import classes_of, output_schema
 from ser_core.settings import Precision
 from ser_core.storage.claim import Claim
@@ -101,7 +101,7 @@ class LabelStore:
     def rows(self) -> AllRows:
         """What the rules say about the rows that are there now."""
         if self._known_rows is None:
-            tables = zip(self._parts(), self._tables(["uri", "status", "labeled_at"]), strict=True)
+            tables = zip(self._parts(), self._tables(list(RULE_COLUMNS)), strict=True)
             self._known_rows = AllRows.from_tables(self._with_uri(*pair) for pair in tables)
         return self._known_rows
 

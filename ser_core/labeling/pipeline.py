@@ -23,6 +23,7 @@ from ray.util.annotations import RayDeprecationWarning
 from ser_core import cluster
 from ser_core.console import say
 from ser_core.errors import RunError, Status, one_line
+from ser_core.labeling.assembly import Assembly
 from ser_core.labeling.classifier_actor import ClassifierActor, StartCounter
 from ser_core.labeling.plan import Plan, cut_into_blocks
 from ser_core.labeling.resources import Resources
@@ -49,8 +50,11 @@ _DECODER_CPUS = 0.1
 # A decoding task whose process dies; its rows are left out then and run again. Ray Data's default
 # is to retry for ever. Ray 2.64 removes this setting: see the range in pyproject.toml.
 _RETRIED_ONCE = {"max_retries": 1}
-_ROWS_PER_CALL_ON_GPU = 512
-_WHOLE_ROWS_PER_CALL_ON_GPU = 8  # 1.8 GB if all last an hour
+_SEGMENTS_PER_CALL_ON_GPU = 512
+# Decoded segments are passed on in tables of this size, so that several classifiers share a long
+# recording: 85 full segments of 16 bits, some 20 s of one core.
+_BYTES_PER_TABLE = 16 << 20
+_BYTES_PER_TABLE_ON_GPU = 64 << 20
 _CALLS_ON_GPU = 2  # one call fetches its blocks while the other classifies
 _SMALLER = 8  # what was lost runs again in blocks smaller by this factor, down to one recording
 _START_SECONDS = 300.0  # for one process to start on the cluster
@@ -88,6 +92,7 @@ def connect(verbose: bool) -> None:
     context = DataContext.get_current()  # read when a dataset is made, ignored afterwards
     context.max_errored_blocks = -1  # lost rows are run again; bugs come as rows
     context.max_consecutive_actor_init_deaths = -1  # `StartCounter` says when it is enough
+    context.target_max_block_size = _BYTES_PER_TABLE
     context.enable_progress_bars = verbose
     context.print_on_execution_start = verbose
     if not verbose:
@@ -101,7 +106,7 @@ def share(checkpoint: "Checkpoint") -> "ray.ObjectRef[Checkpoint]":
 
 
 def label_plan(plan: Plan, settings: PipelineSettings) -> Iterator[pa.Table]:
-    """A row (``labeled_schema``) for everything planned, in no particular order.
+    """The rows (``labeled_schema``) of everything planned, those of a recording together.
 
     What a dying process takes with it runs again, in ever smaller blocks, and is `unavailable` if
     it is lost even alone: a classifier that dies says nothing about a recording's content.
@@ -119,7 +124,12 @@ def label_plan(plan: Plan, settings: PipelineSettings) -> Iterator[pa.Table]:
             how = f"retrying in blocks of {rows_per_block}"
             say(f"{lost:,} recordings were lost with a process; {how}")
         planned = plan.left_out(seen) if rounds else plan.tables
-        for labeled in _run(planned, settings, rows_per_block):
+        blocks = cut_into_blocks(
+            planned, rows_per_block, settings.decoder.how.whole, anywhere=rounds > 0
+        )
+        assembly = Assembly()
+        for segments in _run(blocks, settings):
+            labeled = assembly.add(segments)
             seen[labeled[INDEX.name].to_numpy()] = True
             yield labeled
         rounds += 1
@@ -129,11 +139,9 @@ def label_plan(plan: Plan, settings: PipelineSettings) -> Iterator[pa.Table]:
         yield failed_rows(planned, settings.stages, Status.UNAVAILABLE, _LOST)
 
 
-def _run(
-    plan: list[pa.Table], settings: PipelineSettings, rows_per_block: int
-) -> Iterator[pa.Table]:
+def _run(blocks: list[pa.Table], settings: PipelineSettings) -> Iterator[pa.Table]:
     try:
-        batches = _dataset(plan, settings, rows_per_block).iter_batches(
+        batches = _dataset(blocks, settings).iter_batches(
             batch_size=None,
             batch_format="pyarrow",
             prefetch_batches=0,  # otherwise each block waits until the next one is done
@@ -151,24 +159,21 @@ def _run(
         raise RunError(f"Ray stopped the run ({reason})") from error
 
 
-def _dataset(
-    plan: list[pa.Table], settings: PipelineSettings, rows_per_block: int
-) -> ray.data.Dataset:
-    whole = settings.decoder.whole
+def _dataset(blocks: list[pa.Table], settings: PipelineSettings) -> ray.data.Dataset:
     classifiers = settings.resources.classifiers
     if settings.resources.on_gpu:
         decoder: dict[str, Any] = _RETRIED_ONCE | {"num_cpus": 1}
         classifier: dict[str, Any] = {"num_gpus": 1, "num_cpus": 0}
-        rows_per_call = _WHOLE_ROWS_PER_CALL_ON_GPU if whole else _ROWS_PER_CALL_ON_GPU
-        calls = _CALLS_ON_GPU
+        segments_per_call, calls = _SEGMENTS_PER_CALL_ON_GPU, _CALLS_ON_GPU
+        DataContext.get_current().target_max_block_size = _BYTES_PER_TABLE_ON_GPU
     else:
         decoder = _RETRIED_ONCE | {"num_cpus": _DECODER_CPUS}
         classifier = {"num_cpus": _CLASSIFIER_CPUS}
-        rows_per_call, calls = None, 1  # a block at a time
+        segments_per_call, calls = None, 1  # a block at a time
     # Cut here: Ray Data's own repartition asks for a whole core, which classifiers may hold.
     # `from_arrow` runs a task for each block just to count its rows.
     return (
-        ray.data.from_blocks(cut_into_blocks(plan, rows_per_block, whole))
+        ray.data.from_blocks(blocks)
         .map_batches(
             _decode,
             fn_args=(settings.stages, settings.decoder),
@@ -184,7 +189,7 @@ def _dataset(
                 _start_counter(classifiers),
             ),
             batch_format="pyarrow",
-            batch_size=rows_per_call,
+            batch_size=segments_per_call,
             compute=ActorPoolStrategy(size=classifiers, max_concurrent_calls_per_actor=calls),
             max_task_retries=0,  # another classifier gets the rows of one that died
             **classifier,
@@ -208,9 +213,11 @@ def _start_counter(classifiers: int) -> "ray.actor.ActorHandle[StartCounter]":
     return counter
 
 
-def _decode(planned: pa.Table, stages: StageSettings, settings: DecoderSettings) -> pa.Table:
+def _decode(
+    planned: pa.Table, stages: StageSettings, settings: DecoderSettings
+) -> Iterator[pa.Table]:
     decode = partial(decode_block, settings=stages, decoder=_decoder(settings))
-    return run_stage(decode, planned, stages)
+    yield from run_stage(decode, planned, stages)
 
 
 @cache

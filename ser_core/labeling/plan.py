@@ -7,16 +7,18 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ser_core.labeling.file_ids import FileIds
 from ser_core.labeling.rules import hashes
-from ser_core.schema import INDEX, SIZE, plan_schema
+from ser_core.schema import INDEX, MEMBER, OFFSET, SIZE, START, plan_schema
 from ser_core.sources.interface import Page
 from ser_core.sources.recording import reference_columns
 
 # Whole recordings are cut into blocks by the bytes of their files: 8 minutes of 16-bit WAV, an hour
 # or two of Opus.
 _BYTES_PER_BLOCK = 16 << 20
+_ROWS_OF_ONE_PASS = 4096  # fewer where a pass has fewer
 _BYTES_OF_UNSEEN_FILE = _BYTES_PER_BLOCK // 4  # if the storage reports no size
 
 
@@ -109,23 +111,55 @@ def _plan_table(
     return pa.table(columns, schema=plan_schema(manifest)).combine_chunks()
 
 
-def cut_into_blocks(plan: list[pa.Table], rows: int, whole: bool) -> list[pa.Table]:
+def cut_into_blocks(
+    plan: list[pa.Table], rows: int, whole: bool, anywhere: bool = False
+) -> list[pa.Table]:
     """The plan in blocks.
+
+    What is read in one pass stays together: the stretches of one file, and the members of a file in
+    which they cannot be found by their position.
 
     Args:
         plan: tables of ``plan_schema``.
-        rows: of one block at most.
+        rows: of one block, more only where they are read in one pass.
         whole: whether recordings are decoded to their end; blocks are then cut by bytes, too.
+        anywhere: cut also what is read in one pass.
     """
-    pieces = plan
-    if whole:
-        pieces = [piece for table in plan for piece in _cut_by_bytes(table)]
-    return [piece.slice(at, rows) for piece in pieces for at in range(0, len(piece), rows)]
+    blocks = []
+    for table in plan:
+        joined = np.zeros(len(table), bool) if anywhere else _continues_a_pass(table)
+        pieces = _cut_by_bytes(table, joined) if whole else iter([(0, len(table))])
+        for start, end in pieces:
+            edges = _edges(joined[start:end], rows)
+            blocks += [table.slice(start + at, to - at) for at, to in pairwise(edges)]
+    return blocks
 
 
-def _cut_by_bytes(table: pa.Table) -> Iterator[pa.Table]:
+def _edges(joined: np.ndarray, rows: int) -> list[int]:
+    """Where blocks begin and end, at rows that are not joined to the one before."""
+    allowed, edges = np.flatnonzero(~joined), [0]
+    while edges[-1] < len(joined):
+        at = np.searchsorted(allowed, edges[-1] + rows)
+        after = int(allowed[at]) if at < len(allowed) else len(joined)
+        edges.append(min(after, edges[-1] + max(rows, _ROWS_OF_ONE_PASS)))
+    return edges
+
+
+def _continues_a_pass(table: pa.Table) -> np.ndarray:
+    """Whether each row is read in one pass with the row before."""
+    one_pass = pc.or_(
+        table[START.name].is_valid(),
+        pc.and_(table[MEMBER.name].is_valid(), table[OFFSET.name].is_null()),
+    )
+    uri = table["uri"].combine_chunks()
+    same = np.zeros(len(table), bool)
+    same[1:] = pc.equal(uri[1:], uri[:-1]).to_numpy(zero_copy_only=False)
+    continues: np.ndarray = same & one_pass.to_numpy()
+    return continues
+
+
+def _cut_by_bytes(table: pa.Table, joined: np.ndarray) -> Iterator[tuple[int, int]]:
     sizes = table[SIZE.name].fill_null(_BYTES_OF_UNSEEN_FILE).to_numpy()
-    piece_of = sizes.cumsum() // _BYTES_PER_BLOCK
+    piece_of = np.where(joined, 0, sizes).cumsum() // _BYTES_PER_BLOCK
     starts = np.flatnonzero(np.diff(piece_of, prepend=-1))
-    for start, end in pairwise([*starts, len(table)]):
-        yield table.slice(start, end - start)
+    return pairwise([*starts.tolist(), len(table)])

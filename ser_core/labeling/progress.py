@@ -20,10 +20,9 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from ser_core.audio.constants import SEGMENT_SECONDS
 from ser_core.console import say, show
 from ser_core.errors import Status
-from ser_core.schema import CLASSIFY_STAGES, DECODE_STAGES, DEVICE, stage_seconds
+from ser_core.schema import CLASSIFY_STAGES, DECODE_STAGES, DEVICE, NUM_ROWS, stage_seconds
 
 _OUTAGE_RECORDINGS, _OUTAGE_SECONDS = 64, 300.0  # more than this out of reach end the run
 _LINE_SECONDS = 10.0  # between two lines where there is no terminal
@@ -35,9 +34,9 @@ class RunStats:
 
     Attributes:
         total: recordings to label in this run.
-        whole: whether recordings are labelled to their end.
-        status: recordings by status.
-        label: labelled recordings by label.
+        done: recordings with rows, including failed ones.
+        status: rows by status.
+        label: labelled rows by label.
         device: labelled recordings by device and precision.
         audio_seconds: the recordings' whole duration.
         labeled_seconds: what the model got of it.
@@ -45,7 +44,7 @@ class RunStats:
     """
 
     total: int
-    whole: bool = False
+    done: int = 0
     status: Counter[str] = field(default_factory=Counter)
     label: Counter[str] = field(default_factory=Counter)
     device: Counter[str] = field(default_factory=Counter)
@@ -58,14 +57,9 @@ class RunStats:
     _reached: float = field(default_factory=time.monotonic)
 
     @property
-    def done(self) -> int:
-        """Recordings with a row, including failed ones."""
-        return self.status.total()
-
-    @property
     def not_ok(self) -> int:
-        """Recordings whose row is not ``ok``; some may keep an earlier label."""
-        return self.done - self.status[Status.OK]
+        """Rows that are not ``ok``; their recordings may keep an earlier label."""
+        return self.status.total() - self.status[Status.OK]
 
     @property
     def unreachable(self) -> int:
@@ -84,8 +78,9 @@ class RunStats:
         return time.monotonic() - self.started
 
     def add(self, labeled: pa.Table, rows: pa.Table) -> None:
-        """Counts rows, given as the pipeline returns them and as they go to the output."""
+        """Counts recordings, as the pipeline returns them and as they go to the output."""
         self.first_row = self.first_row or time.monotonic()
+        self.done += len(labeled) - labeled[NUM_ROWS.name].null_count
         for counter, column in ((self.status, rows["status"]), (self.label, rows["label"])):
             counter.update(column.drop_null().to_pylist())
         if rows.num_rows and set(rows["status"].unique().to_pylist()) == {Status.UNAVAILABLE}:
@@ -93,14 +88,9 @@ class RunStats:
         else:
             self._unreached, self._reached = 0, time.monotonic()
         self.device.update(labeled[DEVICE.name].drop_null().to_pylist())
-        duration = rows["duration"]
-        labeled_duration = (
-            duration
-            if self.whole
-            else pc.min_element_wise(duration, SEGMENT_SECONDS, skip_nulls=False)
-        )
-        self.audio_seconds += pc.sum(duration).as_py() or 0.0
-        self.labeled_seconds += pc.sum(labeled_duration).as_py() or 0.0
+        self.audio_seconds += pc.sum(labeled["duration"]).as_py() or 0.0
+        scored = labeled.filter(labeled["precision"].is_valid())
+        self.labeled_seconds += pc.sum(pc.subtract(scored["end"], scored["start"])).as_py() or 0.0
         for stage in (*DECODE_STAGES, *CLASSIFY_STAGES):
             self.stage_seconds[stage] += pc.sum(labeled[stage_seconds(stage).name]).as_py() or 0
 

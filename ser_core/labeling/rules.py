@@ -10,6 +10,7 @@ One row per recording is current:
   statuses that are tried again.
 """
 
+import hashlib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -18,32 +19,62 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ser_core.audio.constants import SEGMENT_SECONDS
 from ser_core.errors import FINAL, Status
 from ser_core.labeling.file_ids import is_in
-from ser_core.settings import Precision
+from ser_core.settings import Channels, Precision, Rows
 
+RULE_COLUMNS = ("uri", "start", "channel", "status", "labeled_at")
+_MOST_CHANNELS = 1024
 _COMPUTED = [Status.OK, Status.NOT_FINITE]  # by a model, in some precision
 
 
-def superseded(recording: np.ndarray, final: np.ndarray, labeled_at: np.ndarray) -> np.ndarray:
+def superseded(
+    recording: np.ndarray, segment: np.ndarray, final: np.ndarray, labeled_at: np.ndarray
+) -> np.ndarray:
     """Which rows are not current.
 
-    The current row of a recording is its newest final one or, if it has none, its newest one.
+    The rows of a recording that were made together are current together: the newest final ones
+    or, if it has none, the newest ones. A segment that is there twice counts once.
 
     Args:
         recording: what identifies each row's recording, shape ``(num_rows,)``.
+        segment: what identifies each row among those of its recording.
         final: whether each row is final.
         labeled_at: when each row was made.
 
-    >>> superseded(np.array([7, 7, 8]), np.array([True, False, False]), np.array([1, 2, 3]))
+    >>> superseded(np.array([7, 7, 8]), np.zeros(3), np.array([True, False, False]),
+    ...            np.array([1, 2, 3]))
     array([False,  True, False])
     """
-    order = np.lexsort((labeled_at, final, recording))  # the current row comes last
-    is_current = np.ones(len(order), bool)
-    is_current[:-1] = recording[order][1:] != recording[order][:-1]
+    order = np.lexsort((segment, labeled_at, final, recording))  # the current rows come last
+    recording, segment, final, labeled_at = (
+        column[order] for column in (recording, segment, final, labeled_at)
+    )
+    ends = np.flatnonzero(np.append(recording[1:] != recording[:-1], True)[: len(order)])
+    last = np.repeat(ends, np.diff(ends, prepend=-1))  # of each row's recording
+    current = (final == final[last]) & (labeled_at == labeled_at[last])
+    current[1:] &= ~(
+        (recording[1:] == recording[:-1]) & (segment[1:] == segment[:-1]) & current[:-1]
+    )
     stale = np.ones(len(order), bool)
-    stale[order[is_current]] = False
+    stale[order[current]] = False
     return stale
+
+
+def labeling_digest(checkpoint: str, rows: Rows, hop: float, channels: Channels) -> str:
+    """Identifies what made a row: the checkpoint, and how recordings are cut and become rows.
+
+    Args:
+        checkpoint: its digest, which is the result where all else is as the model card has it.
+        rows: per recording or segment.
+        hop: between windows, s.
+        channels: mixed or each by itself.
+    """
+    if (rows, hop, channels) == ("recording", SEGMENT_SECONDS, "mix"):
+        return checkpoint
+    content = f"{checkpoint}\0{rows}\0{hop}\0{channels}".encode()
+    return hashlib.blake2b(content, digest_size=len(checkpoint) // 2).hexdigest()
 
 
 def hashes(identities: Sequence[str] | pa.ChunkedArray) -> np.ndarray:
@@ -122,11 +153,11 @@ class AllRows:
 
     @classmethod
     def from_tables(cls, tables: Iterable[pa.Table]) -> "AllRows":
-        """Applies the rules to tables with the columns `uri`, `status` and `labeled_at`."""
-        none = np.empty(0, np.uint64), np.empty(0, bool), np.empty(0, bool), np.empty(0, np.int64)
+        """Applies the rules to tables with `RULE_COLUMNS`."""
+        none = (np.empty(0, kind) for kind in (np.uint64, np.int64, bool, bool, np.int64))
         columns = zip(none, *map(_rule_columns, tables), strict=True)
-        identity_hash, final, ok, labeled_at = map(np.concatenate, columns)
-        current = ~superseded(identity_hash, final, labeled_at)
+        identity_hash, segment, final, ok, labeled_at = map(np.concatenate, columns)
+        current = ~superseded(identity_hash, segment, final, labeled_at)
         newest = int(labeled_at.max()) if len(labeled_at) else 0
         return cls(identity_hash, final, ok, current, newest)
 
@@ -150,13 +181,25 @@ class AllRows:
         Args:
             listed: hashes of recordings.
         """
-        return int((~is_in(self.identity_hash[self.current], np.sort(listed))).sum())
+        current = np.unique(self.identity_hash[self.current])
+        return int((~is_in(current, np.sort(listed))).sum())
 
 
-def _rule_columns(rows: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _rule_columns(rows: pa.Table) -> tuple[np.ndarray, ...]:
     return (
         hashes(rows["uri"]),
+        _segments(rows),
         is_final(rows["status"]).to_numpy(),
         is_ok(rows["status"]).to_numpy(),
         rows["labeled_at"].cast(pa.int64()).to_numpy(),
     )
+
+
+def _segments(rows: pa.Table) -> np.ndarray:
+    """A number for each segment of a recording: its start, µs, and its channel."""
+    start, channel = (
+        np.nan_to_num(rows[name].to_numpy(), nan=-1.0) for name in ("start", "channel")
+    )
+    segment: np.ndarray = np.round(start * 1e6).astype(np.int64) * _MOST_CHANNELS
+    segment += channel.astype(np.int64)
+    return segment

@@ -3,11 +3,12 @@
 ::
 
     planned ── decode_block ──▶ decoded ── classify_block ──▶ labeled ── output_rows ──▶ a part
+               (segments)                  (segments)         (recordings or segments)
 """
 
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -16,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ser_core.audio.segments import Segment
 from ser_core.errors import DeviceError, RecordingError, RunError, Status
 from ser_core.schema import (
     CLASSIFY_STAGES,
@@ -23,7 +25,10 @@ from ser_core.schema import (
     DECODED,
     DEVICE,
     MEMBER,
+    NUM_ROWS,
+    OFFSET,
     SAMPLE_TYPE,
+    SEGMENT,
     SIZE,
     STOP,
     WAVEFORM,
@@ -32,12 +37,14 @@ from ser_core.schema import (
     score_columns,
     stage_seconds,
 )
-from ser_core.sources.decoder import Decoded, Decoder
+from ser_core.sources.decoder import Decoder
+from ser_core.sources.file_decoder import Decoded
 from ser_core.sources.recording import recordings_of
 
 # What a broken machine makes of every recording, as well as a bad recording of itself.
 _SUSPICIOUS = frozenset({Status.DECODE_ERROR, Status.CRASHED, Status.TIMEOUT, Status.TOO_LARGE})
 _NEARLY_ALL = 0.9  # of a block
+_BYTES_PER_TABLE = 4 << 20  # of waveforms; Ray merges tables to the size that it is told
 _FEW_NOT_FINITE = 8  # of a block: more of them, and more than half, are the model's fault
 
 
@@ -71,30 +78,89 @@ class StageSettings:
 # ---- decode --------------------------------------------------------------------------------------
 
 
-def decode_block(planned: pa.Table, settings: StageSettings, decoder: Decoder) -> pa.Table:
-    """Decodes a block of the plan.
+def decode_block(
+    planned: pa.Table, settings: StageSettings, decoder: Decoder
+) -> Iterator[pa.Table]:
+    """Decodes a block of the plan; long recordings come in several tables.
 
     Args:
         planned: of ``plan_schema``.
         settings: of the run.
         decoder: decodes each recording where it can do no harm.
 
-    Returns:
-        Of ``decoded_schema``: a waveform for each recording, or the reason why there is none.
+    Yields:
+        Of ``decoded_schema``: the segments of each recording, or the reason why there are none.
 
     Raises:
         RunError: nearly none could be decoded, and neither can a good recording.
     """
-    rows = list(map(_decoded_columns, decoder.decode(recordings_of(planned))))
-    if sum(row["status"] in _SUSPICIOUS for row in rows) >= _NEARLY_ALL * len(rows):
+    listed = pa.table(_listed_columns(planned))
+    waiting = _WaitingRows(listed, decoded_schema(settings.manifest))
+    suspicious = 0
+    for decoded in decoder.decode(recordings_of(planned)):
+        waiting.add(decoded)
+        suspicious += getattr(decoded.result, "status", None) in _SUSPICIOUS
+        if waiting.num_bytes >= _BYTES_PER_TABLE:
+            yield waiting.take()
+    if suspicious >= _NEARLY_ALL * len(planned):
         decoder.check()
-    names = {name for row in rows for name in row}
-    decoded = {name: [row.get(name) for row in rows] for name in names}
-    return _in_schema(_listed_columns(planned) | decoded, decoded_schema(settings.manifest))
+    yield waiting.take()
 
 
-def _decoded_columns(decoded: Decoded) -> dict[str, Any]:
-    """The columns of one recording; those that are left out are null."""
+class _WaitingRows:
+    """Decoded rows of a block that have not been passed on yet.
+
+    Attributes:
+        num_bytes: of their waveforms.
+    """
+
+    def __init__(self, listed: pa.Table, schema: pa.Schema) -> None:
+        self.num_bytes = 0
+        self._listed = listed
+        self._schema = schema
+        self._num_rows = [0] * len(listed)  # of each recording so far
+        self._rows: list[dict[str, Any]] = []
+        self._recordings: list[int] = []
+
+    def add(self, decoded: Decoded) -> None:
+        failed = isinstance(decoded.result, RecordingError)
+        rows = [] if failed else [_segment_columns(segment) for segment in decoded.segments]
+        self._num_rows[decoded.recording] += len(rows)
+        if decoded.result is not None:
+            spoken = self._num_rows[decoded.recording] > 0
+            if not rows:
+                rows = [{}]
+                self._num_rows[decoded.recording] += 1
+            rows[-1] |= _result_columns(decoded, Status.OK if spoken else Status.NO_SPEECH)
+            rows[-1][NUM_ROWS.name] = self._num_rows[decoded.recording]
+        self._rows += rows
+        self._recordings += [decoded.recording] * len(rows)
+        self.num_bytes += sum(len(row.get(WAVEFORM.name, b"")) for row in rows)
+
+    def take(self) -> pa.Table:
+        names = {name for row in self._rows for name in row}
+        decoded = {name: [row.get(name) for row in self._rows] for name in names}
+        listed = self._listed.take(pa.array(self._recordings, pa.int64()))
+        columns = {name: listed[name] for name in listed.column_names} | decoded
+        self._rows, self._recordings, self.num_bytes = [], [], 0
+        return _in_schema(columns, self._schema)
+
+
+def _segment_columns(segment: Segment) -> dict[str, Any]:
+    return {
+        **{field.name: getattr(segment, field.name) for field in SEGMENT},
+        WAVEFORM.name: segment.waveform.tobytes(),  # pyarrow 26 never frees a memoryview
+        SAMPLE_TYPE.name: segment.waveform.dtype.str,
+    }
+
+
+def _result_columns(decoded: Decoded, status: Status) -> dict[str, Any]:
+    """The columns of a recording's last row; those that are left out are null.
+
+    Args:
+        decoded: has a result.
+        status: unless the result is an error.
+    """
     seconds = (decoded.fetch_seconds, decoded.decode_seconds)
     row: dict[str, Any] = {
         stage_seconds(stage).name: value
@@ -102,18 +168,14 @@ def _decoded_columns(decoded: Decoded) -> dict[str, Any]:
     }
     if isinstance(decoded.result, RecordingError):
         return row | {"status": decoded.result.status.value, "error": str(decoded.result)}
-    audio = decoded.result
-    return row | {
-        **{field.name: getattr(audio, field.name) for field in DECODED},
-        "status": Status.OK.value,
-        WAVEFORM.name: audio.waveform.tobytes(),  # pyarrow 26 never frees a memoryview
-        SAMPLE_TYPE.name: audio.waveform.dtype.str,
-    }
+    known = {field.name: getattr(decoded.result, field.name) for field in DECODED}
+    return row | known | {"status": status.value}
 
 
 def _listed_columns(planned: pa.Table) -> dict[str, Any]:
-    """What a row keeps of the plan: what identifies it, and the manifest's columns."""
-    kept = {n: planned[n] for n in planned.column_names if n not in (MEMBER.name, SIZE.name)}
+    """What a row keeps of the plan: what identifies it, its stretch, the manifest's columns."""
+    only_for_decoding = (MEMBER.name, SIZE.name, OFFSET.name)
+    kept = {n: planned[n] for n in planned.column_names if n not in only_for_decoding}
     recordings = recordings_of(planned)
     identity = [recording.identity for recording in recordings]
     return kept | {"uri": identity, "path": [recording.path for recording in recordings]}
@@ -125,7 +187,7 @@ def _listed_columns(planned: pa.Table) -> dict[str, Any]:
 def classify_block(
     decoded: pa.Table, settings: StageSettings, scorer: Scorer, idle_seconds: float
 ) -> pa.Table:
-    """Classifies a decoded block.
+    """Classifies the segments of a decoded block.
 
     Args:
         decoded: of ``decoded_schema``.
@@ -134,7 +196,7 @@ def classify_block(
         idle_seconds: how long it waited for the block.
 
     Returns:
-        Of ``labeled_schema``; the scores of recordings without a waveform are null.
+        Of ``labeled_schema``; the scores of rows without a waveform are null.
     """
     started, transferred = time.perf_counter(), scorer.transfer_seconds
     has_waveform = decoded[WAVEFORM.name].is_valid().to_numpy()
@@ -166,21 +228,21 @@ def _waveforms(decoded: pa.Table) -> list[np.ndarray]:
 
 
 def run_stage(
-    stage: Callable[[pa.Table], pa.Table], block: pa.Table, settings: StageSettings
-) -> pa.Table:
-    """The stage's result, or rows with the traceback: Ray would drop an exception with its block.
+    stage: Callable[[pa.Table], Iterator[pa.Table]], block: pa.Table, settings: StageSettings
+) -> Iterator[pa.Table]:
+    """The stage's results, or rows with the traceback: Ray would drop an exception with its block.
 
     Raises:
         DeviceError: the device failed, which is no bug.
     """
     try:
-        return stage(block)
+        yield from stage(block)
     except DeviceError:
         raise
     except RunError as error:
-        return rows_with_reason(block, settings, str(error))
+        yield rows_with_reason(block, settings, str(error))
     except Exception as error:
-        return rows_with_reason(block, settings, bug(error))
+        yield rows_with_reason(block, settings, bug(error))
 
 
 def bug(error: Exception) -> str:
@@ -208,7 +270,8 @@ def rows_with_reason(block: pa.Table, settings: StageSettings, reason: str) -> p
 
 def failed_rows(planned: pa.Table, settings: StageSettings, status: Status, error: str) -> pa.Table:
     """Rows (``labeled_schema``) for recordings of the plan that never came out of the pipeline."""
-    outcome = {"status": [status.value] * len(planned), "error": [error] * len(planned)}
+    outcome: dict[str, Any] = {"status": [status.value] * len(planned)}
+    outcome |= {"error": [error] * len(planned), NUM_ROWS.name: [1] * len(planned)}
     schema = labeled_schema(settings.labels, settings.manifest)
     return _in_schema(_listed_columns(planned) | outcome, schema)
 
@@ -223,7 +286,7 @@ def output_rows(
     """Labelled rows as the output has them: label, score, origin and time are added.
 
     Args:
-        labeled: of ``labeled_schema``.
+        labeled: of ``labeled_schema``, a row per row of the output: see ``assembly.py``.
         settings: of the run.
         schema: of the output.
         origin: its columns `model` and `model_digest`.
@@ -263,7 +326,7 @@ def _not_finite_columns(
     mask = pa.array(failed)
     changed = {
         "status": Status.NOT_FINITE.value,
-        "error": "the scores of this recording are not finite numbers",
+        "error": "the scores are not finite numbers",
         **dict.fromkeys(score_columns(settings.labels)),
     }
     return {name: pc.if_else(mask, value, columns[name]) for name, value in changed.items()}

@@ -1,35 +1,39 @@
 """Recordings → waveforms, decoded in child processes that a recording may crash or exhaust."""
 
-import time
+import itertools
+import queue
+import threading
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
-from queue import Empty, LifoQueue
-from typing import NamedTuple
 
-import numpy as np
 from fsspec.registry import known_implementations
 
-from ser_core.audio.constants import FULL_SCALE
-from ser_core.audio.decode import DecodedAudio, check_decoders, decode
+from ser_core.audio.decode import AudioInfo, check_decoders
+from ser_core.audio.segments import Segmentation
 from ser_core.errors import RecordingError, RunError, Status, one_line
 from ser_core.isolation import (
+    Caller,
     ChildCrashedError,
     ChildError,
     ChildMemoryError,
     ChildTimeoutError,
     IsolatedFunction,
     Limits,
-    Pause,
     PauseTimeoutError,
 )
-from ser_core.sources.forms import open_recording
+from ser_core.sources import file_decoder
+from ser_core.sources.file_decoder import Decoded, FileJob, decode_file
+from ser_core.sources.forms import read_members
 from ser_core.sources.recording import Recording
 from ser_core.storage.reading import Stopwatch
 
-_CONCURRENT_RECORDINGS = 4  # one recording's bytes arrive while another is decoded
+_CONCURRENT_FILES = 4  # one file's bytes arrive while another is decoded
+_AHEAD = 16  # files that are decoded or wait to be taken, before the one that is taken next
+_WAITING_MESSAGES = 4  # of one file, which waits then: up to 24 MB
 # Of one wait for storage, whose requests have a deadline of their own; only what ignores it, as a
 # dead network file system does, is stopped by this.
 _STORAGE_SECONDS = 180.0
@@ -44,34 +48,20 @@ class DecoderSettings:
     """How recordings are decoded.
 
     Attributes:
-        whole: to their end rather than their first 6 s.
+        how: they are cut into segments.
         timeout: s for one recording, without waiting for storage; None chooses.
         memory: GiB for one recording.
     """
 
-    whole: bool = False
+    how: Segmentation = Segmentation()  # noqa: RUF009 (immutable)
     timeout: float | None = None
     memory: float = 2.0
 
     @property
     def limits(self) -> Limits:
         """What the decoding of one recording may use."""
-        seconds = self.timeout or (_SECONDS_WHOLE if self.whole else _SECONDS)
+        seconds = self.timeout or (_SECONDS_WHOLE if self.how.whole else _SECONDS)
         return Limits(seconds, _STORAGE_SECONDS, int(self.memory * _GIB))
-
-
-class Decoded(NamedTuple):
-    """What became of one recording.
-
-    Attributes:
-        result: its audio, or why there is none. The waveform is int16 where that is lossless.
-        fetch_seconds: waiting for storage.
-        decode_seconds: the rest.
-    """
-
-    result: DecodedAudio | RecordingError
-    fetch_seconds: float
-    decode_seconds: float
 
 
 class Decoder:
@@ -84,9 +74,9 @@ class Decoder:
                 ...
     """
 
-    def __init__(self, settings: DecoderSettings, concurrent: int = _CONCURRENT_RECORDINGS) -> None:
+    def __init__(self, settings: DecoderSettings, concurrent: int = _CONCURRENT_FILES) -> None:
         self._settings = settings
-        self._idle: LifoQueue[IsolatedFunction] = LifoQueue()
+        self._idle: queue.LifoQueue[IsolatedFunction] = queue.LifoQueue()
         self._pool = ThreadPoolExecutor(concurrent)
 
     def __enter__(self) -> "Decoder":
@@ -98,15 +88,28 @@ class Decoder:
             self._idle.get().close()
 
     def decode(self, recordings: Sequence[Recording]) -> Iterator[Decoded]:
-        """Decodes recordings, in their order.
+        """Decodes recordings, in their order; those of one file that follow each other at once.
 
-        Once several in a row could not be reached, the others are not tried: each would wait for
-        the deadline of its requests.
+        A long recording comes in parts, and is decoded no faster than they are taken. Once several
+        files in a row could not be reached, the others are not tried: each would wait for the
+        deadline of its requests.
 
         Raises:
             RuntimeError: a bug, with its traceback.
         """
-        return self._pool.map(partial(self._decode_if_reachable, _Outage()), recordings)
+        decode = partial(self._decode_if_reachable, _Outage())
+        decoding: deque[_Messages] = deque()
+        try:
+            for job in _file_jobs(recordings, self._settings.how):
+                decoding.append(_Messages())
+                self._pool.submit(decoding[-1].put_all, decode(job))
+                while len(decoding) > _AHEAD:
+                    yield from decoding.popleft()
+            while decoding:
+                yield from decoding.popleft()
+        finally:
+            for messages in decoding:
+                messages.abandon()
 
     def check(self) -> None:
         """Decodes a recording that is known to be good.
@@ -123,29 +126,36 @@ class Decoder:
         finally:
             child.close()
 
-    def _decode_if_reachable(self, outage: "_Outage", recording: Recording) -> Decoded:
+    def _decode_if_reachable(self, outage: "_Outage", job: FileJob) -> Iterator[Decoded]:
+        positions = range(job.first, job.first + len(job.recordings))
         if outage.in_a_row >= _OUT_OF_REACH:
             reason = "the storage did not answer for the recordings before this one"
-            return Decoded(RecordingError(Status.UNAVAILABLE, reason), 0.0, 0.0)
-        decoded = self._decode(recording)
-        outage.count(decoded)
-        return decoded
-
-    def _decode(self, recording: Recording) -> Decoded:
-        child = self._child(recording)
-        started = time.perf_counter()
+            error = RecordingError(Status.UNAVAILABLE, reason)
+            yield from (Decoded(position, [], error) for position in positions)
+            return
+        unfinished = dict.fromkeys(positions)
         try:
-            return _decode_isolated(child, (recording, self._settings.whole))
+            for decoded in self._decode(job):
+                if decoded.result is not None:
+                    unfinished.pop(decoded.recording)
+                    outage.count(decoded.result)
+                yield decoded
         except RecordingError as error:
-            return Decoded(error, 0.0, time.perf_counter() - started)
+            outage.count(error)
+            yield from (Decoded(position, [], error) for position in unfinished)
+
+    def _decode(self, job: FileJob) -> Iterator[Decoded]:
+        child = self._child(job.recordings[0])
+        try:
+            yield from _decode_isolated(child, job)
         finally:
             self._idle.put(child)
 
     def _child(self, recording: Recording) -> IsolatedFunction:
-        with suppress(Empty):
+        with suppress(queue.Empty):
             return self._idle.get_nowait()
-        preload = [__name__, *_file_system_modules(recording.uri)]
-        return IsolatedFunction(_decode_in_child, self._settings.limits, preload)
+        preload = [file_decoder.__name__, *_file_system_modules(recording.uri)]
+        return IsolatedFunction(decode_file, self._settings.limits, preload)
 
 
 class _KilledError(RecordingError):
@@ -162,10 +172,43 @@ class _Outage:
     def __init__(self) -> None:
         self.in_a_row = 0
 
-    def count(self, decoded: Decoded) -> None:
-        status = getattr(decoded.result, "status", Status.OK)
-        out_of_reach = status is Status.UNAVAILABLE and not isinstance(decoded.result, _KilledError)
+    def count(self, result: AudioInfo | RecordingError) -> None:
+        status = getattr(result, "status", Status.OK)
+        out_of_reach = status is Status.UNAVAILABLE and not isinstance(result, _KilledError)
         self.in_a_row = self.in_a_row + 1 if out_of_reach else 0
+
+
+class _Messages:
+    """What is decoded of one file in a thread, taken in another."""
+
+    def __init__(self) -> None:
+        self._queue: queue.Queue[Decoded | BaseException | None] = queue.Queue(_WAITING_MESSAGES)
+        self._abandoned = threading.Event()
+
+    def put_all(self, messages: Iterator[Decoded]) -> None:
+        """Puts messages as they come, and waits while they are not taken."""
+        end: BaseException | None = None
+        try:
+            for message in messages:
+                self._queue.put(message)
+                if self._abandoned.is_set():
+                    return
+        except BaseException as error:  # raised again where the messages are taken
+            end = error
+        self._queue.put(end)
+
+    def __iter__(self) -> Iterator[Decoded]:
+        while isinstance(message := self._queue.get(), Decoded):
+            yield message
+        if message is not None:
+            raise message
+
+    def abandon(self) -> None:
+        """Lets the thread end though nobody takes its messages."""
+        self._abandoned.set()
+        with suppress(queue.Empty):
+            while True:
+                self._queue.get_nowait()
 
 
 def _file_system_modules(uri: str) -> list[str]:
@@ -174,14 +217,29 @@ def _file_system_modules(uri: str) -> list[str]:
     return [known["class"].rpartition(".")[0]] if known else []
 
 
-def _decode_isolated(child: IsolatedFunction, job: tuple[Recording, bool]) -> Decoded:
+def _file_jobs(recordings: Sequence[Recording], how: Segmentation) -> Iterator[FileJob]:
+    """The files of recordings, in their order; members of a packed file are read in one pass."""
+    position = 0
+    for (uri, packed), group in itertools.groupby(
+        recordings, lambda each: (each.uri, each.member is not None)
+    ):
+        files = [list(same) for _, same in itertools.groupby(group, lambda each: each.file)]
+        contents: Iterator[bytes | RecordingError | None] = itertools.repeat(None, len(files))
+        if packed:
+            contents = read_members(uri, [file[0] for file in files], Stopwatch())
+        for file, content in zip(files, contents, strict=True):
+            yield FileJob(position, file, content, how)
+            position += len(file)
+
+
+def _decode_isolated(child: IsolatedFunction, job: FileJob) -> Iterator[Decoded]:
     """Decodes in the child, and says why that failed.
 
     Raises:
         RecordingError: crashed twice, too slow, too large, or the storage does not answer.
     """
     try:
-        return _decode_up_to_twice(child, job)
+        yield from _decode_up_to_twice(child, job)
     except ChildCrashedError as error:
         if error.killed:
             raise _KilledError from None
@@ -197,57 +255,22 @@ def _decode_isolated(child: IsolatedFunction, job: tuple[Recording, bool]) -> De
         raise RecordingError(Status.UNAVAILABLE, reason) from None
 
 
-def _decode_up_to_twice(child: IsolatedFunction, job: tuple[Recording, bool]) -> Decoded:
+def _decode_up_to_twice(child: IsolatedFunction, job: FileJob) -> Iterator[Decoded]:
     """Tries a new process where earlier recordings may have damaged or filled the first one."""
-    decoded: Decoded
+    passed_on = 0
     try:
-        decoded = child(job)
-        if getattr(decoded.result, "status", None) is not Status.TOO_LARGE:
-            return decoded
+        for decoded in child.stream(job):
+            if getattr(decoded.result, "status", None) is Status.TOO_LARGE:
+                break
+            yield decoded
+            passed_on += 1
+        else:
+            return
     except (ChildCrashedError, ChildMemoryError):
         pass
     child.close()
-    decoded = child(job)
-    return decoded
+    yield from itertools.islice(child.stream(job), passed_on, None)
 
 
-# ---- in the child --------------------------------------------------------------------------------
-
-
-def _check_in_child(_: None, __: Pause) -> None:
+def _check_in_child(_: None, __: Caller) -> None:
     check_decoders()
-
-
-class _PausingStopwatch(Stopwatch):
-    """Stops the clock of the call while storage is waited for."""
-
-    def __init__(self, pause: Pause) -> None:
-        super().__init__()
-        self._pause = pause
-
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        with self._pause(), super().waiting():
-            yield
-
-
-def _decode_in_child(job: tuple[Recording, bool], pause: Pause) -> Decoded:
-    recording, whole = job
-    started, stopwatch = time.perf_counter(), _PausingStopwatch(pause)
-    result: DecodedAudio | RecordingError
-    try:
-        with open_recording(recording, stopwatch) as handle:
-            audio = decode(handle, whole)
-        result = replace(audio, waveform=_as_int16_if_lossless(audio.waveform))
-    except RecordingError as error:
-        result = error
-    seconds = time.perf_counter() - started
-    return Decoded(result, stopwatch.seconds, seconds - stopwatch.seconds)
-
-
-def _as_int16_if_lossless(waveform: np.ndarray) -> np.ndarray:
-    """Half the bytes for recordings of 16 bits at 16 kHz."""
-    scaled = waveform * FULL_SCALE
-    with np.errstate(invalid="ignore"):  # what does not fit compares as different
-        integers = scaled.astype("<i2")
-    return integers if np.array_equal(integers, scaled) else waveform.astype("<f4", copy=False)

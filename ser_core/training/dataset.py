@@ -51,9 +51,11 @@ def load_waveforms(recordings: pd.DataFrame) -> pd.DataFrame:
     """
     references = [Recording(path) for path in recordings["path"]]
     with Decoder(DecoderSettings(), _concurrent()) as decoder:
-        results = [decoded.result for decoded in decoder.decode(references)]
-    waveforms = [None if isinstance(each, RecordingError) else each.waveform for each in results]
-    errors = [each if isinstance(each, RecordingError) else None for each in results]
+        decoded = list(decoder.decode(references))  # one segment of each
+    errors = [each.result if isinstance(each.result, RecordingError) else None for each in decoded]
+    waveforms = [
+        None if e else d.segments[0].waveform for e, d in zip(errors, decoded, strict=True)
+    ]
     columns: dict[str, Any] = {"waveform": waveforms, "error": np.array(errors, object)}
     loaded = recordings.assign(**columns)
     failed = loaded[loaded["error"].notna()]

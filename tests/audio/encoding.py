@@ -11,7 +11,7 @@ import soundfile
 from recordings import speech_like, write_audio, write_with_ffmpeg
 
 from ser_core.audio.decode import decode
-from ser_core.audio.resample import resample, to_mono
+from ser_core.audio.resample import Resampler, to_mono
 from ser_core.errors import RecordingError
 from ser_core.storage.reading import open_file
 
@@ -19,6 +19,14 @@ from ser_core.storage.reading import open_file
 def decode_file(path, whole=False):
     with open_file(str(path)) as handle:
         return decode(handle, whole)
+
+
+def resample(samples: np.ndarray, rate: int, block: int = 1 << 20) -> np.ndarray:
+    """Mono samples at 16 kHz, resampled block by block."""
+    resampler = Resampler(rate, 1)
+    starts = range(0, len(samples), block)
+    blocks = [resampler.add(samples[None, start : start + block]) for start in starts]
+    return np.concatenate([*blocks, resampler.finish()], axis=1)[0]
 
 
 def refused(data: bytes) -> RecordingError:

@@ -7,8 +7,8 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
-from ser_core.audio.decode import DecodedAudio
-from ser_core.errors import RecordingError, Status
+from ser_core.audio.decode import AudioInfo
+from ser_core.audio.segments import Segmentation
 from ser_core.sources.decoder import Decoder, DecoderSettings
 from ser_core.sources.recording import Recording
 
@@ -32,31 +32,23 @@ def bomb(request, tmp_path_factory) -> Recording:
     return Recording(str(path), path.stat().st_size)
 
 
-def decoded(bomb: Recording, whole: bool, memory: float) -> tuple[DecodedAudio | Exception, int]:
-    """The result, and by how many bytes the memory of this process grew."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with Decoder(DecoderSettings(whole=whole, memory=memory)) as decoder:
-        (one,) = decoder.decode([bomb])
-    return one.result, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10
+def decoded(bomb: Recording, how: Segmentation, memory: float) -> tuple[AudioInfo, int, int]:
+    """The result, the number of samples, and by how many bytes the memory of this process grew."""
+    before, num_samples = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, 0
+    with Decoder(DecoderSettings(how, memory=memory)) as decoder:
+        for part in decoder.decode([bomb]):
+            assert not any(np.any(segment.waveform) for segment in part.segments)
+            num_samples += sum(len(segment.waveform) for segment in part.segments)
+    growth = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10
+    return part.result, num_samples, growth
 
 
-def test_its_beginning_is_decoded_in_little_memory(bomb):
-    result, growth = decoded(bomb, whole=False, memory=0.25)
-    assert isinstance(result, DecodedAudio)
+@pytest.mark.parametrize(
+    ("segments", "num_samples"), [("first", 96_000), ("all", SECONDS * 16_000)]
+)
+def test_it_is_decoded_in_little_memory(bomb, segments, num_samples):
+    result, decoded_samples, growth = decoded(bomb, Segmentation(segments), memory=0.25)
+    assert isinstance(result, AudioInfo)
     assert result.duration == pytest.approx(SECONDS, abs=0.1)
-    assert growth < 32 << 20
-
-
-def test_all_of_it_is_too_large_for_little_memory(bomb):
-    result, growth = decoded(bomb, whole=True, memory=0.25)
-    assert isinstance(result, RecordingError)
-    assert result.status is Status.TOO_LARGE
-    assert growth < 32 << 20
-
-
-def test_all_of_it_is_decoded_in_enough_memory(bomb):
-    result, growth = decoded(bomb, whole=True, memory=2.0)
-    assert isinstance(result, DecodedAudio)
-    assert len(result.waveform) == pytest.approx(SECONDS * 16_000, abs=1_600)
-    assert not np.any(result.waveform)
-    assert growth < 3 * result.waveform.nbytes  # as received and as an array
+    assert decoded_samples == pytest.approx(num_samples, abs=1_600)
+    assert growth < 48 << 20

@@ -8,8 +8,14 @@ import soundfile
 
 from ser_core.audio import libsndfile, samples
 from ser_core.audio.decode import decode
-from ser_core.audio.resample import resample
-from tests.audio.encoding import by_command, by_libsndfile, decode_file, encoded, without_total
+from tests.audio.encoding import (
+    by_command,
+    by_libsndfile,
+    decode_file,
+    encoded,
+    resample,
+    without_total,
+)
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def test_running_out_of_memory_is_too_large(monkeypatch, error):
     def exhaust(*_):
         raise error
 
-    monkeypatch.setattr("ser_core.audio.decode.resample", exhaust)
+    monkeypatch.setattr("ser_core.audio.decode.Resampler", exhaust)
     caught = refused(wav_of_rate(16000))
     assert caught.status is Status.TOO_LARGE
     assert "--decode-memory" in str(caught)

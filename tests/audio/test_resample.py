@@ -3,10 +3,10 @@
 import librosa
 import numpy as np
 import pytest
+from tests.audio.encoding import resample
 from recordings import speech_like, write_audio
 
 from ser_core.audio.decode import decode
-from ser_core.audio.resample import resample
 from ser_core.storage.reading import open_file
 
 
@@ -19,8 +19,9 @@ def test_mixing_channels_is_bit_identical(tmp_path, channels):
     np.testing.assert_array_equal(waveform, librosa.load(path, sr=16000)[0])
 
 
+@pytest.mark.parametrize("block", [1 << 20, 4096, 997])
 @pytest.mark.parametrize("rate", [8000, 11025, 16000, 22050, 44100, 48000])
-def test_resampling_is_bit_identical(rate):
+def test_resampling_is_bit_identical(rate, block):
     samples = speech_like(1.37, rate)
     expected = librosa.resample(samples, orig_sr=rate, target_sr=16000)
-    np.testing.assert_array_equal(resample(samples, rate), expected)
+    np.testing.assert_array_equal(resample(samples, rate, block), expected)

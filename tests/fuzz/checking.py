@@ -17,7 +17,7 @@ from ser_core.audio import file_view
 from ser_core.audio.constants import FULL_SCALE, SEGMENT_SAMPLES
 from ser_core.audio.decode import DecodedAudio, decode
 from ser_core.errors import RecordingError, Status
-from ser_core.isolation import ChildError, IsolatedFunction, Limits, Pause
+from ser_core.isolation import Caller, ChildError, IsolatedFunction, Limits
 from ser_core.sources.decoder import Decoder, DecoderSettings
 from ser_core.sources.recording import Recording
 from tests.fuzz.mutants import mutant
@@ -233,7 +233,7 @@ class _Ranges(io.RawIOBase):
         return True
 
 
-def decode_in_other_ways(path: Path, _pause: Pause) -> list[str]:
+def decode_in_other_ways(path: Path, _caller: Caller) -> list[str]:
     """Digests of decoding from memory, and in ranges as a large file is read from S3."""
     data, in_memory = path.read_bytes(), file_view._IN_MEMORY
     digests = []

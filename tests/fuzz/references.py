@@ -11,14 +11,14 @@ import soundfile
 from soundfile import SoundFile
 
 from ser_core.audio.constants import SEGMENT_SAMPLES
-from ser_core.audio.resample import resample, to_mono
-from ser_core.isolation import Pause
+from ser_core.audio.resample import Resampler, to_mono
+from ser_core.isolation import Caller
 
 _REFUSALS = (soundfile.LibsndfileError, ValueError, MemoryError)
 _MOST_FRAMES = 1 << 60
 
 
-def load_with_librosa(path: Path, _pause: Pause) -> list[np.ndarray]:
+def load_with_librosa(path: Path, _caller: Caller) -> list[np.ndarray]:
     """What librosa may return, up to the first 6 s; nothing if it cannot read the file."""
     loaded = load_with_libsndfile(path)
     if not loaded and (loaded := load_with_ffmpeg(path)):
@@ -29,7 +29,7 @@ def load_with_librosa(path: Path, _pause: Pause) -> list[np.ndarray]:
     return [samples[:SEGMENT_SAMPLES] for samples in loaded]
 
 
-def refused_by_libsndfile(path: Path, _pause: Pause) -> bool:
+def refused_by_libsndfile(path: Path, _caller: Caller) -> bool:
     """Whether libsndfile cannot read all of a file."""
     with suppress(*_REFUSALS), SoundFile(path) as file:
         file.read(dtype="float32")
@@ -73,4 +73,6 @@ def load_with_ffmpeg(path: Path) -> list[np.ndarray]:
     if run.returncode or run.stderr:
         return []
     samples, rate = soundfile.read(io.BytesIO(run.stdout), dtype="float32", always_2d=True)
-    return [resample(to_mono(samples.T), rate)]
+    resampler = Resampler(rate, 1)
+    blocks = [resampler.add(to_mono(samples.T)[None]), resampler.finish()]
+    return [np.concatenate(blocks, axis=1)[0]]

@@ -405,14 +405,14 @@ def test_a_column_without_values_has_the_type_that_it_has_elsewhere(tmp_path, ki
 
 def test_a_manifest_with_other_columns_adds_them(store):
     store.write_part(rows("a"))
-    other = LabelStore(store.folder.uri, LABELS, pa.schema([("channel", pa.int64())]))
+    other = LabelStore(store.folder.uri, LABELS, pa.schema([("side", pa.int64())]))
     with other.claimed():
         more = rows("b", hours=1).drop_columns("speaker")
-        other.write_part(more.append_column("channel", pa.array([2])))
+        other.write_part(more.append_column("side", pa.array([2])))
         other.compact()
     result = pd.read_parquet(store.folder.uri).sort_values("path")
     assert list(result["speaker"].fillna("-")) == ["007", "-"]
-    assert list(result["channel"].fillna(-1)) == [-1, 2]
+    assert list(result["side"].fillna(-1)) == [-1, 2]
     schemas = {pq.read_schema(f"{store.folder.uri}/{name}").to_string() for name in parts(store)}
     assert len(schemas) == 1
 

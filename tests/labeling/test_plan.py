@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ser_core.labeling.file_ids import FileIds
 from ser_core.labeling.plan import cut_into_blocks, make_plan
 from ser_core.labeling.rules import hashes
-from ser_core.schema import SIZE, plan_schema
+from ser_core.schema import REFERENCE, SIZE, plan_schema
 from ser_core.sources.interface import Page
 from ser_core.sources.recording import Recording
 
@@ -87,7 +87,7 @@ def plan_of(sizes):
         "path": [None] * len(sizes),
         "uri": [f"/{index}.wav" for index in range(len(sizes))],
         "file_id": ["0" * 32] * len(sizes),
-        "_member": [None] * len(sizes),
+        **{field.name: [None] * len(sizes) for field in REFERENCE},
         SIZE.name: sizes,
     }
     return pa.table(columns, schema=SCHEMA)
@@ -121,3 +121,30 @@ def test_blocks_of_whole_recordings_have_limited_bytes(sizes):
 def test_small_files_share_blocks_and_large_ones_are_alone(whole, blocks):
     short, hours = [10_000] * 1000, [100 * MIB] * 6
     assert len(cut_into_blocks([plan_of(short + hours)], 256, whole)) == blocks
+
+
+def in_one_file(table, **columns):
+    """A plan whose recordings lie in one file."""
+    columns = {"uri": ["/x.tar"] * len(table), **columns}
+    for name, values in columns.items():
+        index = table.schema.get_field_index(name)
+        table = table.set_column(index, SCHEMA.field(name), pa.array(values, SCHEMA.field(name).type))
+    return table
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize(
+    ("columns", "together"),
+    [
+        ({"_start": range(300)}, True),  # stretches
+        ({"_member": list(map(str, range(300)))}, True),  # of a compressed shard
+        ({"_member": list(map(str, range(300))), "_offset": range(300)}, False),
+    ],
+)
+def test_what_is_read_in_one_pass_is_one_block(columns, together, whole):
+    table = in_one_file(plan_of([20 * MIB if together else 1000] * 300), **columns)
+    single = plan_of([1000] * 5)
+    blocks = cut_into_blocks([pa.concat_tables([single, table, single])], 64, whole)
+    assert max(map(len, blocks)) == (300 if together and whole else 305 if together else 64)
+    anywhere = cut_into_blocks([table], 1, whole, anywhere=True)
+    assert [len(block) for block in anywhere] == [1] * 300

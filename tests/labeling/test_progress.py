@@ -12,10 +12,15 @@ from ser_core.labeling.progress import Display, RunStats, print_summary
 STAGES = ("fetch", "decode", "idle", "transfer", "compute")
 
 
-def add(stats, count, status="ok", label="sad", duration=2.0):
+def add(stats, count, status="ok", label="sad", duration=2.0, segment_end=None):
     ok = status == "ok"
     labeled = pa.table(
         {
+            "_num_rows": [1] * count,
+            "duration": pa.array([duration if ok else None] * count, pa.float64()),
+            "start": [0.0] * count,
+            "end": [segment_end if segment_end is not None else min(duration, 6.0)] * count,
+            "precision": pa.array(["fp32" if ok else None] * count, pa.string()),
             "_device": ["cpu fp32"] * count,
             **{f"_{stage}_seconds": [0.25] * count for stage in STAGES},
         }
@@ -24,7 +29,6 @@ def add(stats, count, status="ok", label="sad", duration=2.0):
         {
             "status": pa.array([status] * count),
             "label": pa.array([label if ok else None] * count, pa.string()),
-            "duration": pa.array([duration if ok else None] * count, pa.float64()),
         }
     )
     stats.add(labeled, rows)
@@ -54,8 +58,8 @@ def test_unreachable_recordings_are_counted():
 
 
 def test_whole_recordings_count_with_their_full_duration():
-    stats = RunStats(total=1, whole=True)
-    add(stats, 1, duration=100.0)
+    stats = RunStats(total=1)
+    add(stats, 1, duration=100.0, segment_end=100.0)
     assert stats.labeled_seconds == 100
 
 

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pytest
 from recordings import speech_like, write_audio
 
-from ser_core.audio.decode import DecodedAudio, decode
+from ser_core.audio.decode import AudioInfo, decode
+from ser_core.audio.segments import Segment, Segmentation
 from ser_core.errors import RecordingError, RunError, Status
 from ser_core.labeling.stages import (
     StageSettings,
@@ -24,7 +25,7 @@ from ser_core.labeling.stages import (
     run_stage,
 )
 from ser_core.schema import output_schema, plan_schema
-from ser_core.sources.decoder import Decoded, _decode_in_child
+from ser_core.sources.file_decoder import Decoded, FileJob, decode_file
 from ser_core.storage.reading import open_file
 
 NONE = pa.schema([])
@@ -47,8 +48,24 @@ class Recorder:
 class InThisProcess:
     """A decoder without a child process, which would not see what is in memory here."""
 
+    pause = nullcontext
+
+    def __init__(self, how=Segmentation()):
+        self.how = how
+        self.sent = []
+
+    def send(self, decoded):
+        self.sent.append(decoded)
+
     def decode(self, recordings):
-        return [_decode_in_child((recording, False), nullcontext) for recording in recordings]
+        for position, recording in enumerate(recordings):
+            last = decode_file(FileJob(position, [recording], None, self.how), self)
+            yield from [*self.sent, last]
+            self.sent.clear()
+
+
+def decoded_block(planned, decoder=None):
+    return pa.concat_tables(decode_block(planned, SETTINGS, decoder or InThisProcess()))
 
 
 def plan(*uris, names=None, members=None):
@@ -59,7 +76,7 @@ def plan(*uris, names=None, members=None):
         "uri": map(str, uris),
         "file_id": map(str, uris),
         "_member": members or nulls,
-        "_size": nulls,
+        **dict.fromkeys(("_size", "_offset", "_start", "_duration"), nulls),
     }
     return pa.table({k: list(v) for k, v in columns.items()}).cast(plan_schema(NONE))
 
@@ -74,7 +91,7 @@ def corpus(tmp_path):
 
 
 def test_samples_are_sent_in_the_smallest_lossless_type(corpus):
-    decoded = decode_block(plan(*corpus), SETTINGS, InThisProcess())
+    decoded = decoded_block(plan(*corpus))
     assert decoded["_sample_type"].to_pylist() == ["<i2", "<f4", None, "<f4"]
     sizes = [None if w is None else len(w) for w in decoded["_waveform"].to_pylist()]
     assert sizes == [32000, 64000, None, 64000]
@@ -87,10 +104,11 @@ class Holding:
         self.waveforms = weakref.WeakSet()
 
     def decode(self, recordings):
-        for _ in recordings:
+        for position, _ in enumerate(recordings):
             waveform = np.zeros(16_000, np.int16).view(Waveform)
             self.waveforms.add(waveform)
-            yield Decoded(DecodedAudio(waveform, 1.0, 16_000), 0.0, 0.0)
+            segment = Segment(0.0, 1.0, None, waveform)
+            yield Decoded(position, [segment], AudioInfo(1.0, 16_000))
 
 
 class Waveform(np.ndarray):
@@ -102,7 +120,7 @@ class Waveform(np.ndarray):
 
 def test_a_block_that_is_done_leaves_no_waveform_in_memory(corpus):
     decoder = Holding()
-    decode_block(plan(*corpus), SETTINGS, decoder)
+    decoded_block(plan(*corpus), decoder)
     gc.collect()
     assert not len(decoder.waveforms)
 
@@ -114,8 +132,8 @@ class Broken:
         self.works = works
 
     def decode(self, recordings):
-        crashed = Decoded(RecordingError(Status.CRASHED, "SIGILL"), 0.0, 0.0)
-        return [crashed] * len(recordings)
+        crashed = RecordingError(Status.CRASHED, "SIGILL")
+        return [Decoded(position, [], crashed) for position in range(len(recordings))]
 
     def check(self):
         if not self.works:
@@ -126,14 +144,13 @@ def test_a_machine_that_decodes_nothing_stops_the_run_and_a_bad_folder_does_not(
     planned = plan(*corpus)
     for works, reason in [(True, None), (False, "no recording can be decoded")]:
         block = partial(decode_block, settings=SETTINGS, decoder=Broken(works))
-        assert reason_to_stop(run_stage(block, planned, SETTINGS)) == reason
+        (rows,) = run_stage(block, planned, SETTINGS)
+        assert reason_to_stop(rows) == reason
 
 
 def test_the_classifier_gets_the_decoded_samples(corpus):
     recorder = Recorder()
-    labeled = classify_block(
-        decode_block(plan(*corpus), SETTINGS, InThisProcess()), SETTINGS, recorder, 0.0
-    )
+    labeled = classify_block(decoded_block(plan(*corpus)), SETTINGS, recorder, 0.0)
     readable = [path for path in corpus if path.name != "bad.wav"]
     for waveform, path in zip(recorder.waveforms, readable, strict=True):
         with open_file(str(path)) as handle:
@@ -147,9 +164,7 @@ def test_rows_contain_the_seconds_of_each_stage(corpus):
     for path in corpus:
         fsspec.filesystem("memory").pipe_file(f"/blocks/{path.name}", path.read_bytes())
     planned = plan(*(f"memory://blocks/{path.name}" for path in corpus))
-    labeled = classify_block(
-        decode_block(planned, SETTINGS, InThisProcess()), SETTINGS, Recorder(), 8.0
-    )
+    labeled = classify_block(decoded_block(planned), SETTINGS, Recorder(), 8.0)
     assert labeled["_idle_seconds"].to_pylist() == [2.0] * 4
     assert labeled["_transfer_seconds"].to_pylist() == [0.125] * 4
     assert all(seconds > 0 for seconds in labeled["_fetch_seconds"].to_pylist())
@@ -162,7 +177,7 @@ def test_rows_have_the_path_as_the_user_gave_it():
         planned.schema.get_field_index("_member"), "_member", pa.array([None, None, "x.wav"])
     )
     for rows in (
-        decode_block(planned.slice(0, 2), SETTINGS, InThisProcess()),
+        decoded_block(planned.slice(0, 2)),
         failed_rows(planned, SETTINGS, Status.CRASHED, "why").slice(0, 2),
     ):
         assert rows["path"].to_pylist() == ["/c/a.wav", "b.wav"]
@@ -172,9 +187,7 @@ def test_rows_have_the_path_as_the_user_gave_it():
 
 
 def test_output_rows_follow_the_schema(corpus):
-    labeled = classify_block(
-        decode_block(plan(*corpus), SETTINGS, InThisProcess()), SETTINGS, Recorder(), 0.0
-    )
+    labeled = classify_block(decoded_block(plan(*corpus)), SETTINGS, Recorder(), 0.0)
     schema = output_schema(SETTINGS.labels, NONE)
     now = datetime.now(UTC)
     rows = output_rows(labeled, SETTINGS, schema, {"model": "m", "model_digest": "d"}, now)
@@ -196,7 +209,7 @@ def test_scores_that_are_not_finite_are_the_row_of_one_recording_or_stop_the_run
             return scores
 
     scorer, schema = Broken(), output_schema(SETTINGS.labels, NONE)
-    decoded = decode_block(plan(*[corpus[0]] * 20), SETTINGS, InThisProcess())
+    decoded = decoded_block(plan(*[corpus[0]] * 20))
 
     def rows(broken):
         scorer.broken = broken

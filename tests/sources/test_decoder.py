@@ -15,13 +15,16 @@ from ser_core.isolation import (
     ChildTimeoutError,
     PauseTimeoutError,
 )
-from ser_core.sources.decoder import Decoded, Decoder, DecoderSettings, _decode_isolated
+from ser_core.audio.segments import Segmentation
+from ser_core.sources.decoder import Decoder, DecoderSettings, _decode_isolated
+from ser_core.sources.file_decoder import Decoded, FileJob
 from ser_core.sources.recording import Recording
 
 SEGFAULT, KILLED = (ChildCrashedError(-number) for number in (signal.SIGSEGV, signal.SIGKILL))
 
-TOO_LARGE = Decoded(RecordingError(Status.TOO_LARGE, ""), 0.0, 0.0)
-EMPTY = Decoded(RecordingError(Status.EMPTY, ""), 0.0, 0.0)
+TOO_LARGE = Decoded(0, [], RecordingError(Status.TOO_LARGE, ""))
+EMPTY = Decoded(0, [], RecordingError(Status.EMPTY, ""))
+JOB = FileJob(0, [Recording("/a.wav")], None, Segmentation())
 
 
 class Child:
@@ -31,11 +34,11 @@ class Child:
         self.answers = list(answers)
         self.closed = 0
 
-    def __call__(self, _):
+    def stream(self, _):
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
-        return answer
+        yield answer
 
     def close(self):
         self.closed += 1
@@ -52,7 +55,8 @@ def test_waveforms_and_failures_come_in_the_order_of_the_recordings(tmp_path):
     with Decoder(DecoderSettings()) as decoder:
         *decoded, text = decoder.decode(recordings)
     for path, seconds, item in zip(paths, lengths, decoded, strict=True):
-        samples = item.result.waveform
+        (segment,) = item.segments
+        samples = segment.waveform
         if samples.dtype == np.int16:
             samples = samples / np.float32(32_768)
         expected = librosa.load(path, sr=16_000)[0][:96_000]
@@ -67,7 +71,7 @@ def test_samples_of_16_bits_at_16_khz_stay_16_bits(tmp_path):
     floats = write_audio(tmp_path / "float.wav", speech_like(1.0), subtype="FLOAT")
     recordings = [Recording(str(path)) for path in (whole, floats)]
     with Decoder(DecoderSettings()) as decoder:
-        types = [d.result.waveform.dtype.str for d in decoder.decode(recordings)]
+        types = [d.segments[0].waveform.dtype.str for d in decoder.decode(recordings)]
     assert types == ["<i2", "<f4"]
 
 
@@ -85,7 +89,7 @@ def test_samples_of_16_bits_at_16_khz_stay_16_bits(tmp_path):
 def test_what_breaks_the_child_is_the_row_of_the_recording(raised, status, words):
     child = Child(raised)
     with pytest.raises(RecordingError, match=words) as error:
-        _decode_isolated(child, (Recording("/a.wav"), False))
+        list(_decode_isolated(child, JOB))
     assert error.value.status is status
     assert not child.answers  # tried as often as that, and no more
 
@@ -93,14 +97,15 @@ def test_what_breaks_the_child_is_the_row_of_the_recording(raised, status, words
 @pytest.mark.parametrize("first", [SEGFAULT, ChildMemoryError("2 GiB"), TOO_LARGE])
 def test_what_does_not_repeat_itself_in_a_new_process_is_forgotten(first):
     child = Child([first, EMPTY])
-    assert _decode_isolated(child, (Recording("/a.wav"), False)) is EMPTY
+    assert list(_decode_isolated(child, JOB)) == [EMPTY]
     assert child.closed == 1
 
 
 def test_a_whole_recording_has_more_time():
-    seconds = [DecoderSettings(whole).limits.seconds for whole in (False, True)]
+    first, whole = DecoderSettings(), DecoderSettings(Segmentation("all"))
+    seconds = [settings.limits.seconds for settings in (first, whole)]
     assert seconds == [60.0, 600.0]
-    assert DecoderSettings(True, timeout=5.0, memory=0.5).limits[::2] == (5.0, 1 << 29)
+    assert DecoderSettings(Segmentation("all"), timeout=5.0, memory=0.5).limits[::2] == (5.0, 1 << 29)
 
 
 def test_once_the_storage_is_down_the_rest_of_a_block_does_not_wait_for_it(monkeypatch):
@@ -133,7 +138,8 @@ def test_decoders_that_are_killed_are_no_outage_of_the_storage(monkeypatch):
 
 def test_a_recording_out_of_reach_now_and_then_is_no_outage(monkeypatch):
     def decode(_, job):
-        status = Status.UNAVAILABLE if int(job[0].uri[1:-4]) % 11 else Status.EMPTY
+        number = int(job.recordings[0].uri[1:-4])
+        status = Status.UNAVAILABLE if number % 11 else Status.EMPTY
         raise RecordingError(status, "")
 
     monkeypatch.setattr(decoder_module, "_decode_isolated", decode)

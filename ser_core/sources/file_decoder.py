@@ -1,0 +1,201 @@
+"""One file → the segments of its recordings; it runs in a child process that the file may crash."""
+
+import io
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+
+from ser_core.audio.constants import FULL_SCALE, SEGMENT_SECONDS
+from ser_core.audio.decode import AudioInfo, decode_into
+from ser_core.audio.segments import Segment, Segmentation, Segmenter, Stretch
+from ser_core.errors import RecordingError, Status
+from ser_core.isolation import Caller
+from ser_core.sources.forms import open_recording
+from ser_core.sources.recording import Recording
+from ser_core.storage.reading import Stopwatch
+
+_SEGMENTS_PER_MESSAGE = 32  # 6 MB at most
+# A stretch may end a little after its recording, as manifests round; `_refuse_truncated` of
+# audio/decode.py has the same rule.
+_TOLERATED_LOSS, _TOLERATED_SECONDS = 0.1, 0.1
+
+
+class FileJob(NamedTuple):
+    """One file to decode.
+
+    Attributes:
+        first: the position of its first recording among all that are decoded.
+        recordings: the file itself, or stretches of it.
+        content: if it is a member of a packed file, its bytes, or why they cannot be read.
+        how: recordings are cut into segments.
+    """
+
+    first: int
+    recordings: Sequence[Recording]
+    content: bytes | RecordingError | None
+    how: Segmentation
+
+
+class Decoded(NamedTuple):
+    """What became of a recording, or of a part of it.
+
+    Attributes:
+        recording: its position among those that are decoded.
+        segments: their waveforms are int16 where that is lossless.
+        result: what is known of its file, or why it has no label; None if more follows.
+        fetch_seconds: waiting for storage.
+        decode_seconds: the rest.
+    """
+
+    recording: int
+    segments: list[Segment]
+    result: AudioInfo | RecordingError | None
+    fetch_seconds: float = 0.0
+    decode_seconds: float = 0.0
+
+
+def decode_file(job: FileJob, caller: Caller) -> Decoded:
+    """Decodes a file once for all its recordings.
+
+    Sends what is ready, and returns the last of it. A file that fails midway costs the recordings
+    that are not complete then.
+    """
+    messages = _Messages(job, caller)
+    segmenter = Segmenter([_stretch(each) for each in job.recordings], job.how, messages.add)
+    started, stopwatch = time.perf_counter(), _PausingStopwatch(caller)
+    error: RecordingError | None = None
+    info = AudioInfo(None, None)
+    try:
+        with _opened(job, stopwatch) as handle:
+            info = decode_into(handle, segmenter, _seconds_needed(job), job.how.each_channel)
+        segmenter.finish()
+    except RecordingError as raised:
+        error = raised
+    seconds = time.perf_counter() - started - stopwatch.seconds
+    results = [
+        error
+        if error is not None and not _is_complete(recording, job.how, segmenter.seconds)
+        else _result(
+            recording,
+            messages.counts[number],
+            segmenter.seconds,
+            info._replace(speech=segmenter.speech(number)),
+            job.how,
+        )
+        for number, recording in enumerate(job.recordings)
+    ]
+    return messages.finish(results, stopwatch.seconds, seconds)
+
+
+def _stretch(recording: Recording) -> Stretch:
+    start = recording.start or 0.0
+    return Stretch(start, None if recording.duration is None else start + recording.duration)
+
+
+def _needed(recording: Recording, how: Segmentation) -> float | None:
+    """Up to where in the file a recording is decoded, s; None for the file's end."""
+    start, end = _stretch(recording)
+    if how.whole:
+        return end
+    return start + SEGMENT_SECONDS if end is None else min(start + SEGMENT_SECONDS, end)
+
+
+def _seconds_needed(job: FileJob) -> float | None:
+    ends = [_needed(recording, job.how) for recording in job.recordings]
+    return None if None in ends else max(end for end in ends if end is not None)
+
+
+def _is_complete(recording: Recording, how: Segmentation, decoded: float) -> bool:
+    """Whether a stretch has all of its samples, whatever became of the rest of its file."""
+    end = _needed(recording, how)
+    return recording.start is not None and end is not None and decoded >= end
+
+
+def _opened(job: FileJob, stopwatch: Stopwatch) -> AbstractContextManager[BinaryIO]:
+    if isinstance(job.content, RecordingError):
+        raise job.content
+    if job.content is not None:
+        return nullcontext(io.BytesIO(job.content))
+    return open_recording(job.recordings[0], stopwatch)
+
+
+def _result(
+    recording: Recording, segments: int, decoded: float, info: AudioInfo, how: Segmentation
+) -> AudioInfo | RecordingError:
+    """What is known of a recording, unless its stretch reaches behind the end of the file."""
+    if recording.start is None:
+        return info
+    end = _needed(recording, how)
+    if decoded <= recording.start:
+        reason = f"the stretch begins at {recording.start:g} s, behind the end at {decoded:g} s"
+        return RecordingError(Status.EMPTY, reason)
+    tolerated = max(_TOLERATED_LOSS * (recording.duration or 0), _TOLERATED_SECONDS)
+    if end is not None and end - decoded > tolerated:
+        reason = f"truncated: the stretch ends at {end:g} s, behind the end at {decoded:g} s"
+        return RecordingError(Status.TRUNCATED, reason)
+    if not segments and info.speech is None:
+        return RecordingError(Status.EMPTY, "the stretch has no samples")
+    return info
+
+
+class _Messages:
+    """Collects segments into messages to the caller.
+
+    Attributes:
+        counts: segments of each recording so far.
+    """
+
+    def __init__(self, job: FileJob, caller: Caller) -> None:
+        self.counts = [0] * len(job.recordings)
+        self._first = job.first
+        self._caller = caller
+        self._waiting: list[list[Segment]] = [[] for _ in job.recordings]
+        self._num_waiting = 0
+
+    def add(self, number: int, segment: Segment) -> None:
+        waveform = _as_int16_if_lossless(segment.waveform)
+        self._waiting[number].append(segment._replace(waveform=waveform))
+        self.counts[number] += 1
+        self._num_waiting += 1
+        if self._num_waiting >= _SEGMENTS_PER_MESSAGE:
+            for other, segments in enumerate(self._waiting):
+                if segments:
+                    self._caller.send(Decoded(self._first + other, segments, None))
+            self._waiting, self._num_waiting = [[] for _ in self._waiting], 0
+
+    def finish(
+        self, results: Sequence[AudioInfo | RecordingError], fetch: float, decode: float
+    ) -> Decoded:
+        """Sends all results but the last one, which it returns; they share the file's time."""
+        shares = fetch / len(results), decode / len(results)
+        decoded = [
+            Decoded(self._first + number, segments, result, *shares)
+            for number, (segments, result) in enumerate(zip(self._waiting, results, strict=True))
+        ]
+        for each in decoded[:-1]:
+            self._caller.send(each)
+        return decoded[-1]
+
+
+class _PausingStopwatch(Stopwatch):
+    """Stops the clock of the call while storage is waited for."""
+
+    def __init__(self, caller: Caller) -> None:
+        super().__init__()
+        self._caller = caller
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        with self._caller.pause(), super().waiting():
+            yield
+
+
+def _as_int16_if_lossless(waveform: np.ndarray) -> np.ndarray:
+    """Half the bytes for recordings of 16 bits at 16 kHz."""
+    scaled = waveform * FULL_SCALE
+    with np.errstate(invalid="ignore"):  # what does not fit compares as different
+        integers = scaled.astype("<i2")
+    return integers if np.array_equal(integers, scaled) else waveform.astype("<f4", copy=False)
