@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import pyarrow as pa
 
@@ -74,7 +75,16 @@ def output_schema(labels: Sequence[str], manifest: pa.Schema) -> pa.Schema:
         manifest: the columns of the manifest; empty for a folder.
     """
     scores = [pa.field(name, pa.float32()) for name in ["score", *score_columns(labels)]]
-    ours = [*_LISTED, *SEGMENT, *DECODED, pa.field("label", _WORD), *scores, *_OUTCOME, *_ORIGIN, *_WRITTEN]
+    ours = [
+        *_LISTED,
+        *SEGMENT,
+        *DECODED,
+        pa.field("label", _WORD),
+        *scores,
+        *_OUTCOME,
+        *_ORIGIN,
+        *_WRITTEN,
+    ]
     return pa.schema([*ours, *manifest])
 
 
@@ -132,3 +142,11 @@ def labeled_schema(labels: Sequence[str], manifest: pa.Schema) -> pa.Schema:
     scores = [pa.field(name, pa.float32()) for name in score_columns(labels)]
     precision = pa.field(_PRECISION.name, pa.string())
     return pa.schema([*decoded, *scores, precision, *map(stage_seconds, CLASSIFY_STAGES), DEVICE])
+
+
+def in_schema(columns: dict[str, Any], schema: pa.Schema) -> pa.Table:
+    """The columns in the schema's order and types; those that lack are null."""
+    num_rows = len(next(iter(columns.values())))
+    ordered = [columns.get(f.name, pa.nulls(num_rows, f.type)) for f in schema]
+    arrays = [a if isinstance(a, pa.Array | pa.ChunkedArray) else pa.array(a) for a in ordered]
+    return pa.table([a.cast(f.type) for a, f in zip(arrays, schema, strict=True)], schema=schema)

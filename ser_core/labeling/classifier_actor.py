@@ -18,12 +18,12 @@ from ray.exceptions import RayActorError
 
 from ser_core.audio.constants import SAMPLING_RATE
 from ser_core.errors import DeviceError, RunError, SerError
+from ser_core.labeling.output_rows import not_finite
 from ser_core.labeling.stages import (
     Scorer,
     StageSettings,
     bug,
     classify_block,
-    not_finite,
     reason_to_stop,
     rows_with_reason,
     run_stage,

@@ -131,3 +131,9 @@ class LabelConfig(BaseModel):
         if self.hop != SEGMENT_SECONDS and self.segments != "all":
             raise ValueError("--hop is for --segments all")
         return self
+
+    @model_validator(mode="after")
+    def _a_trial_removes_nothing(self) -> "LabelConfig":
+        if self.limit is not None and self.prune:
+            raise ValueError("--limit and --prune exclude each other: a trial lists only a part")
+        return self

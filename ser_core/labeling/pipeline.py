@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import ray
-from ray.data import ActorPoolStrategy, DataContext
+from ray.data import ActorPoolStrategy, DataContext, ExecutionResources
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.annotations import RayDeprecationWarning
 
@@ -55,6 +55,7 @@ _SEGMENTS_PER_CALL_ON_GPU = 512
 # recording: 85 full segments of 16 bits, some 20 s of one core.
 _BYTES_PER_TABLE = 16 << 20
 _BYTES_PER_TABLE_ON_GPU = 64 << 20
+_TABLES_PER_CLASSIFIER = 4  # on a CPU, that wait in the object store
 _CALLS_ON_GPU = 2  # one call fetches its blocks while the other classifies
 _SMALLER = 8  # what was lost runs again in blocks smaller by this factor, down to one recording
 _START_SECONDS = 300.0  # for one process to start on the cluster
@@ -92,7 +93,6 @@ def connect(verbose: bool) -> None:
     context = DataContext.get_current()  # read when a dataset is made, ignored afterwards
     context.max_errored_blocks = -1  # lost rows are run again; bugs come as rows
     context.max_consecutive_actor_init_deaths = -1  # `StartCounter` says when it is enough
-    context.target_max_block_size = _BYTES_PER_TABLE
     context.enable_progress_bars = verbose
     context.print_on_execution_start = verbose
     if not verbose:
@@ -161,12 +161,17 @@ def _run(blocks: list[pa.Table], settings: PipelineSettings) -> Iterator[pa.Tabl
 
 def _dataset(blocks: list[pa.Table], settings: PipelineSettings) -> ray.data.Dataset:
     classifiers = settings.resources.classifiers
-    if settings.resources.on_gpu:
+    context = DataContext.get_current()
+    on_gpu = settings.resources.on_gpu
+    context.target_max_block_size = _BYTES_PER_TABLE_ON_GPU if on_gpu else _BYTES_PER_TABLE
+    if on_gpu:
         decoder: dict[str, Any] = _RETRIED_ONCE | {"num_cpus": 1}
         classifier: dict[str, Any] = {"num_gpus": 1, "num_cpus": 0}
         segments_per_call, calls = _SEGMENTS_PER_CALL_ON_GPU, _CALLS_ON_GPU
-        DataContext.get_current().target_max_block_size = _BYTES_PER_TABLE_ON_GPU
     else:
+        # Decoders are faster than classifiers there, and would fill the object store.
+        waiting = _TABLES_PER_CLASSIFIER * classifiers * _BYTES_PER_TABLE
+        context.execution_options.resource_limits = ExecutionResources(object_store_memory=waiting)
         decoder = _RETRIED_ONCE | {"num_cpus": _DECODER_CPUS}
         classifier = {"num_cpus": _CLASSIFIER_CPUS}
         segments_per_call, calls = None, 1  # a block at a time

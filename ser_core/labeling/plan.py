@@ -1,5 +1,6 @@
 """What is to be labelled: what the source lists, less what the label store has; it runs nothing."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -9,15 +10,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ser_core.audio.constants import SEGMENT_SECONDS
 from ser_core.labeling.file_ids import FileIds
 from ser_core.labeling.rules import hashes
-from ser_core.schema import INDEX, MEMBER, OFFSET, SIZE, START, plan_schema
+from ser_core.schema import DURATION, INDEX, MEMBER, OFFSET, SIZE, START, plan_schema
 from ser_core.sources.interface import Page
 from ser_core.sources.recording import reference_columns
 
 # Whole recordings are cut into blocks by the bytes of their files: 8 minutes of 16-bit WAV, an hour
 # or two of Opus.
 _BYTES_PER_BLOCK = 16 << 20
+_BYTES_PER_SEGMENT = 100_000  # as of 6 s of FLAC at 16 kHz; of WAV it is twice as much
 _ROWS_OF_ONE_PASS = 4096  # fewer where a pass has fewer
 _BYTES_OF_UNSEEN_FILE = _BYTES_PER_BLOCK // 4  # if the storage reports no size
 
@@ -34,6 +37,8 @@ class Plan:
             columns ``file_id_of_0_1``, ``uri`` and ``file_id``.
         identity_hashes: of all recordings that are listed, in pages.
         unseen: places below the input that could not be looked into and may hold recordings.
+        skipped: files that were passed over because of their names, by extension.
+        limited: whether the listing was stopped before its end.
     """
 
     listed: int = 0
@@ -42,11 +47,23 @@ class Plan:
     known_to_0_1: list[pa.Table] = field(default_factory=list)
     identity_hashes: list[np.ndarray] = field(default_factory=list)
     unseen: list[str] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)
+    limited: bool = False
 
     @property
     def to_do(self) -> int:
         """How many recordings this run labels."""
         return self.listed - self.done
+
+    def num_segments(self, whole: bool) -> int:
+        """About how many segments this run classifies.
+
+        Args:
+            whole: whether recordings are labelled to their end.
+        """
+        if not whole:
+            return self.to_do
+        return sum(_num_segments(table) for table in self.tables)
 
     def left_out(self, seen: np.ndarray) -> list[pa.Table]:
         """The planned recordings that never came out of the pipeline.
@@ -60,17 +77,28 @@ class Plan:
         return [table for table in rest if table.num_rows]
 
 
-def make_plan(pages: Iterable[Page], manifest: pa.Schema, done: FileIds) -> Plan:
+def _num_segments(table: pa.Table) -> int:
+    sizes = table[SIZE.name].fill_null(_BYTES_OF_UNSEEN_FILE).to_numpy() / _BYTES_PER_SEGMENT
+    stretches = table[DURATION.name].to_numpy() / SEGMENT_SECONDS
+    segments = np.where(np.isnan(stretches), sizes, stretches)
+    return int(np.ceil(segments).clip(min=1).sum())
+
+
+def make_plan(
+    pages: Iterable[Page], manifest: pa.Schema, done: FileIds, limit: int | None = None
+) -> Plan:
     """Compares the listing with what is done, page by page.
 
     Args:
         pages: of the source.
         manifest: the manifest's own columns.
         done: the `file_id`s that need no labelling again.
+        limit: stops the listing behind so many recordings that are to be labelled.
     """
     plan = Plan()
-    for page in pages:
-        file_ids = pa.array([recording.file_id for recording in page.recordings])
+    for listed in pages:
+        page = listed
+        file_ids = pa.array([recording.file_id for recording in page.recordings], pa.string())
         missing = np.flatnonzero(~done.contains(file_ids))
         if len(missing) and len(done):
             known = done.contains(
@@ -78,13 +106,24 @@ def make_plan(pages: Iterable[Page], manifest: pa.Schema, done: FileIds) -> Plan
             )
             plan.known_to_0_1 += _identities(page, missing[known])
             missing = missing[~known]
+        if limit is not None and plan.to_do + len(missing) > limit:
+            end = int(missing[limit - plan.to_do])
+            page, missing, plan.limited = _beginning(page, end), missing[missing < end], True
         if len(missing):
             plan.tables.append(_plan_table(page, missing, file_ids, plan.to_do, manifest))
         plan.identity_hashes.append(hashes([recording.identity for recording in page.recordings]))
         plan.unseen += page.unseen
+        plan.skipped.update(page.skipped)
         plan.listed += len(page.recordings)
         plan.done += len(page.recordings) - len(missing)
+        if plan.limited:
+            break
     return plan
+
+
+def _beginning(page: Page, end: int) -> Page:
+    columns = None if page.columns is None else page.columns.slice(0, end)
+    return page._replace(recordings=page.recordings[:end], columns=columns)
 
 
 def _identities(page: Page, rows: np.ndarray) -> list[pa.Table]:

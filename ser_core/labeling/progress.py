@@ -103,7 +103,7 @@ class RunStats:
             f"{where}: {self.done:,} of {self.total:,} recordings, {self.not_ok:,} not ok, "
             f"{rate:,.1f} files/s, {self.audio_seconds / 3600:,.2f} h of audio, "
             f"{self.labeled_seconds / self.elapsed:,.0f} × real time, "
-            f"{_clock(left) if left is not None else 'unknown'} left"
+            f"{clock(left) if left is not None else 'unknown'} left"
         )
 
     def report(self) -> dict[str, Any]:
@@ -186,7 +186,7 @@ def print_summary(stats: RunStats, output: str) -> None:
     show(
         table,
         f"{stats.done:,} recordings, {stats.audio_seconds / 3600:,.2f} h of audio, "
-        f"in {_clock(stats.elapsed)}: {stats.done / stats.elapsed:,.1f} files/s, "
+        f"in {clock(stats.elapsed)}: {stats.done / stats.elapsed:,.1f} files/s, "
         f"{stats.labeled_seconds / stats.elapsed:,.0f} × real time",
         f"labels: {output}",
     )
@@ -197,10 +197,10 @@ def print_summary(stats: RunStats, output: str) -> None:
         )
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
     """A duration for reading.
 
-    >>> _clock(3725)
+    >>> clock(3725)
     '1:02:05'
     """
     minutes, rest = divmod(round(seconds), 60)

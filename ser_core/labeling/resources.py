@@ -9,8 +9,8 @@ _CLASSIFIER_BYTES = 2 << 30  # of memory: the full-size model and one batch on a
 # Ray has no public way to tell how many GPUs an autoscaler may start, so the head node states it as
 # a resource of this name: see cluster.yaml.
 _GPU_POOL = "gpu_pool"
-_RECORDINGS_PER_GPU = 20_000  # an H100 takes seconds for them, a machine takes minutes to start
-_RECORDINGS_PER_CORE = 16  # one core labels them in the seconds that its actor takes to start
+_SEGMENTS_PER_GPU = 20_000  # an H100 takes seconds for them, a machine takes minutes to start
+_SEGMENTS_PER_CORE = 16  # one core labels them in the seconds that its actor takes to start
 # Each block costs the driver some 10 ms and 10 kB of memory, so large corpora get large blocks; but
 # at the end of a run all others wait for whoever has the last block.
 _BLOCKS_PER_WORKER = 50
@@ -33,21 +33,22 @@ class Resources:
     rows_per_block: int
 
 
-def choose_resources(recordings: int) -> Resources:
+def choose_resources(recordings: int, segments: int) -> Resources:
     """All GPUs that the cluster has or can start, as many as the work justifies; else its CPUs.
 
     Args:
         recordings: how many there are to label.
+        segments: about how many there are in them.
     """
     present = ray.cluster_resources()
     cpus = max(1, int(present.get("CPU", 1)))
     gpus_present = int(present.get("GPU", 0))
     gpus = max(gpus_present, int(present.get(_GPU_POOL, 0)))
     if gpus:
-        worth = max(gpus_present, math.ceil(recordings / _RECORDINGS_PER_GPU))
+        worth = max(gpus_present, math.ceil(segments / _SEGMENTS_PER_GPU))
         classifiers = min(gpus, worth)
     else:
-        worth = math.ceil(recordings / _RECORDINGS_PER_CORE)
+        worth = math.ceil(segments / _SEGMENTS_PER_CORE)
         classifiers = min(cpus, worth, int(present.get("memory", 0) // _CLASSIFIER_BYTES))
     classifiers = max(1, classifiers)
     bounds = _ROWS_PER_BLOCK if gpus else _ROWS_PER_BLOCK_ON_CPU

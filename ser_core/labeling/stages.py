@@ -10,12 +10,10 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ser_core.audio.segments import Segment
 from ser_core.errors import DeviceError, RecordingError, RunError, Status
@@ -33,6 +31,7 @@ from ser_core.schema import (
     STOP,
     WAVEFORM,
     decoded_schema,
+    in_schema,
     labeled_schema,
     score_columns,
     stage_seconds,
@@ -45,7 +44,6 @@ from ser_core.sources.recording import recordings_of
 _SUSPICIOUS = frozenset({Status.DECODE_ERROR, Status.CRASHED, Status.TIMEOUT, Status.TOO_LARGE})
 _NEARLY_ALL = 0.9  # of a block
 _BYTES_PER_TABLE = 4 << 20  # of waveforms; Ray merges tables to the size that it is told
-_FEW_NOT_FINITE = 8  # of a block: more of them, and more than half, are the model's fault
 
 
 class Scorer(Protocol):
@@ -143,7 +141,7 @@ class _WaitingRows:
         listed = self._listed.take(pa.array(self._recordings, pa.int64()))
         columns = {name: listed[name] for name in listed.column_names} | decoded
         self._rows, self._recordings, self.num_bytes = [], [], 0
-        return _in_schema(columns, self._schema)
+        return in_schema(columns, self._schema)
 
 
 def _segment_columns(segment: Segment) -> dict[str, Any]:
@@ -214,7 +212,7 @@ def classify_block(
     for stage, seconds in zip(CLASSIFY_STAGES, (idle_seconds, transfer, compute), strict=True):
         columns[stage_seconds(stage).name] = np.full(len(decoded), seconds / len(decoded))
     columns[DEVICE.name] = pa.array([scorer.description] * len(decoded))
-    return _in_schema(columns, labeled_schema(settings.labels, settings.manifest))
+    return in_schema(columns, labeled_schema(settings.labels, settings.manifest))
 
 
 def _waveforms(decoded: pa.Table) -> list[np.ndarray]:
@@ -265,7 +263,7 @@ def rows_with_reason(block: pa.Table, settings: StageSettings, reason: str) -> p
     if decoded:
         schema = labeled_schema(settings.labels, settings.manifest)
     columns = {name: block[name] for name in block.column_names if name != STOP.name}
-    return _in_schema(columns | {STOP.name: pa.array([reason] * len(block))}, schema)
+    return in_schema(columns | {STOP.name: pa.array([reason] * len(block))}, schema)
 
 
 def failed_rows(planned: pa.Table, settings: StageSettings, status: Status, error: str) -> pa.Table:
@@ -273,68 +271,4 @@ def failed_rows(planned: pa.Table, settings: StageSettings, status: Status, erro
     outcome: dict[str, Any] = {"status": [status.value] * len(planned)}
     outcome |= {"error": [error] * len(planned), NUM_ROWS.name: [1] * len(planned)}
     schema = labeled_schema(settings.labels, settings.manifest)
-    return _in_schema(_listed_columns(planned) | outcome, schema)
-
-
-def output_rows(
-    labeled: pa.Table,
-    settings: StageSettings,
-    schema: pa.Schema,
-    origin: dict[str, str],
-    labeled_at: datetime,
-) -> pa.Table:
-    """Labelled rows as the output has them: label, score, origin and time are added.
-
-    Args:
-        labeled: of ``labeled_schema``, a row per row of the output: see ``assembly.py``.
-        settings: of the run.
-        schema: of the output.
-        origin: its columns `model` and `model_digest`.
-        labeled_at: the time of these rows.
-
-    Raises:
-        RunError: most scores are not finite, which no bad recording causes.
-    """
-    columns = {name: labeled[name] for name in labeled.column_names if name in schema.names}
-    scores = np.stack([labeled[n].to_numpy() for n in score_columns(settings.labels)], axis=1)
-    scored = pc.equal(labeled["status"], Status.OK).to_numpy()
-    ok = scored & np.isfinite(scores).all(axis=1)
-    failed = scored & ~ok
-    if failed.any():
-        if failed.sum() > max(_FEW_NOT_FINITE, scored.sum() / 2):
-            raise RunError(not_finite(labeled[DEVICE.name].drop_null()[0].as_py()))
-        columns |= _not_finite_columns(columns, settings, failed)
-    best = np.where(ok, scores.argmax(axis=1), 0)
-    columns["label"] = pa.array(np.asarray(settings.labels)[best], mask=~ok)
-    columns["score"] = pa.array(scores[np.arange(len(scores)), best], mask=~ok)
-    columns["labeled_at"] = pa.array([labeled_at] * len(labeled))
-    for name, value in origin.items():
-        columns[name] = pa.array([value] * len(labeled))
-    return _in_schema(columns, schema)
-
-
-def not_finite(description: str) -> str:
-    """What to say when a model's scores are not finite on a device, in a precision."""
-    remedy = "try --precision fp32; if that fails too, the checkpoint is broken"
-    return f"the model's scores are not finite numbers ({description}); {remedy}"
-
-
-def _not_finite_columns(
-    columns: dict[str, Any], settings: StageSettings, failed: np.ndarray
-) -> dict[str, Any]:
-    """Status, error and scores, changed where one recording's scores are not finite."""
-    mask = pa.array(failed)
-    changed = {
-        "status": Status.NOT_FINITE.value,
-        "error": "the scores are not finite numbers",
-        **dict.fromkeys(score_columns(settings.labels)),
-    }
-    return {name: pc.if_else(mask, value, columns[name]) for name, value in changed.items()}
-
-
-def _in_schema(columns: dict[str, Any], schema: pa.Schema) -> pa.Table:
-    """The columns in the schema's order and types; those that lack are null."""
-    num_rows = len(next(iter(columns.values())))
-    ordered = [columns.get(f.name, pa.nulls(num_rows, f.type)) for f in schema]
-    arrays = [a if isinstance(a, pa.Array | pa.ChunkedArray) else pa.array(a) for a in ordered]
-    return pa.table([a.cast(f.type) for a, f in zip(arrays, schema, strict=True)], schema=schema)
+    return in_schema(_listed_columns(planned) | outcome, schema)

@@ -3,11 +3,11 @@
 import librosa
 import numpy as np
 import pytest
-from tests.audio.encoding import resample
 from recordings import speech_like, write_audio
 
 from ser_core.audio.decode import decode
 from ser_core.storage.reading import open_file
+from tests.audio.encoding import resample
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 5, 7, 8, 11, 16])

@@ -33,14 +33,14 @@ def ray_session():
         """Makes our own code raise, outside the decoder."""
         import ser_core.labeling.stages
 
-        decoded_columns = ser_core.labeling.stages._decoded_columns
+        result_columns = ser_core.labeling.stages._result_columns
 
-        def sabotaged(decoded):
+        def sabotaged(decoded, status):
             if getattr(decoded.result, "sampling_rate", None) == 16_010:
                 raise ZeroDivisionError("a bug")
-            return decoded_columns(decoded)
+            return result_columns(decoded, status)
 
-        ser_core.labeling.stages._decoded_columns = sabotaged
+        ser_core.labeling.stages._result_columns = sabotaged
 
     ray.init(
         address="local",
@@ -132,17 +132,17 @@ def test_bad_files_get_rows_and_do_not_affect_their_neighbours(label, tmp_path):
 
 
 def test_a_file_deleted_after_listing_is_not_found(label, tmp_path, monkeypatch):
-    from ser_core.labeling import job
+    from ser_core.labeling import preparation
 
     corpus = write_speech(tmp_path / "corpus", ["a.wav", "b.wav"])
-    make_plan = job.make_plan
+    make_plan = preparation.make_plan
 
     def plan_and_delete(*args):
         plan = make_plan(*args)
         (corpus / "a.wav").unlink()
         return plan
 
-    monkeypatch.setattr(job, "make_plan", plan_and_delete)
+    monkeypatch.setattr(preparation, "make_plan", plan_and_delete)
     label(corpus)
     assert list(table(label)["status"]) == ["not_found", "ok"]
 
@@ -242,7 +242,7 @@ def test_a_run_killed_before_its_report_is_completed(label, tmp_path, monkeypatc
 
     corpus = write_speech(tmp_path / "corpus", ["a.wav", "b.wav"])
     with monkeypatch.context() as patch:
-        patch.setattr(job.Run, "finish", interrupt)
+        patch.setattr(job, "finish", interrupt)
         with pytest.raises(KeyboardInterrupt):
             label(corpus)
     assert reports(label) == []
@@ -268,7 +268,7 @@ def test_an_output_of_release_0_1_is_continued(label, tmp_path):
     label(manifest)
     (part,) = label.output.glob("*.parquet")
     rows = pq.read_table(part).drop_columns(["uri", "precision"])
-    recordings = [r for page in open_source(str(manifest)).pages() for r in page.recordings]
+    recordings = [r for page in open_source([str(manifest)]).pages() for r in page.recordings]
     old_ids = {recording.path: recording.file_id_of_0_1 for recording in recordings}
     ids = pa.array([old_ids[path] for path in rows["path"].to_pylist()])
     rows = rows.set_column(rows.schema.get_field_index("file_id"), "file_id", ids)

@@ -16,11 +16,11 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from ser_core.errors import CheckError, OutputError, RunError
-from ser_core.labeling import job as job_module
-from ser_core.labeling import label_store
+from ser_core.labeling import label_store, preparation
 from ser_core.labeling.config import LabelConfig
-from ser_core.labeling.job import Run
+from ser_core.labeling.job import finish
 from ser_core.labeling.label_store import LabelStore
+from ser_core.labeling.preparation import Run
 from ser_core.labeling.progress import RunStats
 from ser_core.labeling.rules import useful_rows
 from ser_core.sources.interface import Page
@@ -58,8 +58,9 @@ class World:
         last_report: the name of the report that was written last.
     """
 
-    def __init__(self, output):
+    def __init__(self, output, segments=False):
         self.output = output
+        self.segments = segments  # whether recordings have several rows
         self.contents = {}
         self.unreachable = set()
         self.unseen = ()
@@ -85,7 +86,7 @@ class World:
             plan = run.plan(iter(pages))
             stats = RunStats(plan.to_do)
             self._label(plan, store, model, stats, stop_after)
-            run.finish(plan, stats)
+            finish(run, plan, stats)
         return plan
 
     def _label(self, plan, store, model, stats, stop_after):
@@ -102,6 +103,10 @@ class World:
                 "unavailable" if n in self.unreachable else self.contents[n][1] for n in names
             ]
             count = len(names)
+            rows = [
+                1 + self.contents[n][0] % 3 if self.segments and s == "ok" else 1
+                for n, s in zip(names, status, strict=True)
+            ]
             columns = {
                 "path": planned["uri"], "uri": planned["uri"], "file_id": planned["file_id"],
                 "status": pa.array(status), "model": pa.array([model] * count),
@@ -110,7 +115,9 @@ class World:
                 "labeled_at": pa.array([store.now()] * count),
             }  # fmt: skip
             stats.status.update(status)
-            rows = useful_rows(pa.table(columns), final)
+            start = pa.array([6.0 * n for each in rows for n in range(each)])
+            table = pa.table(columns).take(np.repeat(np.arange(count), rows))
+            rows = useful_rows(table.append_column("start", start), final)
             if rows.num_rows:
                 store.write_part(rows)
 
@@ -287,13 +294,13 @@ def test_a_failed_check_prunes_nothing(world):
 @pytest.mark.parametrize("output", ["s3://b/in", "s3://b/in/", "s3a://b/./in"])
 def test_an_output_equal_to_the_input_is_refused(output):
     with pytest.raises(OutputError, match="it is --input"):
-        job_module._check_folders(LabelConfig(input="s3://b/in", output=output))
+        preparation._check_folders(LabelConfig(input="s3://b/in", output=output))
 
 
 def test_a_link_to_the_input_is_refused_as_output(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path)
     with pytest.raises(OutputError, match="it is --input"):
-        job_module._check_folders(LabelConfig(input=str(tmp_path), output=str(tmp_path / "link")))
+        preparation._check_folders(LabelConfig(input=str(tmp_path), output=str(tmp_path / "link")))
 
 
 @pytest.mark.parametrize(
@@ -307,7 +314,7 @@ def test_a_link_to_the_input_is_refused_as_output(tmp_path):
     ],
 )
 def test_an_output_within_the_input_is_warned_of(source, output, warned, capsys):
-    job_module._check_folders(LabelConfig(input=source, output=output))
+    preparation._check_folders(LabelConfig(input=source, output=output))
     printed = capsys.readouterr().err
     assert warned in printed
     assert printed.count("\n") == bool(warned)
@@ -364,11 +371,11 @@ def check_no_label_was_lost(world, before, run):
 
 
 @settings(max_examples=EXAMPLES, deadline=None, derandomize=True, phases=[Phase.generate])
-@given(history=HISTORIES, last=RUNS)
-def test_whatever_happened_the_next_complete_run_leaves_one_row_each(
-    tmp_path_factory, history, last
+@given(history=HISTORIES, last=RUNS, segments=st.booleans())
+def test_whatever_happened_the_next_complete_run_leaves_the_rows_of_each(
+    tmp_path_factory, history, last, segments
 ):
-    world = World(str(tmp_path_factory.mktemp("history") / "labels"))
+    world = World(str(tmp_path_factory.mktemp("history") / "labels"), segments)
     world.contents = listed(NAMES[:4], version=11)
     with pytest.MonkeyPatch.context() as patch:
         install(world, patch)
@@ -385,11 +392,14 @@ def test_whatever_happened_the_next_complete_run_leaves_one_row_each(
         check_the_last_run(world, last)
 
 
+@pytest.mark.parametrize("segments", [False, True])
 @pytest.mark.parametrize("prune", [False, True])
-def test_a_run_killed_at_any_moment_is_completed_by_the_next_one(tmp_path, monkeypatch, prune):
+def test_a_run_killed_at_any_moment_is_completed_by_the_next_one(
+    tmp_path, monkeypatch, prune, segments
+):
     """Labelling, superseding, merging, pruning and the report, cut off after each operation."""
     for operations in itertools.count():
-        world = World(str(tmp_path / str(operations)))
+        world = World(str(tmp_path / str(operations)), segments)
         world.contents = listed(NAMES, version=1)
         with monkeypatch.context() as patch:
             install(world, patch)
@@ -408,7 +418,7 @@ def test_a_run_killed_at_any_moment_is_completed_by_the_next_one(tmp_path, monke
             world.operations = None
             check_no_label_was_lost(world, before, run)
             if len(list(Path(world.output, "__runs").glob("2*.json"))) > 1:  # the run's report
-                assert world.rows()["uri"].is_unique
+                assert not world.rows().duplicated(["uri", "start"]).any()
             check_the_last_run(world, run)
         if not killed:
             break
@@ -421,11 +431,16 @@ def check_the_last_run(world, last):
     before = world.current()
     plan = world.run(last["model"], prune=last["prune"])
     rows = world.rows()
-    assert rows["uri"].is_unique
+    assert not rows.duplicated(["uri", "start"]).any()
+    assert not rows.groupby("uri")[["file_id", "labeled_at"]].nunique().gt(1).any(axis=None)
     expected = {f"/c/{name}": status for name, (_, status) in world.contents.items()}
     unlisted = set(before.index) - expected.keys()
     assert set(rows["uri"]) == expected.keys() | (set() if last["prune"] else unlisted)
-    rows = rows.set_index("uri").loc[list(expected)]
+    num_rows = rows.groupby("uri").size()
+    for name, (version, status) in world.contents.items():
+        several = world.segments and status == "ok"
+        assert num_rows[f"/c/{name}"] == (1 + version % 3 if several else 1)
+    rows = rows.drop_duplicates("uri").set_index("uri").loc[list(expected)]
     assert rows["status"].astype(str).to_dict() == expected
     assert list(rows["file_id"]) == [world.recording(name).file_id for name in world.contents]
     assert set(rows["model_digest"]) == {last["model"]}
@@ -434,7 +449,7 @@ def check_the_last_run(world, last):
     assert report["listed"] == plan.listed == len(expected)
     assert report["failed"] == sum(status != "ok" for status in expected.values())
     assert report["unlisted_rows"] + report["pruned_rows"] == len(unlisted)
-    assert report["output"]["rows"] == report["listed"] + report["unlisted_rows"]
+    assert report["output"]["rows"] == num_rows.sum()
     assert world.run(last["model"]).to_do == 0
 
 

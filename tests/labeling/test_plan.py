@@ -128,7 +128,9 @@ def in_one_file(table, **columns):
     columns = {"uri": ["/x.tar"] * len(table), **columns}
     for name, values in columns.items():
         index = table.schema.get_field_index(name)
-        table = table.set_column(index, SCHEMA.field(name), pa.array(values, SCHEMA.field(name).type))
+        table = table.set_column(
+            index, SCHEMA.field(name), pa.array(values, SCHEMA.field(name).type)
+        )
     return table
 
 

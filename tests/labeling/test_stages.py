@@ -15,12 +15,12 @@ from recordings import speech_like, write_audio
 from ser_core.audio.decode import AudioInfo, decode
 from ser_core.audio.segments import Segment, Segmentation
 from ser_core.errors import RecordingError, RunError, Status
+from ser_core.labeling.output_rows import output_rows
 from ser_core.labeling.stages import (
     StageSettings,
     classify_block,
     decode_block,
     failed_rows,
-    output_rows,
     reason_to_stop,
     run_stage,
 )
@@ -50,8 +50,7 @@ class InThisProcess:
 
     pause = nullcontext
 
-    def __init__(self, how=Segmentation()):
-        self.how = how
+    def __init__(self):
         self.sent = []
 
     def send(self, decoded):
@@ -59,7 +58,7 @@ class InThisProcess:
 
     def decode(self, recordings):
         for position, recording in enumerate(recordings):
-            last = decode_file(FileJob(position, [recording], None, self.how), self)
+            last = decode_file(FileJob(position, [recording], None, Segmentation()), self)
             yield from [*self.sent, last]
             self.sent.clear()
 

@@ -1,0 +1,122 @@
+"""What a run would do, and how long it may take: ``--dry-run``; it writes nothing."""
+
+import math
+import time
+from collections import Counter
+
+import numpy as np
+import pyarrow as pa
+from rich.table import Table
+
+from ser_core.audio.segments import Segment
+from ser_core.console import show
+from ser_core.errors import RecordingError
+from ser_core.labeling.file_ids import is_in
+from ser_core.labeling.pipeline import connect
+from ser_core.labeling.plan import Plan
+from ser_core.labeling.preparation import Run
+from ser_core.labeling.progress import clock
+from ser_core.labeling.resources import Resources, choose_resources
+from ser_core.labeling.rules import hashes
+from ser_core.models.classifier import Classifier
+from ser_core.schema import SIZE
+from ser_core.sources.decoder import Decoder
+from ser_core.sources.file_decoder import Decoded
+from ser_core.sources.recording import Recording, recordings_of
+
+_SAMPLE = 32  # recordings that are decoded
+_TIMED_SEGMENTS = 8  # that are classified
+_FIRST_BYTES = 1 << 20  # that the first 6 s of a recording take, at most
+_SEGMENTS_PER_GPU = 2_400.0  # per second: an H200 with 16 cores and WAV files, gpu.json
+
+
+def describe(run: Run, plan: Plan) -> None:
+    """Prints what there is to do, and estimates from a sample how long it takes."""
+    table = Table("", "", show_header=False)
+    table.add_row("recordings", f"{plan.listed:,}" + (" or more" if plan.limited else ""))
+    table.add_row("done", f"{plan.done:,}")
+    table.add_row("to label", f"{plan.to_do:,}{_again(run, plan)}")
+    if plan.skipped:
+        table.add_row("passed over by name", f"{plan.skipped.total():,}")
+    if plan.unseen:
+        table.add_row("could not be listed", f"{len(plan.unseen):,}")
+    if plan.to_do:
+        _add_estimates(table, run, plan)
+    show(table)
+
+
+def _again(run: Run, plan: Plan) -> str:
+    """How many of the recordings have rows, of an earlier content, model or failure."""
+    known = np.sort(run.store.rows().identity_hash)
+    identities = (
+        hashes([recording.identity for recording in recordings_of(part)]) for part in plan.tables
+    )
+    again = sum(int(is_in(each, known).sum()) for each in identities)
+    return f" ({again:,} of them again: changed, or labelled in another way)" if again else ""
+
+
+def _add_estimates(table: Table, run: Run, plan: Plan) -> None:
+    sample, decoded = _decode_sample(run, plan)
+    errors = Counter(d.result.status.value for d in decoded if isinstance(d.result, RecordingError))
+    segments = [segment for each in decoded for segment in each.segments]
+    factor = plan.to_do / len(sample)
+    known = [_duration(recording, each) for recording, each in _results(sample, decoded)]
+    hours = sum(filter(None, known)) / max(1, len(list(filter(None, known)))) * plan.to_do / 3600
+    connect(run.config.verbose)
+    resources = choose_resources(plan.to_do, plan.num_segments(run.decoder.how.whole))
+    seconds = len(segments) * factor / _segments_per_second(run, resources, segments)
+    where = f"{resources.classifiers:,} {'GPUs' if resources.on_gpu else 'CPU cores'}"
+    table.add_row("audio", f"about {hours:,.2f} h")
+    table.add_row("segments", f"about {math.ceil(len(segments) * factor):,}")
+    table.add_row("to read", f"about {_bytes(run, plan) / 1e9:,.2f} GB")
+    table.add_row("time", f"about {clock(seconds)} on {where}, without the start")
+    failed = ", ".join(f"{count} {status}" for status, count in errors.items())
+    table.add_row(
+        "sample", f"{len(sample)} recordings" + (f", of which {failed}" if failed else "")
+    )
+
+
+def _decode_sample(run: Run, plan: Plan) -> tuple[list[Recording], list[Decoded]]:
+    """Recordings from all over the plan, with all their segments."""
+    ends = np.cumsum([len(part) for part in plan.tables])
+    rows = np.unique(np.linspace(0, plan.to_do - 1, min(_SAMPLE, plan.to_do)).astype(int))
+    parts = np.searchsorted(ends, rows, side="right")
+    starts = ends - [len(part) for part in plan.tables]
+    chosen = [
+        plan.tables[part].slice(int(row - starts[part]), 1)
+        for row, part in zip(rows, parts, strict=True)
+    ]
+    sample = recordings_of(pa.concat_tables(chosen))
+    with Decoder(run.decoder) as decoder:
+        return sample, list(decoder.decode(sample))
+
+
+def _results(sample: list[Recording], decoded: list[Decoded]) -> list[tuple[Recording, Decoded]]:
+    return [(sample[each.recording], each) for each in decoded if each.result is not None]
+
+
+def _duration(recording: Recording, decoded: Decoded) -> float | None:
+    if isinstance(decoded.result, RecordingError) or decoded.result is None:
+        return None
+    return recording.duration or decoded.result.duration
+
+
+def _bytes(run: Run, plan: Plan) -> float:
+    most = np.inf if run.decoder.how.whole else _FIRST_BYTES
+    sizes = (part[SIZE.name].fill_null(0).to_numpy() for part in plan.tables)
+    return float(sum(np.minimum(each, most).sum() for each in sizes))
+
+
+def _segments_per_second(run: Run, resources: Resources, segments: list[Segment]) -> float:
+    """Of all classifiers together; on CPUs, one is timed here."""
+    if resources.on_gpu:
+        return resources.classifiers * _SEGMENTS_PER_GPU
+    config = run.config
+    classifier = Classifier(run.checkpoint, config.precision, config.batch_size, num_threads=1)
+    timed = [segment.waveform for segment in segments[:_TIMED_SEGMENTS]]
+    if not timed:
+        return math.inf
+    classifier.scores(timed[:1])  # the first one is slow
+    started = time.perf_counter()
+    classifier.scores(timed)
+    return resources.classifiers * len(timed) / (time.perf_counter() - started)
