@@ -69,6 +69,7 @@ class Segmenter:
 
     Attributes:
         num_samples: at 16 kHz, so far.
+        complete: the stretches whose end was reached, whatever becomes of the rest of the file.
     """
 
     def __init__(self, stretches: Sequence[Stretch], how: Segmentation, emit: Emit) -> None:
@@ -80,6 +81,7 @@ class Segmenter:
             emit: receives the number of the stretch and each of its segments, in order.
         """
         self.num_samples = 0
+        self.complete: set[int] = set()
         self._emit = emit
         self._each_channel = how.each_channel
         self._emitted = [0] * len(stretches)
@@ -95,13 +97,17 @@ class Segmenter:
         self.num_samples += samples.shape[1]
         for number, cutter in enumerate(self._cutters):
             begin, end = max(start, cutter.start), min(self.num_samples, cutter.end)
-            if begin < end:
+            if begin < end and number not in self.complete:
                 self._pass_on(number, cutter.add(samples[:, begin - start : end - start]))
+                if end == cutter.end:
+                    self._pass_on(number, cutter.finish())
+                    self.complete.add(number)
 
     def finish(self) -> None:
         """The file has ended: what is left of its stretches are their last segments."""
         for number, cutter in enumerate(self._cutters):
-            self._pass_on(number, cutter.finish())
+            if number not in self.complete:
+                self._pass_on(number, cutter.finish())
 
     def speech(self, number: int) -> float | None:
         """The share of a stretch in which somebody speaks; None if nobody looked."""

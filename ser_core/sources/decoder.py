@@ -104,9 +104,11 @@ class Decoder:
                 decoding.append(_Messages())
                 self._pool.submit(decoding[-1].put_all, decode(job))
                 while len(decoding) > _AHEAD:
-                    yield from decoding.popleft()
+                    yield from decoding[0]
+                    decoding.popleft()
             while decoding:
-                yield from decoding.popleft()
+                yield from decoding[0]
+                decoding.popleft()
         finally:
             for messages in decoding:
                 messages.abandon()

@@ -66,27 +66,15 @@ def decode_file(job: FileJob, caller: Caller) -> Decoded:
     messages = _Messages(job, caller)
     segmenter = Segmenter([_stretch(each) for each in job.recordings], job.how, messages.add)
     started, stopwatch = time.perf_counter(), _PausingStopwatch(caller)
-    error: RecordingError | None = None
-    info = AudioInfo(None, None)
+    outcome: AudioInfo | RecordingError
     try:
         with _opened(job, stopwatch) as handle:
-            info = decode_into(handle, segmenter, _seconds_needed(job), job.how.each_channel)
+            outcome = decode_into(handle, segmenter, _seconds_needed(job), job.how.each_channel)
         segmenter.finish()
-    except RecordingError as raised:
-        error = raised
+    except RecordingError as error:
+        outcome = error
     seconds = time.perf_counter() - started - stopwatch.seconds
-    results = [
-        error
-        if error is not None and not _is_complete(recording, job.how, segmenter.seconds)
-        else _result(
-            recording,
-            messages.counts[number],
-            segmenter.seconds,
-            info._replace(speech=segmenter.speech(number)),
-            job.how,
-        )
-        for number, recording in enumerate(job.recordings)
-    ]
+    results = [_result(job, number, segmenter, outcome) for number in range(len(job.recordings))]
     return messages.finish(results, stopwatch.seconds, seconds)
 
 
@@ -95,23 +83,17 @@ def _stretch(recording: Recording) -> Stretch:
     return Stretch(start, None if recording.duration is None else start + recording.duration)
 
 
-def _needed(recording: Recording, how: Segmentation) -> float | None:
-    """Up to where in the file a recording is decoded, s; None for the file's end."""
-    start, end = _stretch(recording)
-    if how.whole:
-        return end
-    return start + SEGMENT_SECONDS if end is None else min(start + SEGMENT_SECONDS, end)
-
-
 def _seconds_needed(job: FileJob) -> float | None:
-    ends = [_needed(recording, job.how) for recording in job.recordings]
+    """How much of the file's beginning has to be decoded; None for all of it."""
+    ends = [_needed(_stretch(recording), job.how) for recording in job.recordings]
     return None if None in ends else max(end for end in ends if end is not None)
 
 
-def _is_complete(recording: Recording, how: Segmentation, decoded: float) -> bool:
-    """Whether a stretch has all of its samples, whatever became of the rest of its file."""
-    end = _needed(recording, how)
-    return recording.start is not None and end is not None and decoded >= end
+def _needed(stretch: Stretch, how: Segmentation) -> float | None:
+    start, end = stretch
+    if how.whole:
+        return end
+    return start + SEGMENT_SECONDS if end is None else min(start + SEGMENT_SECONDS, end)
 
 
 def _opened(job: FileJob, stopwatch: Stopwatch) -> AbstractContextManager[BinaryIO]:
@@ -123,33 +105,34 @@ def _opened(job: FileJob, stopwatch: Stopwatch) -> AbstractContextManager[Binary
 
 
 def _result(
-    recording: Recording, segments: int, decoded: float, info: AudioInfo, how: Segmentation
+    job: FileJob, number: int, segmenter: Segmenter, outcome: AudioInfo | RecordingError
 ) -> AudioInfo | RecordingError:
-    """What is known of a recording, unless its stretch reaches behind the end of the file."""
-    if recording.start is None:
-        return info
-    end = _needed(recording, how)
-    if decoded <= recording.start:
-        reason = f"the stretch begins at {recording.start:g} s, behind the end at {decoded:g} s"
+    """What is known of a recording, unless its file or its stretch is not what it should be."""
+    info = AudioInfo(None, None) if isinstance(outcome, RecordingError) else outcome
+    known = info._replace(speech=segmenter.speech(number))
+    if number in segmenter.complete:
+        return known
+    if isinstance(outcome, RecordingError):
+        return outcome
+    if job.recordings[number].start is None:
+        return known
+    start, end = stretch = _stretch(job.recordings[number])
+    decoded, needed = segmenter.seconds, _needed(stretch, job.how)
+    if decoded <= start:
+        reason = f"the stretch begins at {start:g} s, and the recording ends at {decoded:g} s"
         return RecordingError(Status.EMPTY, reason)
-    tolerated = max(_TOLERATED_LOSS * (recording.duration or 0), _TOLERATED_SECONDS)
-    if end is not None and end - decoded > tolerated:
-        reason = f"truncated: the stretch ends at {end:g} s, behind the end at {decoded:g} s"
+    if end is None or needed is None:
+        return known
+    if needed - decoded > max(_TOLERATED_LOSS * (end - start), _TOLERATED_SECONDS):
+        reason = f"truncated: the stretch ends at {end:g} s, the recording at {decoded:g} s"
         return RecordingError(Status.TRUNCATED, reason)
-    if not segments and info.speech is None:
-        return RecordingError(Status.EMPTY, "the stretch has no samples")
-    return info
+    return known
 
 
 class _Messages:
-    """Collects segments into messages to the caller.
-
-    Attributes:
-        counts: segments of each recording so far.
-    """
+    """Collects segments into messages to the caller."""
 
     def __init__(self, job: FileJob, caller: Caller) -> None:
-        self.counts = [0] * len(job.recordings)
         self._first = job.first
         self._caller = caller
         self._waiting: list[list[Segment]] = [[] for _ in job.recordings]
@@ -158,7 +141,6 @@ class _Messages:
     def add(self, number: int, segment: Segment) -> None:
         waveform = _as_int16_if_lossless(segment.waveform)
         self._waiting[number].append(segment._replace(waveform=waveform))
-        self.counts[number] += 1
         self._num_waiting += 1
         if self._num_waiting >= _SEGMENTS_PER_MESSAGE:
             for other, segments in enumerate(self._waiting):

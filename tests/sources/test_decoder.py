@@ -8,6 +8,7 @@ import pytest
 from recordings import speech_like, write_audio
 
 import ser_core.sources.decoder as decoder_module
+from ser_core.audio.segments import Segmentation
 from ser_core.errors import RecordingError, RunError, Status
 from ser_core.isolation import (
     ChildCrashedError,
@@ -15,7 +16,6 @@ from ser_core.isolation import (
     ChildTimeoutError,
     PauseTimeoutError,
 )
-from ser_core.audio.segments import Segmentation
 from ser_core.sources.decoder import Decoder, DecoderSettings, _decode_isolated
 from ser_core.sources.file_decoder import Decoded, FileJob
 from ser_core.sources.recording import Recording
@@ -105,7 +105,10 @@ def test_a_whole_recording_has_more_time():
     first, whole = DecoderSettings(), DecoderSettings(Segmentation("all"))
     seconds = [settings.limits.seconds for settings in (first, whole)]
     assert seconds == [60.0, 600.0]
-    assert DecoderSettings(Segmentation("all"), timeout=5.0, memory=0.5).limits[::2] == (5.0, 1 << 29)
+    assert DecoderSettings(Segmentation("all"), timeout=5.0, memory=0.5).limits[::2] == (
+        5.0,
+        1 << 29,
+    )
 
 
 def test_once_the_storage_is_down_the_rest_of_a_block_does_not_wait_for_it(monkeypatch):
