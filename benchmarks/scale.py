@@ -45,7 +45,7 @@ def make_corpus(folder: Path, count: int) -> None:
 def write_finished_output(corpus: Path, output: Path, checkpoint: Checkpoint) -> None:
     """Writes the rows that a finished run would have written, without labelling."""
     store = LabelStore(str(output), checkpoint.labels, pa.schema([]))
-    pages = open_source(str(corpus)).pages()
+    pages = open_source([str(corpus)]).pages()
     while pages_of_part := list(itertools.islice(pages, ROWS_PER_PART // PAGE_ROWS)):
         recordings = [recording for page in pages_of_part for recording in page.recordings]
         constants = {

@@ -1,12 +1,13 @@
 """Command line → config → exit code, the same for every job; it knows no job."""
 
 import argparse
+import functools
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -86,15 +87,21 @@ def parse(config_class: type[Config], argv: Sequence[str], prog: str | None = No
         "--config", metavar="FILE", help="YAML file with any of these settings; flags win over it"
     )
     add_version(parser)
-    flags = CliSettingsSource[argparse.ArgumentParser](settings, root_parser=parser)
+    flags = CliSettingsSource[argparse.ArgumentParser](
+        settings,
+        root_parser=parser,
+        add_argument_method=functools.partial(_add_argument, _lists(config_class)),
+    )
     known, unknown = parser.parse_known_args(list(argv))
     if unknown:
         raise UsageError(_unknown_flag(unknown[0].split("=")[0], config_class))
     path = vars(known).pop("config")
     values = {} if path is None else _read_yaml(settings, config_class, path)
+    # Not through the source, which would split them at commas and read them as JSON.
+    lists = {name: vars(known).pop(name) for name in _lists(config_class) if name in known}
     try:
         flags(parsed_args=known)
-        return config_class.model_validate(values | flags())
+        return config_class.model_validate(values | flags() | lists)
     except ValidationError as error:
         raise UsageError(_invalid(error)) from None
     except SettingsError as error:
@@ -105,6 +112,22 @@ def add_version(parser: argparse.ArgumentParser) -> None:
     """Adds ``--version``."""
     version = f"ser-batch {installed_version('ser-batch')}"
     parser.add_argument("--version", action="version", version=version, help="print the version")
+
+
+def _lists(config_class: type[BaseModel]) -> list[str]:
+    """The settings that have several values."""
+    fields = config_class.model_fields.items()
+    return [name for name, field in fields if get_origin(field.annotation) is tuple]
+
+
+def _add_argument(
+    lists: Collection[str], parser: argparse.ArgumentParser, *names: str, **how: Any
+) -> argparse.Action:
+    """Adds a flag; one of a list may be repeated, and takes several values each time."""
+    if how["dest"] in lists:
+        item = str(how["metavar"]).removeprefix("tuple[").removesuffix(",...]")
+        how |= {"action": "extend", "nargs": "+", "metavar": item}
+    return parser.add_argument(*names, **how)
 
 
 class _Parser(argparse.ArgumentParser):

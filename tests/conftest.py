@@ -65,7 +65,7 @@ def store(monkeypatch) -> Iterator[Store]:
             monkeypatch.delenv(name)
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
-        resolve(f"s3://{BUCKET}")[0].connect()  # no deadline of a test is spent on loading botocore
+        resolve(f"s3://{BUCKET}")[0].connection(BUCKET)  # no deadline is spent on loading botocore
         yield server
 
 

@@ -4,10 +4,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-import s3fs
+from ser_core.storage.protocols import object_store
 
 BUCKET = "corpora"
 _CODES = {400: "ExpiredToken", 403: "AccessDenied", 404: "NoSuchKey"}
@@ -48,7 +49,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         url = urlsplit(self.path)
-        key = url.path.removeprefix(f"/{BUCKET}").strip("/")
+        key = unquote(url.path).removeprefix(f"/{BUCKET}").removeprefix("/")
         self.server.requests.append(key)
         fault = self.server.fault(key, self.server.requests.count(key))
         if fault == "silent":
@@ -66,13 +67,16 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET  # noqa: N815 (the name that the base class calls)
 
     def _send_object(self, content: bytes, fault: str | float | None) -> None:
+        content_range = None
         if "Range" in self.headers:
-            first, last = self.headers["Range"].removeprefix("bytes=").split("-")
-            content = content[int(first) : int(last) + 1]
+            total, wanted = len(content), self.headers["Range"].removeprefix("bytes=")
+            first, last = (int(number or total) for number in wanted.split("-"))
+            content = content[first : last + 1]
+            content_range = f"bytes {first}-{first + len(content) - 1}/{total}"
         if fault is None or self.command == "HEAD":
-            self._answer(206 if "Range" in self.headers else 200, content)
+            self._answer(206 if content_range else 200, content, content_range)
             return
-        self._start(200, len(content))
+        self._start(206 if content_range else 200, len(content), content_range)
         pause = fault / _CHUNKS if isinstance(fault, float) else 0.05
         size = len(content) // _CHUNKS + 1 if isinstance(fault, float) else 1
         due = time.monotonic()  # and not from now: on a busy machine, a sleep is always longer
@@ -83,25 +87,31 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _page(self, query: dict[str, list[str]]) -> bytes:
         prefix = query.get("prefix", [""])[0]
-        after = query.get("continuation-token", [""])[0]
+        written = quote if "encoding-type" in query else escape
+        after = max(query.get(name, [""])[0] for name in ("continuation-token", "start-after"))
         keys = sorted(k for k in self.server.objects if k.startswith(prefix) and k > after)
         page, more = keys[: self.server.page_size], len(keys) > self.server.page_size
         items = "".join(
-            f'<Contents><Key>{key}</Key><Size>{len(self.server.objects[key])}</Size><ETag>"1"</ETag>'
+            f'<Contents><Key>{written(key)}</Key><Size>{len(self.server.objects[key])}</Size><ETag>"1"</ETag>'
             "<LastModified>2026-01-01T00:00:00.000Z</LastModified></Contents>"
             for key in page
         )
         token = f"<NextContinuationToken>{page[-1]}</NextContinuationToken>" if more else ""
-        return f"<ListBucketResult>{items}{token}</ListBucketResult>".encode()
+        token += "<EncodingType>url</EncodingType>" if written is quote else ""
+        end = f"<IsTruncated>{str(more).lower()}</IsTruncated>{token}"
+        return f"<ListBucketResult>{items}{end}</ListBucketResult>".encode()
 
-    def _answer(self, status: int, body: bytes) -> None:
-        self._start(status, len(body))
+    def _answer(self, status: int, body: bytes, content_range: str | None = None) -> None:
+        self._start(status, len(body), content_range)
         if self.command != "HEAD":
             self.wfile.write(body)
 
-    def _start(self, status: int, length: int) -> None:
+    def _start(self, status: int, length: int, content_range: str | None = None) -> None:
         self.send_response(status)
         self.send_header("Content-Length", str(length))
+        self.send_header("Last-Modified", "Thu, 01 Jan 2026 00:00:00 GMT")
+        if content_range:
+            self.send_header("Content-Range", content_range)
         self.send_header("ETag", '"1"')
         self.end_headers()
 
@@ -115,7 +125,7 @@ def running_store() -> Iterator[tuple[Store, dict[str, str]]]:
     with Store() as store:
         thread = threading.Thread(target=store.serve_forever, args=(0.05,), daemon=True)
         thread.start()
-        s3fs.S3FileSystem.clear_instance_cache()  # cached instances keep the old variables
+        object_store.cache_clear()  # a file system keeps the variables that it was made with
         yield (
             store,
             {
@@ -125,7 +135,7 @@ def running_store() -> Iterator[tuple[Store, dict[str, str]]]:
                 "AWS_DEFAULT_REGION": "us-east-1",
             },
         )
-        s3fs.S3FileSystem.clear_instance_cache()
+        object_store.cache_clear()
         store.closing.set()
         store.shutdown()
         thread.join()

@@ -29,7 +29,7 @@ from ser_core.labeling.progress import RunStats
 from ser_core.models.checkpoint import load_checkpoint
 from ser_core.models.classifier import Classifier
 from ser_core.schema import output_schema
-from ser_core.sources.forms import open_recording, open_source
+from ser_core.sources.forms import open_source, read_members
 from ser_core.storage.reading import Stopwatch
 
 ROOT = Path(__file__).parents[1]
@@ -266,11 +266,11 @@ def test_the_example_of_an_input_form_works(tmp_path, monkeypatch):
         archive.write(recording, "monday/1.wav")
         archive.writestr("notes.txt", "not a recording")
     try:
-        source = open_source(str(tmp_path / "calls.zip"))
+        source = open_source([str(tmp_path / "calls.zip")])
         (reference,) = [found for page in source.pages() for found in page.recordings]
         assert reference.path == f"{tmp_path}/calls.zip::monday/1.wav"
-        with open_recording(reference, Stopwatch()) as handle:
-            assert handle.read() == recording.read_bytes()
+        (content,) = read_members(reference.uri, [reference], Stopwatch())
+        assert content == recording.read_bytes()
     finally:
         sys.modules.pop(f"ser_core.sources.{Path(module).stem}", None)
 
@@ -298,7 +298,9 @@ import pyarrow as pa
 
 from ser_core.labeling.file_ids import FileIds
 from ser_core.labeling.plan import make_plan
-from ser_core.labeling.stages import StageSettings, classify_block, decode_block, output_rows
+from ser_core.labeling.assembly import assembled_rows
+from ser_core.labeling.output_rows import output_rows
+from ser_core.labeling.stages import StageSettings, classify_block, decode_block
 from ser_core.schema import output_schema
 from ser_core.sources.decoder import Decoder, DecoderSettings
 from ser_core.sources.forms import open_source
@@ -313,10 +315,11 @@ class Scorer:
 
 none = pa.schema([])
 settings = StageSettings(("sad",), none)
-plan = make_plan(open_source("tone.wav").pages(), none, FileIds([]))
+plan = make_plan(open_source(["tone.wav"]).pages(), none, FileIds([]))
 decoder = Decoder(DecoderSettings())
-decoded = decode_block(plan.tables[0], settings, decoder)
+(decoded,) = decode_block(plan.tables[0], settings, decoder)
 labeled = classify_block(decoded, settings, Scorer(), 0.0)
+labeled = assembled_rows(labeled, ("sad",), "recording")
 origin = {"model": "m", "model_digest": "d"}
 rows = output_rows(labeled, settings, output_schema(("sad",), none), origin, datetime.now(UTC))
 print(rows["peak"][0].as_py())

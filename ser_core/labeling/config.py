@@ -43,9 +43,10 @@ class LabelConfig(BaseModel):
 
     input: Texts = Field(
         min_length=1,
-        description="folders or prefixes, recordings, manifests (.parquet, .csv, .jsonl) with a"
-        " `path` column, lists of paths (.txt), or quoted patterns ('calls/**/*.flac',"
-        " 'calls-{00..23}'); local paths, s3://, gs:// or any fsspec URI",
+        description="one or more folders or prefixes, recordings, manifests (.csv, .jsonl, …),"
+        " shards (.tar), Parquet files with audio, Kaldi directories, lists of paths (.txt), or"
+        " quoted patterns ('calls/**/*.flac', 'shards/{000..999}.tar'); local paths, s3://, gs://"
+        " or any fsspec URI",
     )
     include: Texts = Field(
         (), description="names that are recordings besides those of audio files, as in '*.raw'"

@@ -112,7 +112,7 @@ def finish(run: Run, plan: Plan, stats: RunStats) -> None:
     if plan.skipped:
         say(f"{_skipped(plan)} were passed over because of their names; --include takes them")
     if plan.unseen:
-        say(f"{len(plan.unseen):,} links or folders cannot be listed, such as {plan.unseen[0]}")
+        say(f"{len(plan.unseen):,} places cannot be listed, such as {plan.unseen[0]}")
     _check(run, plan, stats, failed, unlisted)
     prune = run.config.prune
     superseded = run.store.compact(listed if prune else None)

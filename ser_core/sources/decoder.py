@@ -10,8 +10,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
-from fsspec.registry import known_implementations
-
 from ser_core.audio.decode import AudioInfo, check_decoders
 from ser_core.audio.segments import Segmentation
 from ser_core.errors import RecordingError, RunError, Status, one_line
@@ -29,10 +27,12 @@ from ser_core.sources import file_decoder
 from ser_core.sources.file_decoder import Decoded, FileJob, decode_file
 from ser_core.sources.forms import read_members
 from ser_core.sources.recording import Recording
+from ser_core.storage.protocols import modules_of
 from ser_core.storage.reading import Stopwatch
 
 _CONCURRENT_FILES = 4  # one file's bytes arrive while another is decoded
-_AHEAD = 16  # files that are decoded or wait to be taken, before the one that is taken next
+# What is decoded or waits to be taken: files, and bytes of members of packed files.
+_AHEAD, _AHEAD_BYTES = 16, 256 << 20
 _WAITING_MESSAGES = 4  # of one file, which waits then: up to 24 MB
 # Of one wait for storage, whose requests have a deadline of their own; only what ignores it, as a
 # dead network file system does, is stopped by this.
@@ -101,9 +101,9 @@ class Decoder:
         decoding: deque[_Messages] = deque()
         try:
             for job in _file_jobs(recordings, self._settings.how):
-                decoding.append(_Messages())
+                decoding.append(_Messages(job))
                 self._pool.submit(decoding[-1].put_all, decode(job))
-                while len(decoding) > _AHEAD:
+                while len(decoding) > _AHEAD or sum(m.num_bytes for m in decoding) > _AHEAD_BYTES:
                     yield from decoding[0]
                     decoding.popleft()
             while decoding:
@@ -156,7 +156,7 @@ class Decoder:
     def _child(self, recording: Recording) -> IsolatedFunction:
         with suppress(queue.Empty):
             return self._idle.get_nowait()
-        preload = [file_decoder.__name__, *_file_system_modules(recording.uri)]
+        preload = [file_decoder.__name__, *modules_of(recording.uri)]
         return IsolatedFunction(decode_file, self._settings.limits, preload)
 
 
@@ -181,9 +181,14 @@ class _Outage:
 
 
 class _Messages:
-    """What is decoded of one file in a thread, taken in another."""
+    """What is decoded of one file in a thread, taken in another.
 
-    def __init__(self) -> None:
+    Attributes:
+        num_bytes: of its content, if it is a member of a packed file.
+    """
+
+    def __init__(self, job: FileJob) -> None:
+        self.num_bytes = len(job.content) if isinstance(job.content, bytes) else 0
         self._queue: queue.Queue[Decoded | BaseException | None] = queue.Queue(_WAITING_MESSAGES)
         self._abandoned = threading.Event()
 
@@ -211,12 +216,6 @@ class _Messages:
         with suppress(queue.Empty):
             while True:
                 self._queue.get_nowait()
-
-
-def _file_system_modules(uri: str) -> list[str]:
-    """What a child would import at its first request."""
-    known = known_implementations.get(uri.partition("://")[0])
-    return [known["class"].rpartition(".")[0]] if known else []
 
 
 def _file_jobs(recordings: Sequence[Recording], how: Segmentation) -> Iterator[FileJob]:

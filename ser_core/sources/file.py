@@ -1,13 +1,15 @@
-"""One recording by itself as ``--input``."""
+"""Recordings by themselves as ``--input``, and which names are those of recordings."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 
-from ser_core.sources.interface import InputOptions, Page
+from ser_core.sources.interface import PAGE_ROWS, InputOptions, Page
+from ser_core.sources.named_files import NamedFiles
+from ser_core.sources.patterns import matches_name
 from ser_core.sources.recording import Recording
-from ser_core.storage.listing import is_file, stat_file
+from ser_core.storage.listing import is_file
 
 DESCRIPTION = "a recording with the extension of an audio file"
 
@@ -25,6 +27,22 @@ def is_audio(path: str) -> bool:
     (True, False, False)
     """
     return "." in path and path.rsplit(".", 1)[-1].lower() in _EXTENSIONS
+
+
+def is_recording(path: str, include: Sequence[str] = ()) -> bool:
+    """Whether a name in a folder or a packed file is taken for a recording.
+
+    Args:
+        path: of the file or member; folders before the name may be there.
+        include: patterns, as of ``--include``: of names, or of folders and names.
+
+    Raises:
+        UsageError: one is no valid pattern.
+
+    >>> is_recording("/calls/1.raw", ["*.raw"]), is_recording("/calls/1.raw", ["tape/*.raw"])
+    (True, False)
+    """
+    return is_audio(path) or any(matches_name(glob, path, "--include") for glob in include)
 
 
 def recognizes(uri: str) -> bool:
@@ -45,5 +63,8 @@ class FileSource:
     columns: pa.Schema = pa.schema([])  # noqa: RUF009 (immutable)
 
     def pages(self) -> Iterator[Page]:
-        """One page."""
-        yield Page([Recording(*stat_file(uri)) for uri in self.uris])
+        """The files in their order; one that is missing is listed without a size."""
+        with NamedFiles() as files:
+            for at in range(0, len(self.uris), PAGE_ROWS):
+                entries = files.entries(self.uris[at : at + PAGE_ROWS])
+                yield Page([Recording(*entry) for entry in entries])

@@ -8,7 +8,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from ser_core.audio.constants import FULL_SCALE, SEGMENT_SECONDS
+from ser_core.audio.constants import FULL_SCALE, SAMPLING_RATE, SEGMENT_SECONDS
 from ser_core.audio.decode import AudioInfo, decode_into
 from ser_core.audio.segments import Segment, Segmentation, Segmenter, Stretch
 from ser_core.errors import RecordingError, Status
@@ -116,17 +116,30 @@ def _result(
         return outcome
     if job.recordings[number].start is None:
         return known
-    start, end = stretch = _stretch(job.recordings[number])
-    decoded, needed = segmenter.seconds, _needed(stretch, job.how)
+    stretch = _stretch(job.recordings[number])
+    return _problem(stretch, _needed(stretch, job.how), segmenter.seconds) or known
+
+
+def _problem(stretch: Stretch, needed: float | None, decoded: float) -> RecordingError | None:
+    """Why a stretch has not what it should have.
+
+    Args:
+        stretch: of the file.
+        needed: up to where its file had to be decoded, s; None for the file's end.
+        decoded: up to where it was, s.
+    """
+    start, end = stretch
     if decoded <= start:
         reason = f"the stretch begins at {start:g} s, and the recording ends at {decoded:g} s"
         return RecordingError(Status.EMPTY, reason)
     if end is None or needed is None:
-        return known
+        return None
+    if round((end - start) * SAMPLING_RATE) == 0:
+        return RecordingError(Status.EMPTY, f"the stretch at {start:g} s has no duration")
     if needed - decoded > max(_TOLERATED_LOSS * (end - start), _TOLERATED_SECONDS):
         reason = f"truncated: the stretch ends at {end:g} s, the recording at {decoded:g} s"
         return RecordingError(Status.TRUNCATED, reason)
-    return known
+    return None
 
 
 class _Messages:

@@ -2,34 +2,58 @@
 
 import importlib
 import pkgutil
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import BinaryIO, cast
 
-import pyarrow as pa
-
 from ser_core import sources
-from ser_core.errors import CorpusError, RecordingError, SerError, Status, one_line
-from ser_core.sources.interface import Form, InputOptions, PackedForm, Page, Source
+from ser_core.errors import CorpusError, RecordingError, Status
+from ser_core.sources import file, path_list
+from ser_core.sources.combined import CombinedSource, Opened, columns_of
+from ser_core.sources.file import is_recording
+from ser_core.sources.inputs import expand, has_extension, input_errors, shown
+from ser_core.sources.interface import Form, InputOptions, PackedForm, Source
 from ser_core.sources.recording import Recording
-from ser_core.storage.filesystem import absolute, is_local, is_transient
-from ser_core.storage.folder import unreachable
+from ser_core.sources.skipped import extension_of
 from ser_core.storage.reading import Stopwatch, open_file
 
+__all__ = ["input_errors", "open_recording", "open_source", "read_members"]
 
-def open_source(uri: str, options: InputOptions = InputOptions()) -> Source:
-    """Opens an input, whatever its form.
+_DEFAULTS = InputOptions()
+
+
+def open_source(inputs: Sequence[str], options: InputOptions = _DEFAULTS) -> Source:
+    """Opens inputs of any forms as one source.
+
+    An input is a file, a folder or prefix, or a pattern of files: ``*`` and ``?`` within a name,
+    ``**`` across folders, ``{a,b}`` and ``{000..999}``. A list of packed files stands for them.
+    Files that one input names and that end alike are of one form. A recording that several inputs
+    lead to is listed once.
 
     Args:
-        uri: as the user gave it.
-        options: how it is read.
+        inputs: as the user gave them; a text is one.
+        options: how they are read.
 
     Raises:
-        CorpusError: no form recognizes it, or it cannot be used.
+        CorpusError: no form recognizes an input, or it cannot be used.
         RunError: its storage cannot be reached.
     """
-    with input_errors("--input", uri):
-        return _form_of(absolute(uri)).open_source([absolute(uri)], options)
+    inputs = [inputs] if isinstance(inputs, str) else inputs  # and not its characters
+    if not inputs:
+        raise CorpusError("--input: nothing is named")
+    forms = _forms()
+    uris: dict[Form, dict[str, None]] = {}  # in order, each once
+    for typed in inputs:
+        with input_errors("--input", typed):
+            for uri, form in _recognized(typed, forms, options):
+                uris.setdefault(form, {})[uri] = None
+    opened = []
+    for form, names in uris.items():
+        with input_errors("--input", shown(list(names))):
+            opened.append(Opened(list(names), form.open_source(list(names), options)))
+    # Members of two packed files are never the same recording.
+    single = len(opened) == 1 and (len(opened[0].uris) == 1 or _is_packed(next(iter(uris))))
+    return CombinedSource(opened, columns_of(opened), may_repeat=not single)
 
 
 def open_recording(recording: Recording, stopwatch: Stopwatch) -> AbstractContextManager[BinaryIO]:
@@ -49,65 +73,67 @@ def read_members(
     uri: str, recordings: Sequence[Recording], stopwatch: Stopwatch
 ) -> Iterator[bytes | RecordingError]:
     """Reads members of a packed file in one pass; see `PackedForm.read_members`."""
+    done = 0
     try:
-        yield from _packed_form_of(uri).read_members(uri, recordings, stopwatch)
+        for member in _packed_form_of(uri).read_members(uri, recordings, stopwatch):
+            yield member
+            done += 1
     except RecordingError as error:
-        yield from [error] * len(recordings)
+        yield from [error] * (len(recordings) - done)
 
 
-def list_pages(uri: str, source: Source) -> Iterator[Page]:
-    """Lists a source page by page.
-
-    Raises:
-        CorpusError: it cannot be listed.
-        RunError: its storage cannot be reached.
-    """
-    with input_errors("--input", uri):
-        yield from source.pages()
-
-
-@contextmanager
-def input_errors(flag: str, uri: str) -> Iterator[None]:
-    """Raises what the storage of an input raises in one line; a bug passes as it is.
-
-    Args:
-        flag: the command-line flag that gave the URI, as in ``--input``.
-        uri: as the user gave it.
-
-    Raises:
-        CorpusError: it is missing or cannot be read.
-        RunError: its storage cannot be reached.
-    """
-    try:
-        yield
-    except SerError:
-        raise
-    except FileNotFoundError:
-        raise CorpusError(f"{flag} {uri}: there is no such file or folder") from None
-    except Exception as error:
-        if is_local(uri) and not isinstance(error, OSError | UnicodeDecodeError | pa.ArrowInvalid):
-            raise  # remote file systems share no base class for what they raise
-        if is_transient(error):
-            raise unreachable(f"{flag} {uri}", error) from None
-        raise CorpusError(f"{flag} {uri}: cannot be read ({one_line(error)})") from None
+def _recognized(
+    typed: str, forms: Sequence[Form], options: InputOptions
+) -> Iterator[tuple[str, Form]]:
+    """The URIs that an input stands for, with their forms."""
+    extensions = {name for form in forms for name in getattr(form, "EXTENSIONS", ())}
+    form_of_extension: dict[str, Form] = {}
+    for uri in _without_lists(expand(typed, extensions), extensions, options):
+        if not has_extension(uri, extensions):
+            yield uri, _form_of(uri, forms, options)
+            continue
+        extension = extension_of(uri)
+        if extension not in form_of_extension:
+            form_of_extension[extension] = _form_of(uri, forms, options)
+        yield uri, form_of_extension[extension]
 
 
-def _form_of(uri: str) -> Form:
-    for form in _forms():
+def _without_lists(
+    uris: Iterable[str], extensions: set[str], options: InputOptions
+) -> Iterator[str]:
+    """The URIs, with what is in lists of packed files or tables instead of those lists."""
+    others = extensions.difference(path_list.EXTENSIONS)
+    for uri in uris:
+        named = path_list.files_in(uri, others, options) if path_list.recognizes(uri) else []
+        yield from named or [uri]
+
+
+def _form_of(uri: str, forms: Sequence[Form], options: InputOptions) -> Form:
+    for form in forms:
         if form.recognizes(uri):
             return form
-    descriptions = ", ".join(form.DESCRIPTION for form in _forms())
+    if is_recording(uri, options.include):
+        return cast(Form, file)
+    descriptions = ", ".join(form.DESCRIPTION for form in forms)
     raise CorpusError(f"--input {uri}: not one of: {descriptions}")
 
 
 def _packed_form_of(uri: str) -> PackedForm:
-    for form in _forms():
-        if hasattr(form, "read_members") and form.recognizes(uri):
-            return cast(PackedForm, form)
+    """By the name alone: its storage may be out of reach by now."""
+    for form in filter(_is_packed, _forms()):
+        packed = cast(PackedForm, form)
+        if has_extension(uri, packed.EXTENSIONS):
+            return packed
     raise RecordingError(Status.UNAVAILABLE, "no input form opens its file")
 
 
+def _is_packed(form: Form) -> bool:
+    return hasattr(form, "read_members")
+
+
 def _forms() -> list[Form]:
+    """The modules that are forms; those that take what no other does come last."""
     infos = pkgutil.iter_modules(sources.__path__, f"{sources.__name__}.")
     modules = [importlib.import_module(info.name) for info in infos]
-    return [cast(Form, module) for module in modules if hasattr(module, "recognizes")]
+    forms = [cast(Form, module) for module in modules if hasattr(module, "recognizes")]
+    return sorted(forms, key=lambda form: getattr(form, "LAST_RESORT", False))

@@ -3,7 +3,7 @@
 A form is a module of this package with the functions of `Form`. It needs no entry anywhere.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import pyarrow as pa
@@ -21,7 +21,8 @@ class InputOptions(NamedTuple):
     Attributes:
         allow_outside: whether what an input names may lie outside its folder and on other storage.
         path_column: a manifest's column of paths; None looks for the usual names.
-        include: patterns of names that are recordings beside those with an audio extension.
+        include: patterns of names that are recordings beside those with an audio extension; see
+            ``file.is_recording``.
     """
 
     allow_outside: bool = False
@@ -36,13 +37,14 @@ class Page(NamedTuple):
         recordings: in the order of the listing.
         columns: a manifest's own columns, a row per recording; None without a manifest.
         unseen: places below the input that could not be looked into and may hold recordings.
-        skipped: how many files were passed over because of their names.
+        skipped: how many files were passed over because of their names, by extension; the last
+            page of an input may have them all, and no recordings.
     """
 
     recordings: list[Recording]
     columns: pa.Table | None = None
     unseen: tuple[str, ...] = ()
-    skipped: int = 0
+    skipped: Mapping[str, int] = {}
 
 
 class Source(Protocol):
@@ -50,7 +52,7 @@ class Source(Protocol):
 
     @property
     def columns(self) -> pa.Schema:
-        """The manifest's own columns, which the output keeps; empty without a manifest."""
+        """The manifests' own columns, which the output keeps; empty without a manifest."""
 
     def pages(self) -> Iterator[Page]:
         """Lists the recordings page by page, in no particular order.
@@ -63,6 +65,10 @@ class Source(Protocol):
 
 class Form(Protocol):
     """A module of this package that is a form of ``--input``.
+
+    A form may also have ``EXTENSIONS``, in lower case and without their dots, of files that are no
+    recordings by themselves: a pattern of such files, as ``shards/*.tar``, stands for all of them.
+    ``LAST_RESORT = True`` has it asked after the others, where it takes what they leave.
 
     Attributes:
         DESCRIPTION: what it takes, for messages: "a zip archive".
@@ -77,17 +83,24 @@ class Form(Protocol):
         """Opens inputs of this form and checks what can be checked without listing them.
 
         Args:
-            uris: absolute; at least one.
+            uris: absolute, each once; at least one.
             options: how they are read.
 
         Raises:
-            CorpusError: it cannot be used.
-            Exception: what the file system raises, of whatever type.
+            CorpusError: one of them cannot be used; the message names it.
+            Exception: what the file system raises, of whatever type; with several URIs, raised
+                within ``inputs.input_errors``, so that the message names the one.
         """
 
 
 class PackedForm(Form, Protocol):
-    """A form whose files hold several recordings."""
+    """A form whose files hold several recordings.
+
+    Attributes:
+        EXTENSIONS: of these files, by which a worker finds the form.
+    """
+
+    EXTENSIONS: tuple[str, ...]
 
     def read_members(
         self, uri: str, recordings: Sequence[Recording], stopwatch: Stopwatch

@@ -1,116 +1,192 @@
-"""A table of paths as ``--input``; its other columns are kept. It opens no recording."""
+"""Tables of paths as ``--input``; their other columns are kept. It opens no recording."""
 
-import math
-import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import BinaryIO
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.json
-import pyarrow.parquet as pq
 
 from ser_core.errors import CorpusError, one_line
-from ser_core.sources.interface import PAGE_ROWS, InputOptions, Page
+from ser_core.sources.inputs import input_errors
+from ser_core.sources.interface import InputOptions, Page
+from ser_core.sources.manifest_columns import (
+    PATH_COLUMNS,
+    Layout,
+    layout_of,
+    paths_of,
+    stretches_of,
+    text_column,
+)
+from ser_core.sources.named_files import NamedFiles
+from ser_core.sources.nemo_manifest import names_shards
 from ser_core.sources.outside import refuse_links_outside, refuse_paths_outside
+from ser_core.sources.parquet_audio import holds_audio
 from ser_core.sources.recording import Recording
+from ser_core.sources.tables import (
+    FORMATS,
+    TABLE_EXTENSIONS,
+    TableFile,
+    conform,
+    parquet_schema,
+    table_format,
+    union_schema,
+)
+from ser_core.sources.text_files import is_of_content
 from ser_core.storage.filesystem import absolute, join
-from ser_core.storage.listing import Entry, stat_file
-from ser_core.storage.reading import open_table
+from ser_core.storage.listing import Entry
 
-EXTENSIONS = ("parquet", "csv", "jsonl", "ndjson")
-DESCRIPTION = f"a manifest ({', '.join(EXTENSIONS)})"
-_CONCURRENT_STATS = 32  # requests in flight for the sizes and versions of a manifest's files
+EXTENSIONS = TABLE_EXTENSIONS
+DESCRIPTION = f"a manifest ({', '.join(FORMATS)}; also with .gz or .zst)"
 
 
 def is_manifest(uri: str) -> bool:
     """Whether a name has the extension of a manifest.
 
-    >>> is_manifest("s3://bucket/calls.parquet"), is_manifest("/data/calls")
+    >>> is_manifest("s3://bucket/calls.jsonl.gz"), is_manifest("/data/calls")
     (True, False)
     """
-    return uri.rsplit(".", 1)[-1].lower() in EXTENSIONS
+    return table_format(uri) is not None
 
 
 def recognizes(uri: str) -> bool:
-    """Whether a URI has the extension of a manifest."""
-    return is_manifest(uri)
+    """Whether a URI has the extension of a manifest, unless it is a packed corpus by its content.
+
+    Raises:
+        Exception: the storage cannot tell; of whatever type the file system raises.
+    """
+    if table_format(uri) != "parquet":
+        return is_manifest(uri) and not names_shards(uri)
+    schema = parquet_schema(uri)
+    return schema is None or not holds_audio(schema)
 
 
 def open_source(uris: Sequence[str], options: InputOptions) -> "ManifestSource":
-    """Opens a manifest and reads every path in it once.
+    """Opens manifests and reads every path in them once; see `open_tables`."""
+    return open_tables([TableFile(uri) for uri in uris], options)
+
+
+class RecordingTable(Protocol):
+    """A table with a row for each recording."""
+
+    @property
+    def uri(self) -> str:
+        """Its file, absolute; relative paths are relative to its folder."""
+
+    def schema(self) -> pa.Schema:
+        """Its columns; no name is there twice."""
+
+    def read(self, schema: pa.Schema) -> Iterator[pa.Table]:
+        """Some of its columns, page by page; those that have no type by themselves as these."""
+
+
+def open_tables(tables: Sequence[RecordingTable], options: InputOptions) -> "ManifestSource":
+    """Opens tables of recordings and reads every path in them once.
 
     Args:
-        uris: absolute.
+        tables: at least one.
         options: how they are read.
 
     Raises:
-        CorpusError: it cannot be read, has no column ``path``, a row without a path, a recording
-            twice, a column twice, or a path that leads outside or is not text.
+        CorpusError: one cannot be read, has no column of paths, a row without a path, a path that
+            leads outside or is not text, or a stretch that is none; or a recording is there twice.
     """
-    (uri,), outside = uris, options.allow_outside
-    return ManifestSource(uri, _checked_columns(uri, outside), outside)
+    opened = [_open(table, options.path_column) for table in tables]
+    columns = union_schema(manifest.kept for manifest in opened)
+    manifests = tuple(manifest.with_types(columns) for manifest in opened)
+    hashes = [_checked(manifest, options.allow_outside) for manifest in manifests]
+    _refuse_repeated(manifests, np.concatenate(hashes))
+    return ManifestSource(manifests, columns, options.allow_outside)
+
+
+def _open(table: RecordingTable, path_column: str | None) -> "_Manifest":
+    with input_errors("--input", table.uri), content_errors(f"--input {table.uri}"):
+        schema = table.schema()
+    if not schema.names:
+        raise CorpusError(f"--input {table.uri}: the manifest has no rows")
+    return _Manifest(table, layout_of(table.uri, schema, path_column), schema)
+
+
+class _Rows(NamedTuple):
+    """What some rows of a table refer to."""
+
+    names: list[str]  # paths as the table gives them
+    uris: list[str]
+    starts: list[float | None]
+    durations: list[float | None]
+
+
+@dataclass(frozen=True)
+class _Manifest:
+    """A table and how it is read."""
+
+    table: RecordingTable
+    layout: Layout
+    schema: pa.Schema
+
+    @property
+    def kept(self) -> pa.Schema:
+        return self.layout.kept(self.schema)
+
+    def with_types(self, columns: pa.Schema) -> "_Manifest":
+        """The same, its columns that are kept read as the types that they have in all tables."""
+        kept = self.kept.names
+        fields = [columns.field(own.name) if own.name in kept else own for own in self.schema]
+        return replace(self, schema=pa.schema(fields))
+
+    def rows(self, kept: bool) -> Iterator[tuple[_Rows, pa.Table]]:
+        """What its rows refer to, page by page, with the columns that are kept, if asked for."""
+        columns = [self.schema.field(name) for name in self.layout if name is not None]
+        schema = pa.schema([*columns, *(self.kept if kept else [])])
+        first, uri = 1, self.table.uri
+        with input_errors("--input", uri), content_errors(f"--input {uri}"):
+            for table in self.table.read(schema):
+                names = paths_of(table, self.layout, uri, first)
+                stretches = stretches_of(table, self.layout, uri, first)
+                yield _Rows(names, recording_uris(uri, names), *stretches), table
+                first += len(table)
 
 
 @dataclass(frozen=True)
 class ManifestSource:
-    """The recordings that a manifest names, relative to its folder or absolute.
+    """The recordings that manifests name, relative to their folders or absolute.
 
     Attributes:
-        uri: of the manifest, absolute.
-        columns: its columns other than ``path``.
-        allow_outside: whether links may lead out of its folder.
+        manifests: as they were opened.
+        columns: those of all manifests that do not say where a recording lies.
+        allow_outside: whether links may lead out of a manifest's folder.
     """
 
-    uri: str
+    manifests: tuple[_Manifest, ...]
     columns: pa.Schema
     allow_outside: bool = False
 
     def pages(self) -> Iterator[Page]:
-        """The manifest's rows in its order, with the size and version of each file."""
-        stat = _Stat()
-        with ThreadPoolExecutor(_CONCURRENT_STATS) as pool:
-            for table in read_manifest(self.uri):
-                names = table["path"].to_pylist()
-                uris = recording_uris(self.uri, names)
-                if not self.allow_outside:
-                    refuse_links_outside(self.uri, names, uris)
-                recordings = [
-                    Recording(
-                        entry.path,
-                        entry.size,
-                        entry.version,
-                        name=None if name == entry.path else name,
-                    )
-                    for entry, name in zip(pool.map(stat, uris), names, strict=True)
-                ]
-                yield Page(recordings, table.drop_columns("path"))
+        """The rows in their order, with the size and version of each file."""
+        with NamedFiles() as files:
+            for manifest in self.manifests:
+                for rows, table in manifest.rows(kept=True):
+                    if not self.allow_outside:
+                        refuse_links_outside(manifest.table.uri, *_distinct(rows))
+                    recordings = _recordings(rows, files.entries(rows.uris))
+                    kept = table.select(manifest.kept.names)
+                    yield Page(recordings, conform(kept, self.columns))
 
 
-@dataclass
-class _Stat:
-    """Sizes and versions; it ends the listing rather than wait for each file of a store in turn.
-
-    A store is out of reach if a request failed until its deadline while no other had an answer.
-    """
-
-    _answered: dict[str, float] = field(default_factory=dict)  # by store, monotonic
-
-    def __call__(self, uri: str) -> Entry:
-        store, started = "/".join(uri.split("/", 3)[:3]), time.monotonic()
-        try:
-            entry = stat_file(uri)
-        except Exception:
-            if self._answered.get(store, -math.inf) < started:
-                raise
-            return Entry(uri, None, "")
-        self._answered[store] = time.monotonic()
-        return entry
+def _recordings(rows: _Rows, entries: list[Entry]) -> list[Recording]:
+    return [
+        Recording(
+            entry.path,
+            entry.size,
+            entry.version,
+            name=None if name == entry.path else name,
+            start=start,
+            duration=duration,
+        )
+        for entry, name, _, start, duration in zip(entries, *rows, strict=True)
+    ]
 
 
 def recording_uris(manifest: str, paths: list[str]) -> list[str]:
@@ -128,25 +204,20 @@ def recording_uris(manifest: str, paths: list[str]) -> list[str]:
 
 
 def read_manifest(uri: str) -> Iterator[pa.Table]:
-    """A manifest's rows in tables; ``path`` is a string column if there is one.
+    """A manifest's rows in tables; its column of paths, if there is one, is text named ``path``.
 
     Raises:
-        Exception: what the file system raises, of whatever type; pa.ArrowException or
-            UnicodeDecodeError where the content is no table.
+        Exception: as `TableFile.schema` does.
     """
-    kind = uri.rsplit(".", 1)[-1].lower()
-    with open_table(uri) as handle:
-        if kind == "parquet":
-            batches = pq.ParquetFile(handle).iter_batches(batch_size=PAGE_ROWS)
-        elif kind == "csv":
-            # All columns stay text: no guess turns a speaker called 007 into 7.
-            batches = pyarrow.csv.open_csv(handle, convert_options=_as_text(uri))
-        else:
-            batches = _read_json(handle).to_batches(max_chunksize=PAGE_ROWS)
-        for batch in batches:
-            table = pa.Table.from_batches([batch])
-            if table.num_rows:
-                yield _with_text_path(table)
+    table = TableFile(uri)
+    schema = table.schema()
+    path = next((name for name in PATH_COLUMNS if name in schema.names), None)
+    for rows in table.read(schema):
+        if path is None:
+            yield rows
+            continue
+        place = schema.get_field_index(path)
+        yield rows.set_column(place, "path", text_column(rows, path))
 
 
 @contextmanager
@@ -161,101 +232,68 @@ def content_errors(where: str) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
-        if isinstance(error, OSError) and not _is_pyarrows(error):
+    except (OSError, UnicodeError, pa.ArrowException) as error:
+        if not is_of_content(error):
             raise
-        raise CorpusError(f"{where}: the manifest cannot be read ({one_line(error)})") from None
-
-
-def _is_pyarrows(error: OSError) -> bool:
-    """Whether pyarrow raised it because of a file's content; those of a system have a number."""
-    return type(error) is OSError and error.errno is None
-
-
-def _as_text(uri: str) -> pyarrow.csv.ConvertOptions:
-    with open_table(uri) as handle:
-        names = pyarrow.csv.open_csv(handle).schema.names
-    return pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()))
-
-
-def _read_json(handle: BinaryIO) -> pa.Table:
-    """JSON lines; ``path`` is text, even where it looks like a date or a number."""
-    text = pyarrow.json.ParseOptions(explicit_schema=pa.schema([("path", pa.string())]))
-    table = pyarrow.json.read_json(handle, parse_options=text)
-    # The schema adds the column where it is missing.
-    return table.drop_columns("path") if table["path"].null_count == len(table) else table
-
-
-def _with_text_path(table: pa.Table) -> pa.Table:
-    if table.column_names.count("path") != 1:
-        return table
-    index = table.column_names.index("path")
-    if not _is_text(table["path"].type):
-        raise pa.ArrowTypeError(f"the column `path` is not text but {table['path'].type}")
-    return table.set_column(index, "path", table["path"].cast(pa.string()))
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    """Whether values are text; some programs write it as bytes, or as a column of nulls."""
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    return kind in (pa.string(), pa.large_string(), pa.binary(), pa.large_binary(), pa.null())
+        kind = "it is not text in UTF-8: " if isinstance(error, UnicodeError) else ""
+        raise CorpusError(
+            f"{where}: the manifest cannot be read ({kind}{one_line(error)})"
+        ) from None
 
 
 # ---- checks --------------------------------------------------------------------------------------
 
 
-def _checked_columns(uri: str, allow_outside: bool) -> pa.Schema:
-    """The manifest's columns other than ``path``, after a look at every path in it."""
+def _checked(manifest: _Manifest, allow_outside: bool) -> np.ndarray:
+    """A hash for each recording, after a look at every row."""
     hashes: list[np.ndarray] = []
-    schema: pa.Schema | None = None
-    with content_errors(f"--input {uri}"):
-        for table in read_manifest(uri):
-            if schema is None:
-                schema = _checked_schema(uri, table.schema)
-            names = table["path"].to_pylist()
-            if not all(names):
-                raise CorpusError(f"--input {uri}: a row has no path")
-            if odd := [name for name in names if "\0" in name]:
-                raise CorpusError(f"--input {uri}: the path {odd[0]!r} contains a NUL character")
-            uris = recording_uris(uri, names)
-            refuse_paths_outside(uri, names, uris, allow_outside)
-            hashes.append(_hashes(uris))
-    if schema is None:
-        raise CorpusError(f"--input {uri}: the manifest has no rows")
-    _refuse_repeated_recordings(uri, np.concatenate(hashes))
-    return schema
+    for rows, _ in manifest.rows(kept=False):
+        refuse_paths_outside(manifest.table.uri, *_distinct(rows), allow_outside)
+        hashes.append(_hashes(_identities(rows)))
+    if not hashes:
+        raise CorpusError(f"--input {manifest.table.uri}: the manifest has no rows")
+    return np.concatenate(hashes)
 
 
-def _checked_schema(uri: str, schema: pa.Schema) -> pa.Schema:
-    if schema.names.count("path") != 1:
-        count = "no" if "path" not in schema.names else "more than one"
-        found = ", ".join(schema.names)
-        raise CorpusError(f"--input {uri}: the manifest has {count} column `path` ({found})")
-    repeated = sorted({name for name in schema.names if schema.names.count(name) > 1})
-    if repeated:
-        raise CorpusError(f"--input {uri}: the manifest has a column twice: {', '.join(repeated)}")
-    return schema.remove(schema.get_field_index("path")).remove_metadata()
+def _distinct(rows: _Rows) -> tuple[list[str], list[str]]:
+    """Paths and URIs, once each: many stretches of one recording follow each other."""
+    pairs = dict.fromkeys(zip(rows.names, rows.uris, strict=True))
+    return [name for name, _ in pairs], [uri for _, uri in pairs]
 
 
-def _hashes(uris: list[str]) -> np.ndarray:
-    hashes: np.ndarray = pd.util.hash_array(np.asarray(uris, object))
+def _identities(rows: _Rows) -> list[str]:
+    return [
+        uri if start is None else Recording(uri, start=start, duration=duration).identity
+        for uri, start, duration in zip(rows.uris, rows.starts, rows.durations, strict=True)
+    ]
+
+
+def _hashes(identities: list[str]) -> np.ndarray:
+    hashes: np.ndarray = pd.util.hash_array(np.asarray(identities, object))
     return hashes
 
 
-def _refuse_repeated_recordings(uri: str, hashes: np.ndarray) -> None:
-    """Eight bytes a path; the paths are read again only where two hashes are equal."""
-    values, counts = np.unique(hashes, return_counts=True)
-    suspects = values[counts > 1]
+def _refuse_repeated(manifests: Sequence[_Manifest], hashes: np.ndarray) -> None:
+    """Eight bytes a recording; the rows are read again only where two hashes are equal."""
+    hashes.sort()
+    suspects = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
     if not len(suspects):
         return
-    seen: dict[str, str] = {}
-    for table in read_manifest(uri):
-        paths = table["path"].to_pylist()
-        uris = recording_uris(uri, paths)
-        for row in np.flatnonzero(np.isin(_hashes(uris), suspects)):
-            location = uris[row]
-            if location in seen:
-                names = " and ".join(dict.fromkeys([seen[location], paths[row]]))
-                raise CorpusError(f"--input {uri}: the manifest has a recording twice: {names}")
-            seen[location] = paths[row]
+    seen: dict[str, tuple[str, str]] = {}
+    for manifest in manifests:
+        uri = manifest.table.uri
+        for rows, _ in manifest.rows(kept=False):
+            identities = _identities(rows)
+            for row in np.flatnonzero(np.isin(_hashes(identities), suspects)):
+                identity = identities[row]
+                name = rows.names[row] + identity.removeprefix(rows.uris[row])
+                if identity in seen:
+                    raise _twice(uri, name, *seen[identity])
+                seen[identity] = uri, name
+
+
+def _twice(uri: str, name: str, other_uri: str, other_name: str) -> CorpusError:
+    names = " and ".join(dict.fromkeys([other_name, name]))
+    if uri == other_uri:
+        return CorpusError(f"--input {uri}: the manifest has a recording twice: {names}")
+    return CorpusError(f"--input {uri}: a recording is in {other_uri}, too: {names}")

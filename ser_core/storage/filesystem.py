@@ -1,26 +1,24 @@
 """A URI → the file system that holds it and the path there; requests have one deadline."""
 
-import concurrent.futures
 import contextlib
 import errno
+import functools
 import inspect
 import os
 import posixpath
 import re
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import fsspec
-from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from ser_core.errors import SerError, UsageError, hint, one_line, without_uri_credentials
+from ser_core.errors import SerError, UsageError, one_line, without_uri_credentials
+from ser_core.storage.protocols import ALIASES, file_system
+from ser_core.storage.threads import call_in_thread
 
 _ESCAPED = re.compile(r"\\udc([89a-f][0-9a-f])")
-_ALIASES = {"s3a": "s3", "gcs": "gs", "abfss": "abfs"}  # of one file, one URI
-_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}  # protocol → our extra
 
 
 def is_local(uri: str) -> bool:
@@ -77,7 +75,7 @@ def absolute(uri: str) -> str:
     protocol, _, path = uri.partition("://")
     if not {".", ".."}.isdisjoint(path.split("/")):
         path = posixpath.normpath(path)
-    return f"{_ALIASES.get(protocol, protocol)}://{path.rstrip('/')}"
+    return f"{ALIASES.get(protocol, protocol)}://{path.rstrip('/')}"
 
 
 def join(folder: str, name: str) -> str:
@@ -106,7 +104,7 @@ def resolve(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     top, slash, below = rest.partition("/")
     # Only the bucket goes through fsspec's parser, which would take "::" in a key for a chain of
     # file systems.
-    fs, root = _file_system(f"{protocol}://{top}")
+    fs, root = file_system(f"{protocol}://{top}")
     return fs, f"{root.rstrip('/')}{slash}{below}".rstrip("/")
 
 
@@ -133,46 +131,6 @@ def refuse_credentials(uri: str) -> None:
 _LOCAL = LocalFileSystem()
 
 
-def _file_system(root: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    protocol = root.partition("://")[0]
-    try:
-        fs, path = url_to_fs(root, **_options(protocol))
-    except (ImportError, TypeError, ValueError) as error:
-        remedy = _remedy(protocol, error)
-    except OSError as error:
-        if protocol != "hdfs":
-            raise
-        remedy = f"install Hadoop's client, and set JAVA_HOME, HADOOP_HOME and CLASSPATH: {error}"
-    else:
-        if "s3" in protocols(fs):
-            fs.retries = 1  # of s3fs itself
-        return fs, path
-    reason = f"no installed package supports {protocol}:// ({one_line(remedy)})"
-    raise UsageError(f"{root}: {reason}") from None
-
-
-def _remedy(protocol: str, error: Exception) -> str:
-    if extra := _EXTRAS.get(protocol):
-        return f"pip install 'ser-batch[{extra}]'"
-    known = fsspec.available_protocols()
-    return str(error) if protocol in known else hint(protocol.lower(), known, str(error))
-
-
-def _options(protocol: str) -> dict[str, Any]:
-    """What a file system is created with, unless the user has configured it otherwise."""
-    if _ALIASES.get(protocol, protocol) != "s3" or "AWS_MAX_ATTEMPTS" in os.environ:
-        return {}
-    # Botocore's own retries, which with their pauses would reach the deadline before the reason of
-    # the failure is known.
-    configured: dict[str, Any] = fsspec.config.conf.get("s3", {}).get("config_kwargs", {})
-    return {"config_kwargs": {"retries": {"total_max_attempts": 1}} | configured}
-
-
-def protocols(fs: fsspec.AbstractFileSystem) -> tuple[str, ...]:
-    """The names of a file system's protocol, as in ``("s3", "s3a")``."""
-    return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
-
-
 # ---- requests ------------------------------------------------------------------------------------
 
 REQUEST_SECONDS = 60.0  # for all attempts of one request
@@ -195,21 +153,10 @@ _PERMANENT_ERRNO = frozenset(
 )
 # Of HTTP: what cannot be done as it was asked; not a timeout, nor too many requests.
 _PERMANENT_HTTP = frozenset({*range(400, 500), 501}) - {408, 425, 429}
-# Of client libraries, which share no base class and need not be installed.
-_PERMANENT_NAMES = frozenset(
-    {"NoCredentialsError", "ParamValidationError", "PartialCredentialsError", "ProfileNotFound"}
-)
-# Of S3, where the credentials are invalid whatever they are used for, for example after an hour.
-_INVALID_CREDENTIALS = frozenset(
-    {"ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "RequestTimeTooSkewed"}
-    | {"SignatureDoesNotMatch", "TokenRefreshRequired"}
-)
 
 
-def refuses_credentials(error: BaseException) -> bool:
-    """Whether storage refuses whoever asks, rather than what is asked for."""
-    response = getattr(error.__cause__, "response", None) or {}
-    return response.get("Error", {}).get("Code") in _INVALID_CREDENTIALS
+class CredentialsError(PermissionError):
+    """Storage refuses whoever asks, rather than what is asked for."""
 
 
 def is_transient(error: BaseException) -> bool:
@@ -220,7 +167,7 @@ def is_transient(error: BaseException) -> bool:
     """
     if not isinstance(error, Exception):  # Ctrl-C
         return False
-    if isinstance(error, _PERMANENT) or type(error).__name__ in _PERMANENT_NAMES:
+    if isinstance(error, _PERMANENT):
         return False
     if getattr(error, "status", None) in _PERMANENT_HTTP:  # of aiohttp
         return False
@@ -242,24 +189,50 @@ def retry_transient(
     Returns:
         The method; it raises what its last attempt raised, or TimeoutError.
     """
-    import tenacity  # where only the classifier runs, tenacity need not be installed
 
     def call_with_retries(*args: Any, **kwargs: Any) -> Any:
         deadline = time.monotonic() + seconds
         answers: list[str] = []
-        retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(is_transient),
-            wait=tenacity.wait_random_exponential(multiplier=0.5, max=8),  # s
-            stop=tenacity.stop_before_delay(seconds),
-            before_sleep=lambda state: answers.append(
-                one_line(state.outcome and state.outcome.exception())
-            ),
-            reraise=True,
-        )
+
+        def attempt() -> Any:
+            return _call_until(deadline, call, *args, **kwargs)
+
         with _timeout_explained(seconds, answers):
-            return retrying(lambda: _call_until(deadline, call, *args, **kwargs))
+            try:
+                return attempt()
+            except Exception as error:
+                return _retry(attempt, error, deadline, answers)
 
     return call_with_retries
+
+
+def _retry(
+    attempt: Callable[[], Any], failure: Exception, deadline: float, answers: list[str]
+) -> Any:
+    """Makes further attempts after one that failed, and notes what was answered to each.
+
+    Raises:
+        Exception: the failure, or that of the last attempt.
+    """
+    import tenacity  # where only the classifier runs, tenacity need not be installed
+
+    failures = [failure]
+
+    def next_attempt() -> Any:
+        if failures:  # the first attempt has been made
+            raise failures.pop()
+        return attempt()
+
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception(is_transient),
+        wait=tenacity.wait_random_exponential(multiplier=0.5, max=8),  # s
+        stop=tenacity.stop_before_delay(max(0.0, deadline - time.monotonic())),
+        before_sleep=lambda state: answers.append(
+            one_line(state.outcome and state.outcome.exception())
+        ),
+        reraise=True,
+    )
+    return retrying(next_attempt)
 
 
 def call_once(call: Callable[..., Any], seconds: float = REQUEST_SECONDS) -> Callable[..., Any]:
@@ -303,13 +276,4 @@ def _call_until(deadline: float, call: Callable[..., Any], *args: Any, **kwargs:
     if inspect.iscoroutinefunction(inspect.unwrap(call)):
         # The blocking form of a coroutine takes a timeout, and cancels the coroutine.
         return call(*args, timeout=seconds, **kwargs)
-    returned: concurrent.futures.Future[Any] = concurrent.futures.Future()
-
-    def run() -> None:
-        try:
-            returned.set_result(call(*args, **kwargs))
-        except BaseException as error:
-            returned.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()  # nothing can end it if it hangs
-    return returned.result(seconds)
+    return call_in_thread(functools.partial(call, *args, **kwargs), seconds)

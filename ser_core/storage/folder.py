@@ -14,11 +14,11 @@ from ser_core.storage.filesystem import (
     call_once,
     is_local,
     is_transient,
-    protocols,
     resolve,
     retry_transient,
 )
-from ser_core.storage.listing import s3_pages
+from ser_core.storage.listing import has_pages, object_pages
+from ser_core.storage.protocols import protocols
 
 # A PUT is atomic there, so that an object appears whole without a rename.
 _OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "memory"})
@@ -91,9 +91,9 @@ class Folder:
             return None if os.access(nearest, os.W_OK) else f"{nearest} is not writable"
         try:
             self.names()
-            if "s3" in protocols(self.fs):
+            if has_pages(self.fs):
                 # HeadBucket would need rights that may be granted for a prefix only.
-                next(s3_pages(self.fs, self.root))
+                next(object_pages(self.fs, self.root), None)
         except FileNotFoundError as error:
             return f"there is no such bucket ({error})"
         except Exception as error:  # remote file systems share no base class for what they raise

@@ -16,7 +16,6 @@ from ser_core.storage.filesystem import (
     is_transient,
     local_path,
     printable,
-    protocols,
     resolve,
     retry_transient,
 )
@@ -131,7 +130,7 @@ def _is_folder(item: os.DirEntry[str], wanted: bool) -> bool | None:
 
 def _list_remote(folder: str, hidden: bool, unseen: list[str]) -> Iterator[Entry]:
     fs, root = resolve(folder)
-    pages = s3_pages(fs, root) if "s3" in protocols(fs) else _walk_pages(fs, root, unseen)
+    pages = object_pages(fs, root) if has_pages(fs) else _walk_pages(fs, root, unseen)
     found = False
     for page in pages:
         for info in page:
@@ -162,18 +161,16 @@ def _walk_pages(
         yield [info for info in infos if info["type"] == "file"]
 
 
-def s3_pages(fs: Any, root: str) -> Iterator[list[dict[str, Any]]]:
-    """Pages of 1,000 objects; s3fs itself would hold the whole listing in memory."""
-    bucket, key, _ = fs.split_path(root)
-    page: dict[str, Any] = {"NextContinuationToken": None}
-    while "NextContinuationToken" in page:
-        token = page["NextContinuationToken"]
-        more = {"ContinuationToken": token} if token else {}
-        prefix = f"{key}/" if key else ""
-        list_page = retry_transient(fs.call_s3)
-        page = list_page("list_objects_v2", Bucket=bucket, Prefix=prefix, **more)
-        contents = [item for item in page.get("Contents", []) if not item["Key"].endswith("/")]
-        yield [{"name": f"{bucket}/{c['Key']}", "size": c["Size"], **c} for c in contents]
+def has_pages(fs: fsspec.AbstractFileSystem) -> bool:
+    """Whether a file system is one of ours, which lists a bucket page by page."""
+    return hasattr(fs, "pages")
+
+
+def object_pages(fs: Any, root: str) -> Iterator[list[dict[str, Any]]]:
+    """Pages of objects below a path of an object store; each request has a deadline of its own."""
+    next_page = retry_transient(fs.pages(root).next_page)
+    while (page := next_page()) is not None:
+        yield page
 
 
 def _version(info: dict[str, Any]) -> str:

@@ -12,9 +12,9 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 from ser_core.errors import RecordingError, SerError, Status, one_line
 from ser_core.storage.filesystem import (
+    CredentialsError,
     is_local,
     local_path,
-    refuses_credentials,
     resolve,
     retry_transient,
 )
@@ -73,10 +73,10 @@ def open_file(
         yield source.open()
     except Exception:
         if source.failure:  # libsndfile swallows what its callbacks raise
-            raise _recording_error(uri, source.failure) from None
+            raise recording_error(uri, source.failure) from None
         raise
     if source.failure:
-        raise _recording_error(uri, source.failure)
+        raise recording_error(uri, source.failure)
 
 
 def open_table(uri: str) -> BinaryIO:
@@ -97,7 +97,7 @@ def _open_local(path: str) -> BinaryIO:
         # Unbuffered: libsndfile reads the descriptor, whose position a buffer would hide.
         return cast(BinaryIO, open(path, "rb", buffering=0))
     except OSError as error:
-        raise _recording_error(path, error) from None
+        raise recording_error(path, error) from None
 
 
 def _check_readable(uri: str, handle: BinaryIO) -> None:
@@ -112,7 +112,7 @@ def _check_readable(uri: str, handle: BinaryIO) -> None:
             if not handle.read(_TABLE_RANGE_BYTES):
                 return
     except OSError as error:
-        raise _recording_error(uri, error) from None
+        raise recording_error(uri, error) from None
 
 
 class _Window(NamedTuple):
@@ -207,7 +207,7 @@ class _Ranges(io.RawIOBase):
         return True
 
 
-def _recording_error(uri: str, error: Exception) -> SerError:
+def recording_error(uri: str, error: Exception) -> SerError:
     """What to raise when a recording cannot be read because of its storage."""
     if isinstance(error, SerError):
         return error
@@ -215,7 +215,7 @@ def _recording_error(uri: str, error: Exception) -> SerError:
         dangling = is_local(uri) and os.path.islink(local_path(uri))
         reason = "a symbolic link without a target" if dangling else "not found when opened"
         return RecordingError(Status.NOT_FOUND, reason)
-    if isinstance(error, PermissionError) and not refuses_credentials(error):
+    if isinstance(error, PermissionError) and not isinstance(error, CredentialsError):
         return RecordingError(Status.PERMISSION_DENIED, f"permission denied: {one_line(error)}")
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
         return RecordingError(Status.NOT_FOUND, "the file name is too long")

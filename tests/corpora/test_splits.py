@@ -10,7 +10,7 @@ import pytest
 from ser_core.corpora.layouts import read_corpus
 from ser_core.corpora.splits import SPLITS, describe_split, overlaps, split_corpus
 from ser_core.errors import CorpusError
-from ser_core.sources.manifest import open_source
+from ser_core.sources.forms import open_source
 
 EMOTIONS = ("angry", "fear", "happy", "neutral", "sad", "surprise")
 
@@ -170,7 +170,7 @@ def test_overlaps_of_the_cards_split(casia):
 def test_a_split_is_a_manifest(copies, tmp_path):
     uri = str(tmp_path / "split.csv")
     copies.to_csv(uri, index=False)
-    listed = next(open_source(uri).pages())  # as jobs.label reads it
+    listed = next(open_source([uri]).pages())  # as jobs.label reads it
     assert [recording.path for recording in listed.recordings] == copies["path"].tolist()
     assert listed.columns["split"].to_pylist() == copies["split"].tolist()
     again = read_corpus("manifest", uri)

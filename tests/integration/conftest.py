@@ -9,6 +9,8 @@ import ray
 import s3fs
 import seaweed
 
+from ser_core.storage.protocols import object_store
+
 
 @pytest.fixture(scope="module")
 def ray_of_two_cores() -> Iterator[None]:
@@ -37,7 +39,9 @@ def bucket(s3_server) -> Iterator[str]:
         for name, value in seaweed.environment(s3_server).items():
             patch.setenv(name, value)
         s3fs.S3FileSystem.clear_instance_cache()  # cached instances keep the old variables
+        object_store.cache_clear()
         name = f"corpora-{uuid.uuid4().hex[:8]}"
         s3fs.S3FileSystem().mkdir(name)
         yield f"s3://{name}"
         s3fs.S3FileSystem.clear_instance_cache()
+        object_store.cache_clear()

@@ -40,7 +40,9 @@ from ser_core.labeling.label_store import LabelStore
 from ser_core.models.checkpoint import load_checkpoint
 from ser_core.models.classifier import Classifier
 from ser_core.storage.filesystem import REQUEST_SECONDS, resolve
-from ser_core.storage.listing import list_files
+from ser_core.storage.folder import Folder
+from ser_core.storage.listing import list_files, stat_file
+from ser_core.storage.protocols import object_store
 from ser_core.storage.reading import open_file
 
 ROOT = Path(__file__).parents[2]
@@ -383,8 +385,10 @@ def guest(bucket, monkeypatch) -> Iterator[str]:  # noqa: ARG001
     s3fs.S3FileSystem().mkdir(seaweed.GUEST_PREFIX.split("/")[0])
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", seaweed.GUEST_KEY)
     s3fs.S3FileSystem.clear_instance_cache()
+    object_store.cache_clear()
     yield f"s3://{seaweed.GUEST_PREFIX}"
     s3fs.S3FileSystem.clear_instance_cache()
+    object_store.cache_clear()
 
 
 def test_permissions_for_a_prefix_are_enough(guest):
@@ -397,6 +401,50 @@ def test_permissions_for_a_prefix_are_enough(guest):
         store.write_report("run", {})
     with pytest.raises(PermissionError):
         s3fs.S3FileSystem().ls(guest.rsplit("/", 1)[0])
+
+
+# ---- writing -------------------------------------------------------------------------------------
+
+
+def test_only_one_of_many_creates_an_object(bucket):
+    folder = Folder(f"{bucket}/claims")
+    for number in range(5):
+        with ThreadPoolExecutor(8) as pool:
+            created = list(pool.map(lambda n: folder.create("claim", b"%d" % n), range(8)))
+        assert created.count(True) == 1, number
+        assert folder.read("claim") == b"%d" % created.index(True)
+        folder.remove("claim")
+
+
+def test_an_object_of_several_parts(bucket, tmp_path):
+    folder, content = Folder(f"{bucket}/parts"), os.urandom(20 * MIB + 1)
+    (tmp_path / "local").write_bytes(content)
+    folder.write("written", content)
+    folder.fs.put_file(str(tmp_path / "local"), folder.path("uploaded"))
+    folder.fs.cp_file(folder.path("written"), folder.path("copied"))
+    assert folder.names() == ["copied", "uploaded", "written"]
+    for name in folder.names():
+        assert s3fs.S3FileSystem().cat_file(f"{bucket}/parts/{name}") == content
+        with folder.fs.open(folder.path(name), cache_type="none") as file:
+            file.seek(-5, os.SEEK_END)
+            assert file.read() == content[-5:]
+
+
+def test_versions_are_those_that_s3fs_gives(bucket):
+    upload(f"{bucket}/versions", {"a.wav": b"x", "b c.wav": bytes(12 * MIB)})
+    for entry in list_files(f"{bucket}/versions", bool):
+        info = s3fs.S3FileSystem().info(entry.path)
+        assert entry == stat_file(entry.path) == (entry.path, info["size"], info["ETag"])
+
+
+def test_a_name_with_a_control_character(bucket):
+    names = ["a.wav", "b\tc.wav", "d.wav"]
+    upload(f"{bucket}/odd", {name: name.encode() for name in names})
+    entries = list(list_files(f"{bucket}/odd", bool))
+    assert [entry.path for entry in entries] == [f"{bucket}/odd/{name}" for name in names]
+    for name, entry in zip(names, entries, strict=True):
+        with open_file(entry.path, entry.size) as handle:
+            assert handle.read() == name.encode()
 
 
 # ---- reading a recording -------------------------------------------------------------------------

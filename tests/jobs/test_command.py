@@ -31,7 +31,7 @@ def yaml_file(tmp_path):
 def test_defaults():
     config = parse(LabelConfig, NEEDED)
     assert type(config) is LabelConfig  # and not a class that no other process can import
-    assert (config.input, config.output, config.model) == ("in", "out", DEFAULT_MODEL)
+    assert (config.input, config.output, config.model) == (("in",), "out", DEFAULT_MODEL)
     assert (config.precision, config.segments) == ("auto", "first")
 
 
@@ -45,18 +45,46 @@ def test_environment_variables_are_ignored(monkeypatch):
 @pytest.mark.parametrize("key", ["max-failed-fraction", "max_failed_fraction"])
 def test_yaml_keys_may_be_spelled_like_flags_or_like_python(key, yaml_file):
     config = parse(LabelConfig, yaml_file(f"input: a\noutput: b\n{key}: 0.1\n"))
-    assert (config.input, config.output, config.max_failed_fraction) == ("a", "b", 0.1)
+    assert (config.input, config.output, config.max_failed_fraction) == (("a",), "b", 0.1)
 
 
 def test_flags_win_over_yaml(yaml_file):
     argv = yaml_file("input: a\noutput: b\nbatch-size: 4\nverbose: true\nsegments: all\n")
     config = parse(LabelConfig, [*argv, "--output", "c", "--batch-size", "8", "--no-verbose"])
-    assert (config.input, config.output, config.batch_size) == ("a", "c", 8)
+    assert (config.input, config.output, config.batch_size) == (("a",), "c", 8)
     assert (config.verbose, config.segments) == (False, "all")
 
 
 def test_yaml_is_read_as_utf8(yaml_file):
-    assert parse(LabelConfig, yaml_file("input: 高兴\noutput: b\n")).input == "高兴"
+    assert parse(LabelConfig, yaml_file("input: 高兴\noutput: b\n")).input == ("高兴",)
+
+
+# What shells and pydantic-settings would split, unquote or read as JSON.
+ODD = ["a,b.wav", "{0..3}.tar", "{a,b}", "[x]", '"q"', "null", "a b", "\\", "3"]
+
+
+@pytest.mark.parametrize("flag", ["--input", "--include"])
+@pytest.mark.parametrize("repeated", [False, True])
+def test_a_list_is_given_at_once_or_by_repeating_the_flag(flag, repeated):
+    argv = [part for text in ODD for part in (flag, text)] if repeated else [flag, *ODD]
+    needed = ["--output", "out"] if flag == "--input" else NEEDED
+    for config in parse(LabelConfig, [*argv, *needed]), parse(LabelConfig, [*needed, *argv]):
+        assert getattr(config, flag.removeprefix("--")) == tuple(ODD)
+        assert config.output == "out"
+
+
+def test_a_list_of_words():
+    argv = [*NEEDED, "--retry", "timeout", "crashed", "--retry", "too_large"]
+    assert parse(LabelConfig, argv).retry == ("timeout", "crashed", "too_large")
+    assert "--retry zzz: Input should be 'decode_error'" in usage_error([*argv, "zzz"])
+
+
+def test_a_list_in_yaml(yaml_file):
+    argv = yaml_file('input: [a, "b,c"]\ninclude: "*.raw"\noutput: b\n')
+    config = parse(LabelConfig, argv)
+    assert (config.input, config.include) == (("a", "b,c"), ("*.raw",))
+    config = parse(LabelConfig, [*argv, "--input", "d"])
+    assert (config.input, config.include) == (("d",), ("*.raw",))
 
 
 @pytest.mark.parametrize(
@@ -68,7 +96,11 @@ def test_yaml_is_read_as_utf8(yaml_file):
         ([*NEEDED, "--zzz"], "unrecognized argument --zzz; --help lists the flags"),
         ([*NEEDED, "--precision", "int4"], "--precision int4: Input should be 'auto'"),
         ([*NEEDED, "--batch-size", "0"], "--batch-size 0"),
-        (["--input", "", "--output", "out"], "--input : String should have at least 1 character"),
+        (["--input", "", "--output", "out"], "--input : is blank; is a variable unset?"),
+        (["--input", "in", " ", "--output", "out"], "--input : is blank"),
+        (["--input", "--output", "out"], "--input: expected at least one argument"),
+        ([*NEEDED, "--include", ""], "--include : is blank"),
+        ([*NEEDED, "--path-column="], "--path-column : String should have at least 1 character"),
         (["--input", "in", "--output", ""], "--output : String should have at least 1 character"),
         ([*NEEDED, "--model="], "--model : String should have at least 1 character"),
         ([*NEEDED, "--max-failed-fraction", "2"], "--max-failed-fraction 2"),
@@ -94,8 +126,11 @@ def test_a_bad_command_names_the_flag(argv, message):
         ("max_failed_fractoin: 1\n", "no setting max_failed_fractoin; did you mean max-failed-"),
         ("inptu: a\noutput: b\n", "no setting inptu; did you mean input?"),  # and none is missing
         ("batch-size: 1\nbatch_size: 2\ninput: a\noutput: b\n", "batch-size is set twice"),
-        ("input: {folder: a}\noutput: b\n", "--input {'folder': 'a'}: Input should be a valid str"),
-        ("input:\noutput: b\n", "--input None: Input should be a valid string"),
+        ("input: {folder: a}\noutput: b\n", "--input {'folder': 'a'}: Input should be a valid tup"),
+        ("input:\noutput: b\n", "--input None: Input should be a valid tuple"),
+        ("input: []\noutput: b\n", "--input []: Tuple should have at least 1 item"),
+        ("input: [a, 3]\noutput: b\n", "--input 3: Input should be a valid string"),
+        ("input: ''\noutput: b\n", "--input : is blank"),
         ("zzz: a\noutput: b\ninput: c\n", "no setting zzz; --help lists the settings"),
         ("1: a\noutput: b\ninput: c\n", "no setting 1; --help"),
         ("output: b\n", "--input is missing"),

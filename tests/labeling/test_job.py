@@ -270,7 +270,7 @@ def test_what_may_only_be_out_of_reach_is_not_pruned(world, capsys):
     del world.contents["nas/b"]
     world.unseen = ("/c/nas",)
     world.run()
-    assert "1 links or folders cannot be listed, such as /c/nas" in capsys.readouterr().err
+    assert "1 places cannot be listed, such as /c/nas" in capsys.readouterr().err
     with pytest.raises(RunError, match="--prune: recordings may be out of reach in /c/nas"):
         world.run(prune=True)
     assert set(world.rows()["uri"]) == {"/c/a", "/c/nas/b"}

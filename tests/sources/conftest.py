@@ -4,7 +4,8 @@ import pandas as pd
 import pytest
 
 from ser_core.errors import CorpusError
-from ser_core.sources.forms import list_pages, open_source
+from ser_core.sources.forms import open_source
+from ser_core.sources.interface import InputOptions
 
 
 @pytest.fixture
@@ -28,18 +29,18 @@ def folder(tmp_path):
 
 @pytest.fixture
 def listed():
-    """Lists the recordings of an input, as a table with the columns of its manifest."""
+    """Lists the recordings of inputs, as a table with the columns of their manifests."""
 
-    def list_input(uri):
+    def list_inputs(*uris, **options):
         rows = []
-        for page in open_source(str(uri)).pages():
+        for page in open_source([*map(str, uris)], InputOptions(**options)).pages():
             columns = page.columns.to_pylist() if page.columns else [{}] * len(page.recordings)
             for recording, extra in zip(page.recordings, columns, strict=True):
                 reference = {name: getattr(recording, name) for name in ("uri", "size", "file_id")}
                 rows.append({"path": recording.path, **reference, **extra})
         return pd.DataFrame(rows, columns=None if rows else ["path"])
 
-    return list_input
+    return list_inputs
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def refusal():
 
     def refuse(uri, error=CorpusError):
         with pytest.raises(error) as caught:
-            list(list_pages(str(uri), open_source(str(uri))))
+            list(open_source([str(uri)]).pages())
         message = str(caught.value)
         assert message.startswith(f"--input {uri}: ")
         assert "\n" not in message

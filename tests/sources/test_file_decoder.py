@@ -94,10 +94,11 @@ def test_stretches_of_one_file_are_decoded_in_one_pass(long_file, monkeypatch):
 @pytest.mark.parametrize("how", [Segmentation("first"), ALL])
 def test_a_stretch_behind_the_end_is_a_row(tmp_path, how):
     path = str(write_audio(tmp_path / "x.wav", speech_like(10.0)))
-    bounds = [(12.0, 3.0), (10.0, 1.0), (8.0, 4.0), (8.0, 2.05), (8.0, None), (11.0, None)]
+    bounds = [(12.0, 3.0), (10.0, 1.0), (8.0, 4.0), (8.0, 2.05), (8.0, None)]
+    bounds += [(11.0, None), (3.0, 0.0)]
     found = decode([Recording(path, start=s, duration=d) for s, d in bounds], how)
     statuses = [getattr(result, "status", Status.OK) for _, result in found]
-    assert statuses == ["empty", "empty", "truncated", "ok", "ok", "empty"]
+    assert statuses == ["empty", "empty", "truncated", "ok", "ok", "empty", "empty"]
     assert "begins at 12 s" in str(found[0][1])
     assert "ends at 12 s" in str(found[2][1])
 

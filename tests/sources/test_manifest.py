@@ -1,5 +1,7 @@
 """A manifest as input: its paths and columns, or a one-line message if it cannot be used."""
 
+import gzip
+import io
 import json
 import os
 import time
@@ -9,10 +11,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from listed_rows import listed_rows
 from misbehaving_store import BUCKET
 from recordings import write_manifest
 
 from ser_core.errors import CorpusError, RunError, UsageError
+from ser_core.sources import manifest, text_files
 from ser_core.sources.forms import open_source
 from ser_core.sources.interface import InputOptions
 from ser_core.sources.manifest import recording_uris
@@ -64,27 +68,58 @@ def test_equal_relative_paths_in_two_folders_are_two_recordings(tmp_path, listed
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
 def test_invalid_manifests_are_refused(tmp_path, suffix, refusal):
     path = tmp_path / f"m{suffix}"
-    assert "no column `path` (file)" in refusal(
-        write_manifest(pd.DataFrame({"file": ["a.wav"]}), path)
-    )
+    message = refusal(write_manifest(pd.DataFrame({"sound": ["a.wav"]}), path))
+    assert "has no column `path` or `audio_filepath` or `wav` or `audio` or `file`" in message
+    assert message.endswith("; it has sound; --path-column names another")
+    many = pd.DataFrame({f"column {n}": ["x"] for n in range(1000)})
+    assert len(refusal(write_manifest(many, path))) < 1000
     twice = pd.DataFrame({"path": ["a.wav", "b.wav", "a.wav"]})
     assert refusal(write_manifest(twice, path)).endswith("has a recording twice: a.wav")
     for other in ("x/../a.wav", "a.wav/"):
         twice = pd.DataFrame({"path": ["a.wav", "b.wav", other]})
         assert refusal(write_manifest(twice, path)).endswith(f"twice: a.wav and {other}")
     null = pd.DataFrame({"path": ["a.wav", None], "x": ["1", "2"]})
-    assert "a row has no path" in refusal(write_manifest(null, path))
+    assert refusal(write_manifest(null, path)).endswith("row 2 has no path")
     nul = pd.DataFrame({"path": ["a.wav", "b\0.wav"]})
-    assert r"the path 'b\x00.wav' contains a NUL character" in refusal(write_manifest(nul, path))
+    assert r"row 2: the path 'b\x00.wav' contains a NUL character" in refusal(
+        write_manifest(nul, path)
+    )
     path.write_bytes(b"\xff\xfe\x00 not a table \x00" * 9)
-    assert refusal(path)
+    assert "the manifest cannot be read" in refusal(path)
     path.write_bytes(b"")
     assert refusal(path)
 
 
-def test_a_manifest_with_two_path_columns_is_refused(tmp_path, refusal):
-    (tmp_path / "m.csv").write_text("path,path\na.wav,b.wav\n")
-    assert "more than one column `path`" in refusal(tmp_path / "m.csv")
+def test_rows_are_counted_across_pages(tmp_path, refusal):
+    lines = [f"{n}.wav," for n in range(25_000)]
+    (tmp_path / "m.csv").write_text("\n".join(["path,offset", *lines, ",", ""]))
+    assert refusal(tmp_path / "m.csv").endswith("row 25001 has no path")
+    (tmp_path / "m.csv").write_text("\n".join(["path,offset", *lines, "x.wav,late"]))
+    assert "row 25001: `offset`: 'late' is not a time" in refusal(tmp_path / "m.csv")
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", "path,x\n", "\ufeff"])
+@pytest.mark.parametrize("name", ["m.csv", "m.tsv", "m.jsonl", "m.json"])
+def test_a_manifest_without_rows_is_refused(tmp_path, text, name, refusal):
+    if "json" in name and "path" in text:
+        text = "[]"
+    (tmp_path / name).write_text(text)
+    assert refusal(tmp_path / name).endswith("the manifest has no rows")
+
+
+def test_what_is_no_table_is_refused_in_one_line(tmp_path, refusal):
+    for name, content, reason in [
+        ("m.jsonl", b'{"path": "a.wav"}\n{"path": \n', "(line 2: Expecting value at character 11)"),
+        ("m.csv", b"path,x\na.wav\n", "(line 2: 1 fields instead of 2)"),
+        ("m.csv", "path\n名字.wav\n".encode("gbk"), "(it is not text in UTF-8: "),
+        ("m.json", b'{"path": "a", "\\ud800": 1}', "(it is not text in UTF-8: "),
+        ("m.csv.gz", gzip.compress(b"path\n" + bytes(range(256)) * 9)[:-20], "(Truncated"),
+        ("m.jsonl.zst", b"no", "(ZSTD decompress failed"),
+        ("m.csv", b"path,path\na.wav,b.wav\n", "(more than one column `path`)"),
+        ("m.csv", b"path,x,x\na.wav,b,c\n", "(more than one column `x`)"),
+    ]:
+        (tmp_path / name).write_bytes(content)
+        assert f"the manifest cannot be read {reason}" in refusal(tmp_path / name)
 
 
 @pytest.mark.parametrize(
@@ -95,9 +130,95 @@ def test_paths_are_text(tmp_path, path, refusal):
     assert "the column `path` is not text but " in refusal(tmp_path / "m.parquet")
     value = "NaN" if path != path else json.dumps(path, default=lambda _: 1577836800)  # noqa: PLR0124
     (tmp_path / "m.jsonl").write_text(f'{{"path": {value}}}\n')
-    assert "the manifest cannot be read (JSON parse error: Column(/path)" in refusal(
-        tmp_path / "m.jsonl"
+    assert "the column `path` is not text but " in refusal(tmp_path / "m.jsonl")
+
+
+# ---- columns -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_the_first_of_the_usual_names_is_the_column_of_paths(folder, suffix):
+    frame = pd.DataFrame({"x": ["y"]})
+    for name in ("file", "audio", "wav", "audio_filepath", "path"):
+        frame[name] = ["a.wav" if name == "path" else f"of {name}"]
+        (row,) = listed_rows(write_manifest(frame, folder / f"m{suffix}"))
+        assert row["path"] == frame[name][0]
+        own = {key: value for key, value in row.items() if key not in ("start", "duration", "path")}
+        assert own == {key: frame[key][0] for key in frame if key != name}
+
+
+def test_a_column_of_paths_that_was_named(folder):
+    frame = pd.DataFrame({"wav": ["no"], "sound": ["a.wav"]})
+    manifest = write_manifest(frame, folder / "m.csv")
+    (row,) = listed_rows(manifest, path_column="sound")
+    assert row == {"path": "a.wav", "start": None, "duration": None, "wav": "no"}
+    with pytest.raises(CorpusError) as caught:
+        listed_rows(manifest, path_column="sounds")
+    assert str(caught.value).endswith(
+        "m.csv: the manifest has no column `sounds`; it has wav, sound"
     )
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_a_duration_alone_is_no_stretch(folder, suffix):
+    """NeMo states it in every line; the output has its own."""
+    frame = pd.DataFrame({"path": ["a.wav"], "duration": ["unknown"], "end": ["x"]})
+    (row,) = listed_rows(write_manifest(frame, folder / f"m{suffix}"))
+    assert row == {"path": "a.wav", "start": None, "duration": None, "end": "x"}
+
+
+def test_nested_columns_ride_along(folder):
+    values = [{"path": "a.wav", "custom": {"snr": 3.5, "tags": ["x"]}, "n": 7}]
+    (folder / "m.jsonl").write_text("".join(json.dumps(value) + "\n" for value in values))
+    (row,) = listed_rows(folder / "m.jsonl")
+    assert row["custom"] == {"snr": 3.5, "tags": ["x"]}
+    assert row["n"] == 7
+
+
+# ---- several manifests ---------------------------------------------------------------------------
+
+
+def test_the_columns_of_several_manifests_are_united(folder):
+    (folder / "1.jsonl").write_text('{"path": "a.wav", "n": 1, "only": true, "nothing": null}\n')
+    (folder / "2.csv").write_text("wav;n;path2\nb.wav;x;y\n")
+    (folder / "3.jsonl").write_text('{"path": "c.wav", "n": 2.0, "nothing": [1]}\n')
+    source = manifest.open_source(
+        [str(folder / name) for name in ("1.jsonl", "2.csv", "3.jsonl")], InputOptions()
+    )
+    pages = list(source.pages())
+    assert [page.recordings[0].path for page in pages] == ["a.wav", "b.wav", "c.wav"]
+    assert pa.concat_tables([page.columns for page in pages]).to_pylist() == [
+        {"n": "1", "only": True, "nothing": None, "path2": None},
+        {"n": "x", "only": None, "nothing": None, "path2": "y"},
+        {"n": "2.0", "only": None, "nothing": [1], "path2": None},
+    ]
+    assert all(page.columns.schema.equals(source.columns) for page in pages)
+
+
+def test_a_column_of_paths_does_not_ride_along_from_another_manifest(folder):
+    (folder / "1.csv").write_text("path,wav\na.wav,z\n")
+    (folder / "2.csv").write_text("wav\nb.wav\n")
+    rows = listed_rows(folder / "1.csv", folder / "2.csv")
+    assert [(row["path"], row["wav"]) for row in rows] == [("a.wav", "z"), ("b.wav", None)]
+
+
+def test_a_recording_of_two_manifests_is_refused(folder):
+    for name in ("deep/1.csv", "2.csv"):
+        (folder / name).write_text(f"path\n{name}.wav\n{folder}/a.wav\n")
+    first, second = str(folder / "deep/1.csv"), str(folder / "2.csv")
+    with pytest.raises(CorpusError) as caught:
+        manifest.open_source([first, second], InputOptions())
+    assert str(caught.value) == (
+        f"--input {second}: a recording is in {first}, too: {folder}/a.wav"
+    )
+
+
+def test_the_manifest_at_fault_is_named(folder):
+    (folder / "1.csv").write_text("path\na.wav\n")
+    (folder / "2.jsonl").write_text("{")
+    for name in ("2.jsonl", "gone.csv"):
+        with pytest.raises(CorpusError, match=f"--input {folder}/{name}: "):
+            listed_rows(folder / "1.csv", folder / name)
 
 
 def test_text_in_any_encoding_is_a_path(folder, listed):
@@ -122,6 +243,30 @@ def test_a_parquet_manifest_with_a_damaged_footer_is_refused(tmp_path, refusal):
     with pytest.raises(OSError):  # noqa: PT011 (pyarrow raises what a disk raises)
         pq.ParquetFile(path)
     assert "the manifest cannot be read" in refusal(path)
+
+
+def test_a_parquet_file_with_audio_in_it_is_no_manifest(tmp_path):
+    path = tmp_path / "m.parquet"
+    assert manifest.recognizes(str(path))  # opening it says that it is not there
+    for table, is_manifest in [
+        (pa.table({"audio": ["a.wav"]}), True),
+        (pa.table({"audio": [{"bytes": b"x", "path": "a.wav"}]}), False),
+    ]:
+        pq.write_table(table, path)
+        assert manifest.recognizes(str(path)) == is_manifest
+    path.write_bytes(b"PAR1")
+    assert manifest.recognizes(str(path))
+
+
+def test_a_tarred_manifest_is_another_form(tmp_path):
+    path = tmp_path / "m.json"
+    assert manifest.recognizes(str(path))  # opening it says that it is not there
+    for row, is_manifest in [
+        ({"audio_filepath": "a.wav"}, True),
+        ({"audio_filepath": "a.wav", "shard_id": 0}, False),
+    ]:
+        path.write_text(json.dumps(row))
+        assert manifest.recognizes(str(path)) == is_manifest
 
 
 # ---- files outside its folder --------------------------------------------------------------------
@@ -170,7 +315,7 @@ def test_a_path_that_leads_outside_is_refused(corpus, path, refusal):
 
 @pytest.mark.parametrize("path", [p for p, why in OUTSIDE.items() if "storage" not in why])
 def test_a_path_may_lead_outside_if_that_is_meant(corpus, path):
-    source = open_source(manifest_of(corpus, "1.wav", path), InputOptions(allow_outside=True))
+    source = open_source([manifest_of(corpus, "1.wav", path)], InputOptions(allow_outside=True))
     (page,) = source.pages()
     assert [recording.path for recording in page.recordings] == ["1.wav", path]
 
@@ -195,7 +340,7 @@ def test_a_remote_manifest_does_not_name_files_of_the_machine(refusal):
         fs.pipe_file("/calls/m.csv", f"path\n1.wav\n{path}\n".encode())
         assert f"names {path}, which {why}" in refusal("memory://calls/m.csv")
     fs.pipe_file("/calls/m.csv", b"path\n1.wav\nmonday/../2.wav\nmemory://other/3.wav\n")
-    assert [len(page.recordings) for page in open_source("memory://calls/m.csv").pages()] == [3]
+    assert [len(page.recordings) for page in open_source(["memory://calls/m.csv"]).pages()] == [3]
 
 
 @pytest.mark.parametrize(
@@ -224,8 +369,25 @@ def test_paths_of_a_manifest_on_a_web_server(path, why):
 @pytest.mark.parametrize("path", ["ftp://me:s3cr3t@host/1.wav", "https://host/1.wav?sig=s3cr3t"])
 def test_a_path_with_a_secret_is_refused_without_showing_it(corpus, path, allow):
     with pytest.raises(UsageError) as caught:
-        open_source(manifest_of(corpus, path), InputOptions(allow_outside=allow))
+        open_source([manifest_of(corpus, path)], InputOptions(allow_outside=allow))
     assert "s3cr3t" not in str(caught.value)
+
+
+def test_storage_that_fails_amid_a_compressed_manifest_is_not_taken_for_bad_content(
+    tmp_path, monkeypatch, refusal
+):
+    class Broken(io.BytesIO):
+        def read(self, _size=-1):
+            if self.tell() > 0:
+                raise TimeoutError("no answer")
+            return super().read(10)
+
+        read1 = read
+
+    plain = b"path\na.wav\n"
+    for name, content in (("m.csv.gz", gzip.compress(plain)), ("m.csv", plain)):
+        monkeypatch.setattr(text_files, "open_table", lambda _, content=content: Broken(content))
+        assert "cannot be reached (no answer" in refusal(tmp_path / name, RunError)
 
 
 # ---- storage that fails --------------------------------------------------------------------------
@@ -263,6 +425,16 @@ def test_one_object_that_does_not_answer_does_not_end_the_listing(store, listed)
     store.fault = lambda key, _: "silent" if key == "7.wav" else None
     sizes = listed(manifest)["size"]
     assert list(sizes[sizes.isna()].index) == [7]
+
+
+def test_a_file_is_asked_for_once_whatever_the_number_of_its_stretches(store):
+    names = [f"{n}.wav" for n in range(3)]
+    store.objects = dict.fromkeys(names, b"x")
+    rows = [f"{name},{start}" for name in names for start in range(15_000)]  # on several pages
+    store.objects["m.csv.gz"] = gzip.compress("\n".join(["path,start", *rows]).encode())
+    assert len(listed_rows(f"s3://{BUCKET}/m.csv.gz")) == 45_000
+    asked = [str(request) for request in store.requests if ".wav" in str(request)]
+    assert len(asked) == 3
 
 
 def test_a_busy_store_leaves_no_size_out(store, listed):

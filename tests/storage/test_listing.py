@@ -8,6 +8,7 @@ import fsspec
 import pytest
 from misbehaving_store import BUCKET
 
+from ser_core.storage import object_store
 from ser_core.storage.filesystem import retry_transient
 from ser_core.storage.listing import list_files, stat_file
 
@@ -122,7 +123,8 @@ BUSY_NAMES = [f"{n:03}.wav" for n in range(50)]
 
 
 @pytest.mark.parametrize("status", [500, 503])
-def test_a_busy_store_leaves_no_name_out_and_repeats_none(store, status):
+def test_a_busy_store_leaves_no_name_out_and_repeats_none(store, status, monkeypatch):
+    monkeypatch.setattr(object_store, "PAGE", 10)
     store.objects, store.page_size = dict.fromkeys(BUSY_NAMES, b"x"), 10
     store.fault = lambda _, attempt: status if attempt in (2, 4, 5) else None
     entries = list(list_files(f"s3://{BUCKET}", lambda _: True))

@@ -1,0 +1,154 @@
+"""What the forms share whose files hold several recordings; it knows none of them."""
+
+import io
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from itertools import chain
+from typing import BinaryIO
+
+from ser_core.errors import CorpusError, RecordingError, Status
+from ser_core.sources.inputs import input_errors, shown
+from ser_core.sources.interface import Page
+from ser_core.sources.recording import Recording
+from ser_core.sources.skipped import describe
+from ser_core.storage.reading import Stopwatch, recording_error, open_table
+
+
+class PackedFile:
+    """A file for a parser; it remembers whether the storage failed, whatever the parser raises.
+
+    Attributes:
+        failure: what the storage raised.
+        at_end: whether the last read found nothing more.
+    """
+
+    def __init__(self, uri: str) -> None:
+        """Opens a file.
+
+        Raises:
+            Exception: what the file system raises, of whatever type.
+        """
+        self._handle: BinaryIO = open_table(uri)
+        self.failure: Exception | None = None
+        self.at_end = False
+        self.closed = False
+
+    def read(self, size: int = -1) -> bytes:
+        """Reads on.
+
+        Raises:
+            Exception: what the file system raises, of whatever type.
+        """
+        try:
+            data = self._handle.read(size)
+        except Exception as error:
+            self.failure = error
+            raise
+        self.at_end = not data
+        return data
+
+    def seek(self, position: int, whence: int = io.SEEK_SET) -> int:
+        """Goes to a position, which takes no request."""
+        return self._handle.seek(position, whence)
+
+    def tell(self) -> int:
+        """The position."""
+        return self._handle.tell()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self.closed = True
+        self._handle.close()
+
+
+def list_one(uri: str, pages: Callable[[PackedFile], Iterator[Page]]) -> Iterator[Page]:
+    """Lists one file; the last page says if it cannot be opened, or not read to its end.
+
+    Args:
+        uri: of the file.
+        pages: lists it; what it raises as RecordingError concerns the rest of the file.
+
+    Raises:
+        RunError: its storage cannot be reached.
+    """
+    try:
+        with input_errors("--input", uri), closing(PackedFile(uri)) as file:
+            yield from pages(file)
+    except RecordingError as error:
+        yield Page([], unseen=(f"{uri}: {error}",))
+    except CorpusError as error:
+        yield Page([], unseen=(str(error).removeprefix("--input "),))
+
+
+def list_each(uris: Sequence[str], list_file: Callable[[str], Iterator[Page]]) -> Iterator[Page]:
+    """Lists one file after the other; one that cannot be read does not stop the others.
+
+    Args:
+        uris: of the files.
+        list_file: lists one of them, by `list_one`.
+
+    Raises:
+        CorpusError: there is no recording in any of them.
+        RunError: the storage cannot be reached.
+    """
+    found, unseen, skipped = False, "", Counter[str]()
+    for page in chain.from_iterable(map(list_file, uris)):
+        found = found or bool(page.recordings)
+        unseen = unseen or next(iter(page.unseen), "")
+        skipped.update(page.skipped)
+        yield page
+    if not found and unseen:
+        raise CorpusError(f"--input {unseen}")
+    if not found:
+        but = f", but {describe(skipped)}; add --include PATTERN" if skipped else ""
+        raise CorpusError(f"--input {shown(uris)}: there are no recordings{but}")
+
+
+def read_each(
+    uri: str,
+    recordings: Sequence[Recording],
+    stopwatch: Stopwatch,
+    read: Callable[[PackedFile, Sequence[Recording]], Iterator[bytes | RecordingError]],
+) -> Iterator[bytes | RecordingError]:
+    """Reads recordings of one file; once the storage has failed, the others are not tried.
+
+    Args:
+        uri: of the file.
+        recordings: its members.
+        stopwatch: receives the time that it took.
+        read: yields the content of each recording, or why it cannot be read; what it raises of the
+            file as a whole, as RecordingError, concerns all that follow.
+    """
+    remaining = len(recordings)
+    try:
+        with stopwatch.waiting():
+            file = PackedFile(uri)
+    except Exception as error:
+        yield from [_storage_error(uri, error)] * remaining
+        return
+    with closing(file):
+        contents = read(file, recordings)
+        while remaining:
+            try:
+                with stopwatch.waiting():
+                    content = next(contents)
+            except Exception as error:
+                if file.failure is None and not isinstance(error, RecordingError):
+                    raise
+                yield from [_storage_error(uri, file.failure or error)] * remaining
+                return
+            yield content
+            remaining -= 1
+
+
+def no_longer_there() -> RecordingError:
+    """The file was replaced after it had been listed; the next run lists it anew."""
+    return RecordingError(Status.NOT_FOUND, "no longer in the file, which has changed meanwhile")
+
+
+def _storage_error(uri: str, error: Exception) -> RecordingError:
+    failure = recording_error(uri, error)
+    if not isinstance(failure, RecordingError):
+        raise failure
+    return failure

@@ -1,0 +1,170 @@
+"""Parquet files with the bytes of recordings, as Hugging Face ``datasets`` writes them.
+
+A row is a recording; its member is the number of the row. Listing reads all columns but the bytes,
+decoding only the bytes. The version of a file is that of all its recordings.
+"""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+
+import pyarrow as pa
+
+from ser_core.errors import CorpusError, RecordingError, Status
+from ser_core.sources.audio_table import AudioTable, audio_column
+from ser_core.sources.inputs import has_extension, input_errors
+from ser_core.sources.interface import InputOptions, Page
+from ser_core.sources.packed_file import PackedFile, list_each, list_one, read_each
+from ser_core.sources.recording import Recording
+from ser_core.storage.listing import stat_file
+from ser_core.storage.reading import Stopwatch
+
+EXTENSIONS = ("parquet",)
+DESCRIPTION = "a Parquet file with recordings in a column"
+_CONCURRENT_FOOTERS = 32  # requests in flight for the schemas of files
+
+
+def holds_audio(schema: pa.Schema) -> bool:
+    """Whether a table has a column with the bytes of recordings.
+
+    >>> holds_audio(pa.schema({"audio": pa.struct({"bytes": pa.binary(), "path": pa.string()})}))
+    True
+    >>> holds_audio(pa.schema({"path": pa.string(), "photo": pa.binary()}))
+    False
+    """
+    return audio_column(schema) is not None
+
+
+def recognizes(uri: str) -> bool:
+    """Whether a URI is a Parquet file that holds recordings.
+
+    Raises:
+        Exception: the storage cannot tell; of whatever type the file system raises.
+    """
+    if not has_extension(uri, EXTENSIONS):
+        return False
+    try:
+        with closing(PackedFile(uri)) as file:
+            AudioTable(file)
+    except (RecordingError, FileNotFoundError, IsADirectoryError):
+        return False
+    return True
+
+
+def open_source(uris: Sequence[str], _options: InputOptions) -> "ParquetSource":
+    """Opens files and reads their schemas.
+
+    Raises:
+        CorpusError: none can be used; the message names the first.
+        RunError: the storage cannot be reached.
+    """
+    with ThreadPoolExecutor(_CONCURRENT_FOOTERS) as pool:
+        schemas = list(pool.map(_columns_or_error, uris))
+    columns: pa.Schema | None = None
+    for schema in schemas:
+        if isinstance(schema, pa.Schema):
+            columns = schema if columns is None else _unified(columns, schema) or columns
+    if columns is None:
+        raise next(error for error in schemas if isinstance(error, CorpusError))
+    return ParquetSource(tuple(uris), columns)
+
+
+def _columns_or_error(uri: str) -> pa.Schema | CorpusError:
+    try:
+        with input_errors("--input", uri), closing(PackedFile(uri)) as file:
+            return AudioTable(file).columns
+    except CorpusError as error:
+        return error
+    except RecordingError as error:
+        return CorpusError(f"--input {uri}: {error}")
+
+
+def _unified(columns: pa.Schema, others: pa.Schema) -> pa.Schema | None:
+    """The columns of two files together; None if one has a type that fits no type of the other."""
+    try:
+        return pa.unify_schemas([columns, others], promote_options="permissive")
+    except pa.ArrowException:
+        return None
+
+
+@dataclass(frozen=True)
+class ParquetSource:
+    """The recordings in Parquet files.
+
+    Attributes:
+        uris: of the files.
+        columns: of all files together, less the recordings; a file may lack some.
+    """
+
+    uris: tuple[str, ...]
+    columns: pa.Schema
+
+    def pages(self) -> Iterator[Page]:
+        """Lists one file after the other.
+
+        Raises:
+            CorpusError: there is no recording in any of them.
+            RunError: the storage cannot be reached.
+        """
+        yield from list_each(self.uris, self.list_file)
+
+    def list_file(self, uri: str) -> Iterator[Page]:
+        """Lists one file; the last page says if it cannot be opened, or not read to its end.
+
+        Raises:
+            RunError: its storage cannot be reached.
+        """
+        yield from list_one(uri, partial(self._pages, uri))
+
+    def _pages(self, uri: str, file: PackedFile) -> Iterator[Page]:
+        table, version = AudioTable(file), stat_file(uri).version
+        if _unified(self.columns, table.columns) != self.columns:
+            others = (field for field in table.columns if field.name in self.columns.names)
+            other = next(f for f in others if not _unified(self.columns, pa.schema([f])))
+            kind = self.columns.field(other.name).type
+            reason = f"the column `{other.name}` is {other.type}, and {kind} in other files"
+            raise RecordingError(Status.DECODE_ERROR, reason)
+        first = 0
+        for names, columns in table.rows():
+            recordings = [
+                Recording(uri, table.mean_bytes, version, f"{row}", name)
+                for row, name in enumerate(names, first)
+            ]
+            first += len(names)
+            yield Page(recordings, _in_schema(columns, self.columns))
+
+
+def read_members(
+    uri: str, recordings: Sequence[Recording], stopwatch: Stopwatch
+) -> Iterator[bytes | RecordingError]:
+    """Reads recordings of one file in one pass; see `PackedForm.read_members`."""
+    yield from read_each(uri, recordings, stopwatch, _contents)
+
+
+def _contents(
+    file: PackedFile, recordings: Sequence[Recording]
+) -> Iterator[bytes | RecordingError]:
+    rows = [int(recording.member or 0) for recording in recordings]
+    for recording, content in zip(recordings, AudioTable(file).contents(rows), strict=True):
+        if content is not None:
+            yield content
+        elif recording.name:
+            reason = "the file has only a path in place of its bytes, which is not followed"
+            yield RecordingError(Status.DECODE_ERROR, reason)
+        else:
+            yield RecordingError(Status.EMPTY, "the row has no recording")
+
+
+def _in_schema(columns: pa.Table, schema: pa.Schema) -> pa.Table:
+    """A file's columns among those of all files."""
+    return pa.table(
+        [
+            columns[field.name].cast(field.type)
+            if field.name in columns.column_names
+            else pa.nulls(columns.num_rows, field.type)
+            for field in schema
+        ],
+        schema=schema,
+    )
