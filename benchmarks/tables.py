@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from operator import itemgetter
 from typing import Any
 
+from benchmarks.corpus_tables import corpus_sentences
 from benchmarks.gpu_tables import gpu_sentences
 from benchmarks.measuring import read_result
 
@@ -32,6 +33,7 @@ def sentences() -> Iterator[tuple[str, str]]:
     label = read_result("label-cpu")
     yield "README.md", _headline(label)
     yield from gpu_sentences()
+    yield from corpus_sentences()
     for sentence in (
         *_where_measured(),
         _recordings_measured(label),

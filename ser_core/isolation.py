@@ -14,6 +14,7 @@ import threading
 import time
 import traceback
 import types
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from enum import StrEnum
@@ -130,10 +131,7 @@ class IsolatedFunction:
 
     def __call__(self, argument: Any) -> Any:
         """The function's result; raises what `stream` does."""
-        result = None
-        for result in self.stream(argument):  # noqa: B007
-            pass
-        return result
+        return deque(self.stream(argument), maxlen=1).pop()
 
     def stream(self, argument: Any) -> Iterator[Any]:
         """What the function sends, and then what it returns.
@@ -162,6 +160,7 @@ class IsolatedFunction:
             yield value
             return
         if kind is _Message.EXHAUSTED:
+            self._end()
             raise ChildMemoryError(f"{self._limits.memory / _GIB:g} GiB")
         raise value if isinstance(value, SerError) else RuntimeError(value)
 
@@ -288,6 +287,9 @@ def _serve(
         try:
             argument = connection.recv()
         except EOFError:  # the parent has ended
+            return
+        except MemoryError:
+            connection.send((_Message.EXHAUSTED, None))
             return
         try:
             connection.send((_Message.RETURNED, function(argument, caller)))

@@ -106,6 +106,8 @@ def decode_into(
     except MemoryError:
         raise _too_large() from None
     except Exception as error:  # on arbitrary bytes, decoders raise anything
+        if error is resampled.failure:
+            raise
         if "bad_alloc" in str(error):
             raise _too_large() from None
         reason = f"the decoder failed ({type(error).__name__}: {one_line(error)})"
@@ -161,10 +163,12 @@ class _Resampled:
 
     Attributes:
         num_samples: per track at the file's rate, so far.
+        failure: what the consumer raised, which says nothing about the file.
     """
 
     def __init__(self, consumer: Consumer) -> None:
         self.num_samples = 0
+        self.failure: Exception | None = None
         self._consumer = consumer
         self._resampler: Resampler | None = None
 
@@ -188,8 +192,13 @@ class _Resampled:
         if not np.isfinite(samples).all():
             reason = "the samples are so large that resampling overflows"
             raise RecordingError(Status.DECODE_ERROR, reason)
-        if samples.shape[1]:
+        if not samples.shape[1]:
+            return
+        try:
             self._consumer.add(samples)
+        except Exception as error:
+            self.failure = error
+            raise
 
 
 def _read(handle: BinaryIO, mixer: Mixer, seconds: float | None) -> Samples:

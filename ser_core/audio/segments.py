@@ -77,7 +77,7 @@ class Segmenter:
 
         Args:
             stretches: the recordings of the file.
-            how: they are cut.
+            how: how they are cut.
             emit: receives the number of the stretch and each of its segments, in order.
         """
         self.num_samples = 0
@@ -121,9 +121,11 @@ class Segmenter:
     def restart(self) -> None:
         """The file begins again; segments that were emitted are not emitted twice."""
         self.num_samples = 0
-        self._repeated, self._emitted = self._emitted, [0] * len(self._emitted)
-        for cutter in self._cutters:
-            cutter.restart()
+        self._repeated = list(map(max, self._repeated, self._emitted))
+        self._emitted = [0] * len(self._emitted)
+        for number, cutter in enumerate(self._cutters):
+            if number not in self.complete:
+                cutter.restart()
 
     def _pass_on(self, number: int, cuts: Sequence["_Cut"]) -> None:
         for start, track, waveform in cuts:

@@ -131,7 +131,8 @@ def _read_labels(uri: str) -> tuple[pd.DataFrame, tuple[str, ...]]:
     current = labels.assign(identity=identity)[~stale].reset_index(drop=True)
     if current["identity"].duplicated().any():
         several = "recordings have several rows, for their segments or channels"
-        raise CorpusError(f"--labels {uri}: {several}; label them with --rows recording")
+        remedy = "label them with --rows recording and --channels mix"
+        raise CorpusError(f"--labels {uri}: {several}; {remedy}")
     return current, classes
 
 

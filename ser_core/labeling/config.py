@@ -97,7 +97,7 @@ class LabelConfig(BaseModel):
     decode_timeout: Seconds | None = Field(
         None,
         description="time to decode one recording, s, without waiting for storage; by default 60,"
-        " or 600 with --segments all",
+        " or 600 with --segments all or speech",
     )
     decode_memory: float = Field(
         2.0,

@@ -3,12 +3,12 @@
 import math
 import time
 from collections import Counter
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 from rich.table import Table
 
-from ser_core.audio.segments import Segment
 from ser_core.console import show
 from ser_core.errors import RecordingError
 from ser_core.labeling.file_ids import is_in
@@ -19,7 +19,7 @@ from ser_core.labeling.progress import clock
 from ser_core.labeling.resources import Resources, choose_resources
 from ser_core.labeling.rules import hashes
 from ser_core.models.classifier import Classifier
-from ser_core.schema import SIZE
+from ser_core.schema import MEMBER, SIZE
 from ser_core.sources.decoder import Decoder
 from ser_core.sources.file_decoder import Decoded
 from ser_core.sources.recording import Recording, recordings_of
@@ -55,65 +55,89 @@ def _again(run: Run, plan: Plan) -> str:
     return f" ({again:,} of them again: changed, or labelled in another way)" if again else ""
 
 
+@dataclass
+class _Sample:
+    """What was found in recordings from all over the plan.
+
+    Attributes:
+        recordings: how many they are.
+        segments: of all of them.
+        timed: the waveforms of the first few segments.
+        durations: of those that tell, s.
+        errors: how many have no label, by status.
+    """
+
+    recordings: int
+    segments: int = 0
+    timed: list[np.ndarray] = field(default_factory=list)
+    durations: list[float] = field(default_factory=list)
+    errors: Counter[str] = field(default_factory=Counter)
+
+    def add(self, recording: Recording, decoded: Decoded) -> None:
+        self.segments += len(decoded.segments)
+        missing = _TIMED_SEGMENTS - len(self.timed)
+        self.timed += [segment.waveform for segment in decoded.segments[:missing]]
+        if isinstance(decoded.result, RecordingError):
+            self.errors[decoded.result.status.value] += 1
+        elif decoded.result is not None:
+            duration = recording.duration or decoded.result.duration
+            self.durations += [duration] if duration is not None else []
+
+
 def _add_estimates(table: Table, run: Run, plan: Plan) -> None:
-    sample, decoded = _decode_sample(run, plan)
-    errors = Counter(d.result.status.value for d in decoded if isinstance(d.result, RecordingError))
-    segments = [segment for each in decoded for segment in each.segments]
-    factor = plan.to_do / len(sample)
-    known = [_duration(recording, each) for recording, each in _results(sample, decoded)]
-    hours = sum(filter(None, known)) / max(1, len(list(filter(None, known)))) * plan.to_do / 3600
+    sample = _decode_sample(run, plan)
     connect(run.config.verbose)
     resources = choose_resources(plan.to_do, plan.num_segments(run.decoder.how.whole))
-    seconds = len(segments) * factor / _segments_per_second(run, resources, segments)
+    segments = sample.segments / sample.recordings * plan.to_do
+    seconds = segments / _segments_per_second(run, resources, sample.timed)
+    hours = "unknown"
+    if sample.durations:
+        hours = f"about {np.mean(sample.durations) * plan.to_do / 3600:,.2f} h"
     where = f"{resources.classifiers:,} {'GPUs' if resources.on_gpu else 'CPU cores'}"
-    table.add_row("audio", f"about {hours:,.2f} h")
-    table.add_row("segments", f"about {math.ceil(len(segments) * factor):,}")
+    failed = ", ".join(f"{count} {status}" for status, count in sample.errors.items())
+    table.add_row("audio", hours)
+    table.add_row("segments", f"about {math.ceil(segments):,}")
     table.add_row("to read", f"about {_bytes(run, plan) / 1e9:,.2f} GB")
     table.add_row("time", f"about {clock(seconds)} on {where}, without the start")
-    failed = ", ".join(f"{count} {status}" for status, count in errors.items())
     table.add_row(
-        "sample", f"{len(sample)} recordings" + (f", of which {failed}" if failed else "")
+        "sample", f"{sample.recordings} recordings" + (f", of which {failed}" if failed else "")
     )
 
 
-def _decode_sample(run: Run, plan: Plan) -> tuple[list[Recording], list[Decoded]]:
-    """Recordings from all over the plan, with all their segments."""
+def _decode_sample(run: Run, plan: Plan) -> _Sample:
     ends = np.cumsum([len(part) for part in plan.tables])
+    starts = ends - [len(part) for part in plan.tables]
     rows = np.unique(np.linspace(0, plan.to_do - 1, min(_SAMPLE, plan.to_do)).astype(int))
     parts = np.searchsorted(ends, rows, side="right")
-    starts = ends - [len(part) for part in plan.tables]
     chosen = [
         plan.tables[part].slice(int(row - starts[part]), 1)
         for row, part in zip(rows, parts, strict=True)
     ]
-    sample = recordings_of(pa.concat_tables(chosen))
+    recordings = recordings_of(pa.concat_tables(chosen))
+    sample = _Sample(len(recordings))
     with Decoder(run.decoder) as decoder:
-        return sample, list(decoder.decode(sample))
-
-
-def _results(sample: list[Recording], decoded: list[Decoded]) -> list[tuple[Recording, Decoded]]:
-    return [(sample[each.recording], each) for each in decoded if each.result is not None]
-
-
-def _duration(recording: Recording, decoded: Decoded) -> float | None:
-    if isinstance(decoded.result, RecordingError) or decoded.result is None:
-        return None
-    return recording.duration or decoded.result.duration
+        for decoded in decoder.decode(recordings):
+            sample.add(recordings[decoded.recording], decoded)
+    return sample
 
 
 def _bytes(run: Run, plan: Plan) -> float:
+    """Of all files, each read once whatever the number of its stretches."""
     most = np.inf if run.decoder.how.whole else _FIRST_BYTES
-    sizes = (part[SIZE.name].fill_null(0).to_numpy() for part in plan.tables)
-    return float(sum(np.minimum(each, most).sum() for each in sizes))
+    total = 0.0
+    for part in plan.tables:
+        files = part.group_by(["uri", MEMBER.name]).aggregate([(SIZE.name, "max")])
+        sizes = files[f"{SIZE.name}_max"].fill_null(0).to_numpy()
+        total += float(np.minimum(sizes, most).sum())
+    return total
 
 
-def _segments_per_second(run: Run, resources: Resources, segments: list[Segment]) -> float:
+def _segments_per_second(run: Run, resources: Resources, timed: list[np.ndarray]) -> float:
     """Of all classifiers together; on CPUs, one is timed here."""
     if resources.on_gpu:
         return resources.classifiers * _SEGMENTS_PER_GPU
     config = run.config
     classifier = Classifier(run.checkpoint, config.precision, config.batch_size, num_threads=1)
-    timed = [segment.waveform for segment in segments[:_TIMED_SEGMENTS]]
     if not timed:
         return math.inf
     classifier.scores(timed[:1])  # the first one is slow

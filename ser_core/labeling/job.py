@@ -22,6 +22,7 @@ from ser_core.labeling.resources import choose_resources
 from ser_core.labeling.rules import useful_rows
 from ser_core.labeling.stages import StageSettings
 from ser_core.sources.inputs import shown
+from ser_core.sources.skipped import describe as describe_skipped
 from ser_core.storage.claim import Claim
 from ser_core.versions import installed_versions
 
@@ -29,7 +30,6 @@ _UNLISTED_ROWS = {
     False: "the rows are kept, and --prune would remove them",
     True: "--prune has removed their rows",
 }
-_NAMED = 3  # extensions of files that were passed over
 _PACKAGES = ("ser-batch", "ray", "torch", "transformers", "pyarrow", "soundfile", "soxr", "av")
 
 
@@ -110,7 +110,8 @@ def finish(run: Run, plan: Plan, stats: RunStats) -> None:
     failed = rows.without_label(listed)
     unlisted = 0 if plan.limited else rows.unlisted(listed)
     if plan.skipped:
-        say(f"{_skipped(plan)} were passed over because of their names; --include takes them")
+        count = f"{plan.skipped.total():,} files were skipped by name"
+        say(f"{count} ({describe_skipped(plan.skipped)}); --include adds them")
     if plan.unseen:
         say(f"{len(plan.unseen):,} places cannot be listed, such as {plan.unseen[0]}")
     _check(run, plan, stats, failed, unlisted)
@@ -158,9 +159,3 @@ def _check(run: Run, plan: Plan, stats: RunStats, failed: int, unlisted: int) ->
             f" --max-failed-fraction {config.max_failed_fraction} allows; `error` says why for"
             " each, and no earlier row was removed"
         )
-
-
-def _skipped(plan: Plan) -> str:
-    """How many files were passed over, with their most common extensions."""
-    common = ", ".join(f"{count:,} {name}" for name, count in plan.skipped.most_common(_NAMED))
-    return f"{plan.skipped.total():,} files ({common})"

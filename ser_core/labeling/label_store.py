@@ -112,7 +112,11 @@ class LabelStore:
         done = []
         for part, table in zip(self._parts(), tables, strict=True):
             rows = table.take(current[part.name])
-            done.append(rows.filter(is_done(rows, model_digest, precision, retry))["file_id"])
+            mask = is_done(rows, model_digest, precision, retry)
+            missing = rows.filter(pc.invert(mask))["file_id"].unique()
+            # All rows of a recording are in one part; it is done if all of them are.
+            ids = rows.filter(mask)["file_id"].unique()
+            done.append(pa.chunked_array([ids.filter(pc.invert(pc.is_in(ids, missing)))]))
         return FileIds(done)
 
     def write_part(self, rows: pa.Table) -> str:

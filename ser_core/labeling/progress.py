@@ -22,7 +22,15 @@ from rich.table import Table
 
 from ser_core.console import say, show
 from ser_core.errors import Status
-from ser_core.schema import CLASSIFY_STAGES, DECODE_STAGES, DEVICE, NUM_ROWS, stage_seconds
+from ser_core.schema import (
+    CLASSIFY_STAGES,
+    DECODE_STAGES,
+    DEVICE,
+    DURATION,
+    NUM_ROWS,
+    START,
+    stage_seconds,
+)
 
 _OUTAGE_RECORDINGS, _OUTAGE_SECONDS = 64, 300.0  # more than this out of reach end the run
 _LINE_SECONDS = 10.0  # between two lines where there is no terminal
@@ -37,7 +45,7 @@ class RunStats:
         done: recordings with rows, including failed ones.
         status: rows by status.
         label: labelled rows by label.
-        device: labelled recordings by device and precision.
+        device: classified segments by device and precision.
         audio_seconds: the recordings' whole duration.
         labeled_seconds: what the model got of it.
         stage_seconds: time of each stage, over all processes; see `schema.stage_seconds`.
@@ -88,7 +96,7 @@ class RunStats:
         else:
             self._unreached, self._reached = 0, time.monotonic()
         self.device.update(labeled[DEVICE.name].drop_null().to_pylist())
-        self.audio_seconds += pc.sum(labeled["duration"]).as_py() or 0.0
+        self.audio_seconds += pc.sum(_durations(labeled)).as_py() or 0.0
         scored = labeled.filter(labeled["precision"].is_valid())
         self.labeled_seconds += pc.sum(pc.subtract(scored["end"], scored["start"])).as_py() or 0.0
         for stage in (*DECODE_STAGES, *CLASSIFY_STAGES):
@@ -125,6 +133,13 @@ class RunStats:
             "files_per_second": self.done / elapsed,
             "times_real_time": self.labeled_seconds / elapsed,
         }
+
+
+def _durations(labeled: pa.Table) -> pa.ChunkedArray:
+    """Of each recording, s, in its last row: of the file, or of the stretch of it."""
+    start, duration = labeled[START.name], labeled["duration"]
+    stretch = pc.coalesce(labeled[DURATION.name], pc.subtract(duration, start))
+    return pc.if_else(pc.and_(start.is_valid(), duration.is_valid()), stretch, duration)
 
 
 class Display:
@@ -177,7 +192,7 @@ class Display:
 
 def print_summary(stats: RunStats, output: str) -> None:
     """The table at the end of a run, on standard output; what to look after, on standard error."""
-    table = Table("what", "recordings", title=None)
+    table = Table("what", "rows", title=None)
     for status, count in stats.status.most_common():
         table.add_row(status, f"{count:,}")
     table.add_section()

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from ser_core.audio.segments import Segment
-from ser_core.errors import DeviceError, RecordingError, RunError, Status
+from ser_core.errors import DeviceError, RecordingError, RunError, Status, UsageError
 from ser_core.schema import (
     CLASSIFY_STAGES,
     DECODE_STAGES,
@@ -237,7 +237,7 @@ def run_stage(
         yield from stage(block)
     except DeviceError:
         raise
-    except RunError as error:
+    except (RunError, UsageError) as error:
         yield rows_with_reason(block, settings, str(error))
     except Exception as error:
         yield rows_with_reason(block, settings, bug(error))

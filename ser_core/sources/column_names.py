@@ -7,7 +7,6 @@ import pyarrow as pa
 from ser_core.schema import reserved_columns
 
 OTHER = "other"  # what has no column of its own, as JSON
-_OURS = {OTHER, "start", "end", "channel"}  # the last three with some flags
 
 
 @functools.lru_cache(maxsize=1000)
@@ -23,7 +22,7 @@ def own_name(name: str, origin: str) -> str:
     >>> own_name("speaker", "json"), own_name("duration", "json"), own_name("score_sad", "json")
     ('speaker', 'json.duration', 'json.score_sad')
     """
-    ours = not name or name in _OURS or name == "score" or name.startswith(("score_", "_"))
+    ours = not name or name in (OTHER, "score") or name.startswith(("score_", "_"))
     if ours or reserved_columns([], pa.schema([(name, pa.null())])):
         return f"{origin}.{name}"
     return name

@@ -3,7 +3,7 @@
 import itertools
 import queue
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -31,8 +31,8 @@ from ser_core.storage.protocols import modules_of
 from ser_core.storage.reading import Stopwatch
 
 _CONCURRENT_FILES = 4  # one file's bytes arrive while another is decoded
-# What is decoded or waits to be taken: files, and bytes of members of packed files.
-_AHEAD, _AHEAD_BYTES = 16, 256 << 20
+# What is decoded or waits to be taken: files, long ones, and bytes of members of packed files.
+_AHEAD, _AHEAD_WHOLE, _AHEAD_BYTES = 16, 3, 256 << 20
 _WAITING_MESSAGES = 4  # of one file, which waits then: up to 24 MB
 # Of one wait for storage, whose requests have a deadline of their own; only what ignores it, as a
 # dead network file system does, is stopped by this.
@@ -48,7 +48,7 @@ class DecoderSettings:
     """How recordings are decoded.
 
     Attributes:
-        how: they are cut into segments.
+        how: how they are cut into segments.
         timeout: s for one recording, without waiting for storage; None chooses.
         memory: GiB for one recording.
     """
@@ -98,12 +98,13 @@ class Decoder:
             RuntimeError: a bug, with its traceback.
         """
         decode = partial(self._decode_if_reachable, _Outage())
+        ahead = _AHEAD_WHOLE if self._settings.how.whole else _AHEAD
         decoding: deque[_Messages] = deque()
         try:
             for job in _file_jobs(recordings, self._settings.how):
                 decoding.append(_Messages(job))
                 self._pool.submit(decoding[-1].put_all, decode(job))
-                while len(decoding) > _AHEAD or sum(m.num_bytes for m in decoding) > _AHEAD_BYTES:
+                while len(decoding) > ahead or sum(m.num_bytes for m in decoding) > _AHEAD_BYTES:
                     yield from decoding[0]
                     decoding.popleft()
             while decoding:
@@ -195,6 +196,8 @@ class _Messages:
     def put_all(self, messages: Iterator[Decoded]) -> None:
         """Puts messages as they come, and waits while they are not taken."""
         end: BaseException | None = None
+        if self._abandoned.is_set():
+            return
         try:
             for message in messages:
                 self._queue.put(message)
@@ -226,11 +229,12 @@ def _file_jobs(recordings: Sequence[Recording], how: Segmentation) -> Iterator[F
     ):
         files = [list(same) for _, same in itertools.groupby(group, lambda each: each.file)]
         contents: Iterator[bytes | RecordingError | None] = itertools.repeat(None, len(files))
+        stopwatch, before = Stopwatch(), 0.0
         if packed:
-            contents = read_members(uri, [file[0] for file in files], Stopwatch())
+            contents = read_members(uri, [file[0] for file in files], stopwatch)
         for file, content in zip(files, contents, strict=True):
-            yield FileJob(position, file, content, how)
-            position += len(file)
+            yield FileJob(position, file, content, how, stopwatch.seconds - before)
+            position, before = position + len(file), stopwatch.seconds
 
 
 def _decode_isolated(child: IsolatedFunction, job: FileJob) -> Iterator[Decoded]:
@@ -258,19 +262,25 @@ def _decode_isolated(child: IsolatedFunction, job: FileJob) -> Iterator[Decoded]
 
 def _decode_up_to_twice(child: IsolatedFunction, job: FileJob) -> Iterator[Decoded]:
     """Tries a new process where earlier recordings may have damaged or filled the first one."""
-    passed_on = 0
+    passed_on: Counter[int] = Counter()  # segments of each recording
+    finished: set[int] = set()
     try:
         for decoded in child.stream(job):
             if getattr(decoded.result, "status", None) is Status.TOO_LARGE:
                 break
             yield decoded
-            passed_on += 1
+            passed_on[decoded.recording] += len(decoded.segments)
+            finished |= {decoded.recording} if decoded.result is not None else set()
         else:
             return
     except (ChildCrashedError, ChildMemoryError):
         pass
     child.close()
-    yield from itertools.islice(child.stream(job), passed_on, None)
+    for decoded in child.stream(job):
+        if decoded.recording not in finished:
+            repeated = min(passed_on[decoded.recording], len(decoded.segments))
+            passed_on[decoded.recording] -= repeated
+            yield decoded._replace(segments=decoded.segments[repeated:])
 
 
 def _check_in_child(_: None, __: Caller) -> None:

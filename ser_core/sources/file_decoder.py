@@ -17,7 +17,7 @@ from ser_core.sources.forms import open_recording
 from ser_core.sources.recording import Recording
 from ser_core.storage.reading import Stopwatch
 
-_SEGMENTS_PER_MESSAGE = 32  # 6 MB at most
+_SEGMENTS_PER_MESSAGE = 16  # 6 MB at most
 # A stretch may end a little after its recording, as manifests round; `_refuse_truncated` of
 # audio/decode.py has the same rule.
 _TOLERATED_LOSS, _TOLERATED_SECONDS = 0.1, 0.1
@@ -30,13 +30,15 @@ class FileJob(NamedTuple):
         first: the position of its first recording among all that are decoded.
         recordings: the file itself, or stretches of it.
         content: if it is a member of a packed file, its bytes, or why they cannot be read.
-        how: recordings are cut into segments.
+        how: how recordings are cut into segments.
+        fetch_seconds: that reading the content took.
     """
 
     first: int
     recordings: Sequence[Recording]
     content: bytes | RecordingError | None
     how: Segmentation
+    fetch_seconds: float = 0.0
 
 
 class Decoded(NamedTuple):
@@ -75,7 +77,7 @@ def decode_file(job: FileJob, caller: Caller) -> Decoded:
         outcome = error
     seconds = time.perf_counter() - started - stopwatch.seconds
     results = [_result(job, number, segmenter, outcome) for number in range(len(job.recordings))]
-    return messages.finish(results, stopwatch.seconds, seconds)
+    return messages.finish(results, job.fetch_seconds + stopwatch.seconds, seconds)
 
 
 def _stretch(recording: Recording) -> Stretch:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pyarrow as pa
 
-from ser_core.errors import CorpusError, SerError, one_line
+from ser_core.errors import CorpusError, RunError, SerError, one_line
 from ser_core.sources.patterns import Glob, expand_braces, parse_glob
 from ser_core.storage.filesystem import absolute, is_local, is_transient, local_path
 from ser_core.storage.folder import unreachable
@@ -48,8 +48,13 @@ def expand(typed: str, extensions: Collection[str]) -> list[str]:
 
 def _files(uri: str, glob: Glob) -> list[str]:
     matches = glob.compiled("--input").match
-    entries = list_files(glob.root, lambda path: bool(matches(path)), hidden=glob.names_hidden)
+    unseen: list[str] = []
+    entries = list_files(glob.root, lambda path: bool(matches(path)), glob.names_hidden, unseen)
     files = sorted(entry.path for entry in entries)
+    if unseen:
+        raise RunError(
+            f"--input {uri}: {unseen[0]} cannot be looked into; restore it, or name the others"
+        )
     if not files and is_file(uri):
         return [uri]  # an object whose name has such characters
     if not files:

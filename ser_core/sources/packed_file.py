@@ -1,4 +1,4 @@
-"""What the forms share whose files hold several recordings; it knows none of them."""
+"""Shared by the input forms whose files hold several recordings."""
 
 import io
 from collections import Counter
@@ -12,7 +12,7 @@ from ser_core.sources.inputs import input_errors, shown
 from ser_core.sources.interface import Page
 from ser_core.sources.recording import Recording
 from ser_core.sources.skipped import describe
-from ser_core.storage.reading import Stopwatch, recording_error, open_table
+from ser_core.storage.reading import Stopwatch, open_table, recording_error
 
 
 class PackedFile:

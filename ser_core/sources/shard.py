@@ -239,7 +239,7 @@ def _unique(name: str, names: dict[str, int]) -> str:
 
 
 def _not_regular() -> RecordingError:
-    reason = "not a regular file: links, devices and files with holes in a shard are not read"
+    reason = "not a regular file: links, devices and sparse files in a shard are not read"
     return RecordingError(Status.DECODE_ERROR, reason)
 
 

@@ -1,6 +1,6 @@
 """The ``.json``, ``.txt`` and ``.cls`` beside a recording in a shard → columns of a manifest.
 
-Every value is text: strings as they are, what else JSON knows as JSON. No guess turns a speaker
+Every value is text: strings unchanged, other values as JSON. No guess turns a speaker
 called 007 into 7, and a key may be a number in one shard and a word in another.
 """
 

@@ -155,7 +155,9 @@ def _size(recording: Recording) -> int:
         RecordingError: it was not.
     """
     if recording.size is None:
-        raise RecordingError(Status.NOT_FOUND, "the shard has no such member, as far as it is read")
+        raise RecordingError(
+            Status.NOT_FOUND, "the shard has no such member, as far as it could be read"
+        )
     return recording.size
 
 

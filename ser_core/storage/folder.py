@@ -95,7 +95,7 @@ class Folder:
                 # HeadBucket would need rights that may be granted for a prefix only.
                 next(object_pages(self.fs, self.root), None)
         except FileNotFoundError as error:
-            return f"there is no such bucket ({error})"
+            return f"there is no such bucket ({one_line(error)})"
         except Exception as error:  # remote file systems share no base class for what they raise
             if not is_transient(error):
                 return one_line(error)

@@ -78,7 +78,7 @@ def _of_obstore(error: Exception, path: str, credentials: Callable[[], str]) -> 
             ": ".join(part for part in (code, message) if part)
             or f"{answer[1]} {answer[2]}".strip()
         )
-        return answer_error(int(answer[1]), code, reason, path, credentials)
+        return answer_error(int(answer[1]), code, one_line(reason), path, credentials)
     if isinstance(error, FileNotFoundError):
         return FileNotFoundError(one_line(sentence))
     if _TIMEOUT.search(debug):

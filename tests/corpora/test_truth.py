@@ -68,7 +68,7 @@ def test_what_is_refused(tmp_path):
     assert "no such file" in refusal(None, tmp_path / "none.csv")
     assert "not a manifest" in refusal(None, tmp_path)
     path.write_bytes(b"")
-    assert "cannot be read" in refusal(None, path)
+    assert "no rows" in refusal(None, path)
     path.write_bytes(b"path,truth\n\xff\xfe.wav,sad\n")
     assert "cannot be read" in refusal(None, path)
 

@@ -7,7 +7,7 @@ import pytest
 from recordings import speech_like, write_audio
 
 from ser_core.errors import CorpusError, RecordingError, RunError, Status
-from ser_core.sources.decoder import Decoded
+from ser_core.sources.file_decoder import Decoded
 from ser_core.training import dataset as module
 from ser_core.training.dataset import labels_of_train, load_waveforms, split_datasets
 
@@ -52,7 +52,8 @@ def test_a_missing_recording_stops_the_run(recordings):
 @pytest.mark.parametrize("status", [Status.PERMISSION_DENIED, Status.UNAVAILABLE])
 def test_a_recording_out_of_reach_stops_the_run(recordings, status, monkeypatch):
     def fail(_, references):
-        return [Decoded(RecordingError(status, "no answer"), 0.0, 0.0)] * len(references)
+        error = RecordingError(status, "no answer")
+        return [Decoded(position, [], error) for position in range(len(references))]
 
     monkeypatch.setattr(module.Decoder, "decode", fail)
     with pytest.raises(RunError, match=r"3 of 3 recordings .*no answer"):
