@@ -160,7 +160,6 @@ class IsolatedFunction:
             yield value
             return
         if kind is _Message.EXHAUSTED:
-            self._end()
             raise ChildMemoryError(f"{self._limits.memory / _GIB:g} GiB")
         raise value if isinstance(value, SerError) else RuntimeError(value)
 

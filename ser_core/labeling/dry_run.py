@@ -3,6 +3,7 @@
 import math
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,7 +25,8 @@ from ser_core.sources.decoder import Decoder
 from ser_core.sources.file_decoder import Decoded
 from ser_core.sources.recording import Recording, recordings_of
 
-_SAMPLE = 32  # recordings that are decoded
+_SAMPLE, _SAMPLE_WHOLE = 32, 8  # recordings that are decoded, to their end if need be
+_NAMED = 10  # places that cannot be listed
 _TIMED_SEGMENTS = 8  # that are classified
 _FIRST_BYTES = 1 << 20  # that the first 6 s of a recording take, at most
 _SEGMENTS_PER_GPU = 2_400.0  # per second: an H200 with 16 cores and WAV files, gpu.json
@@ -39,10 +41,20 @@ def describe(run: Run, plan: Plan) -> None:
     if plan.skipped:
         table.add_row("passed over by name", f"{plan.skipped.total():,}")
     if plan.unseen:
-        table.add_row("could not be listed", f"{len(plan.unseen):,}")
+        table.add_row("cannot be listed", f"{len(plan.unseen):,}: {listed_few(plan.unseen)}")
     if plan.to_do:
         _add_estimates(table, run, plan)
     show(table)
+
+
+def listed_few(places: Sequence[str]) -> str:
+    """The first few of them.
+
+    >>> listed_few(["/a", "/b"]), listed_few(["/x"] * 12)[-10:]
+    ('/a, /b', 'and 2 more')
+    """
+    more = len(places) - _NAMED
+    return ", ".join(places[:_NAMED]) + (f", and {more:,} more" if more > 0 else "")
 
 
 def _again(run: Run, plan: Plan) -> str:
@@ -98,7 +110,8 @@ def _add_estimates(table: Table, run: Run, plan: Plan) -> None:
     table.add_row("audio", hours)
     table.add_row("segments", f"about {math.ceil(segments):,}")
     table.add_row("to read", f"about {_bytes(run, plan) / 1e9:,.2f} GB")
-    table.add_row("time", f"about {clock(seconds)} on {where}, without the start")
+    time_left = f"about {clock(seconds)} on {where}" if seconds else "unknown"
+    table.add_row("time to classify", time_left)
     table.add_row(
         "sample", f"{sample.recordings} recordings" + (f", of which {failed}" if failed else "")
     )
@@ -107,7 +120,8 @@ def _add_estimates(table: Table, run: Run, plan: Plan) -> None:
 def _decode_sample(run: Run, plan: Plan) -> _Sample:
     ends = np.cumsum([len(part) for part in plan.tables])
     starts = ends - [len(part) for part in plan.tables]
-    rows = np.unique(np.linspace(0, plan.to_do - 1, min(_SAMPLE, plan.to_do)).astype(int))
+    size = min(_SAMPLE_WHOLE if run.decoder.how.whole else _SAMPLE, plan.to_do)
+    rows = np.unique(np.linspace(0, plan.to_do - 1, size).astype(int))
     parts = np.searchsorted(ends, rows, side="right")
     chosen = [
         plan.tables[part].slice(int(row - starts[part]), 1)

@@ -11,7 +11,7 @@ from ser_core.console import say
 from ser_core.errors import CheckError, RunError
 from ser_core.labeling.assembly import assembled_rows
 from ser_core.labeling.config import LabelConfig
-from ser_core.labeling.dry_run import describe
+from ser_core.labeling.dry_run import describe, listed_few
 from ser_core.labeling.output_rows import output_rows
 from ser_core.labeling.part_writer import PartWriter
 from ser_core.labeling.pipeline import PipelineSettings, connect, label_plan, share
@@ -113,7 +113,7 @@ def finish(run: Run, plan: Plan, stats: RunStats) -> None:
         count = f"{plan.skipped.total():,} files were skipped by name"
         say(f"{count} ({describe_skipped(plan.skipped)}); --include adds them")
     if plan.unseen:
-        say(f"{len(plan.unseen):,} places cannot be listed, such as {plan.unseen[0]}")
+        say(f"{len(plan.unseen):,} places cannot be listed: {listed_few(plan.unseen)}")
     _check(run, plan, stats, failed, unlisted)
     prune = run.config.prune
     superseded = run.store.compact(listed if prune else None)
@@ -129,6 +129,7 @@ def finish(run: Run, plan: Plan, stats: RunStats) -> None:
         "listed": plan.listed,
         "skipped": dict(plan.skipped),
         "limited": plan.limited,
+        "unseen": plan.unseen,
         "done_before": plan.done,
         "failed": failed,
         "superseded_rows": superseded,
@@ -153,9 +154,11 @@ def _check(run: Run, plan: Plan, stats: RunStats, failed: int, unlisted: int) ->
             f"--prune: recordings may be out of reach in {plan.unseen[0]}; all rows are kept."
             " Restore it, or remove it if it is gone for good, and repeat the command"
         )
-    if failed > config.max_failed_fraction * plan.listed:
+    unseen = len(plan.unseen) if config.max_failed_fraction < 1 else 0
+    if failed + unseen > config.max_failed_fraction * plan.listed:
         raise CheckError(
-            f"{failed:,} of {plan.listed:,} recordings have no label, more than"
+            f"{failed:,} of {plan.listed:,} recordings have no label"
+            f"{f' and {unseen:,} places cannot be listed' if unseen else ''}, more than"
             f" --max-failed-fraction {config.max_failed_fraction} allows; `error` says why for"
             " each, and no earlier row was removed"
         )

@@ -124,7 +124,7 @@ def compressed_shards(folder, corpus):
 def parquet(folder, corpus):
     audio = [{"bytes": (corpus / name).read_bytes(), "path": name} for name in NAMES]
     features = datasets.Features({"audio": datasets.Audio(decode=False)})
-    table = datasets.Dataset.from_dict({"audio": audio}, features=features)
+    table = datasets.Dataset.from_dict({"audio": audio}).cast(features)
     table.to_parquet(folder / "train.parquet")
     return [f"{folder}/*.parquet"]
 

@@ -270,13 +270,23 @@ def test_what_may_only_be_out_of_reach_is_not_pruned(world, capsys):
     del world.contents["nas/b"]
     world.unseen = ("/c/nas",)
     world.run()
-    assert "1 places cannot be listed, such as /c/nas" in capsys.readouterr().err
+    assert "1 places cannot be listed: /c/nas" in capsys.readouterr().err
     with pytest.raises(RunError, match="--prune: recordings may be out of reach in /c/nas"):
         world.run(prune=True)
     assert set(world.rows()["uri"]) == {"/c/a", "/c/nas/b"}
     world.unseen = ()
     world.run(prune=True)
     assert set(world.rows()["uri"]) == {"/c/a"}
+
+
+def test_a_place_that_cannot_be_listed_fails_the_check_and_is_in_the_report(world):
+    world.contents = listed("abcd")
+    world.unseen = ("/c/shard.tar: not found",)
+    world.run()
+    assert world.report()["unseen"] == ["/c/shard.tar: not found"]
+    with pytest.raises(CheckError, match="0 of 4 recordings have no label and 1 places cannot"):
+        world.run(max_failed_fraction=0)
+    world.run(max_failed_fraction=0.25)
 
 
 def test_a_failed_check_prunes_nothing(world):

@@ -19,6 +19,8 @@ def add(stats, count, status="ok", label="sad", duration=2.0, segment_end=None):
             "_num_rows": [1] * count,
             "duration": pa.array([duration if ok else None] * count, pa.float64()),
             "start": [0.0] * count,
+            "_start": pa.nulls(count, pa.float64()),
+            "_duration": pa.nulls(count, pa.float64()),
             "end": [segment_end if segment_end is not None else min(duration, 6.0)] * count,
             "precision": pa.array(["fp32" if ok else None] * count, pa.string()),
             "_device": ["cpu fp32"] * count,
