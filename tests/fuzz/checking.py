@@ -16,6 +16,7 @@ import numpy as np
 from ser_core.audio import file_view
 from ser_core.audio.constants import FULL_SCALE, SEGMENT_SAMPLES
 from ser_core.audio.decode import DecodedAudio, decode
+from ser_core.audio.segments import Segmentation
 from ser_core.errors import RecordingError, Status
 from ser_core.isolation import Caller, ChildError, IsolatedFunction, Limits
 from ser_core.sources.decoder import Decoder, DecoderSettings
@@ -79,8 +80,8 @@ class Checker:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         timeout, memory = _SECONDS, 1.0
-        self._first = Decoder(DecoderSettings(False, timeout, memory), concurrent=1)
-        self._whole = Decoder(DecoderSettings(True, timeout, memory), concurrent=1)
+        self._first = Decoder(DecoderSettings(Segmentation("first"), timeout, memory), 1)
+        self._whole = Decoder(DecoderSettings(Segmentation("all"), timeout, memory), 1)
         limits = Limits(3 * _SECONDS, _SECONDS, 4 * _GIB)
         self._other_ways = IsolatedFunction(decode_in_other_ways, limits)
         self._librosa = IsolatedFunction(load_with_librosa, limits)
@@ -112,9 +113,7 @@ class Checker:
 
     def _check(self, path: Path, size: int) -> tuple[str, list[str]]:
         recording = Recording(str(path), size)
-        (first,) = self._first.decode([recording])
-        (whole,) = self._whole.decode([recording])
-        one, all_of_it = first.result, whole.result
+        one, all_of_it = (_decoded(each, recording) for each in (self._first, self._whole))
         findings = [*_impossible(one, size), *_impossible(all_of_it, size)]
         try:
             digests = self._other_ways(path)
@@ -146,6 +145,17 @@ class Checker:
             return []
         lengths = [len(samples) for samples in loaded]
         return [f"not librosa's samples: {len(waveform)} instead of {lengths}"]
+
+
+def _decoded(decoder: Decoder, recording: Recording) -> DecodedAudio | RecordingError:
+    """What the segments of a recording are together."""
+    parts = list(decoder.decode([recording]))
+    result = parts[-1].result
+    if isinstance(result, RecordingError):
+        return result
+    segments = [as_float(segment.waveform) for part in parts for segment in part.segments]
+    waveform = np.concatenate([np.zeros(0, np.float32), *segments])
+    return DecodedAudio(waveform, result.duration, result.sampling_rate)
 
 
 def _same(ours: np.ndarray, librosas: np.ndarray, path: Path) -> bool:
