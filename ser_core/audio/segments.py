@@ -16,7 +16,7 @@ class Segment(NamedTuple):
 
     Attributes:
         start: in the file, s.
-        end: likewise.
+        end: in the file, s.
         channel: counted from 0; None where the channels are mixed.
         waveform: float32 at 16 kHz, shape ``(num_samples,)``.
     """
@@ -32,7 +32,7 @@ class Stretch(NamedTuple):
 
     Attributes:
         start: in the file, s.
-        end: likewise; None for the file's end.
+        end: in the file, s; None for the file's end.
     """
 
     start: float = 0.0
@@ -145,7 +145,7 @@ class _Cutter(Protocol):
 
     Attributes:
         start: of the stretch in the file, samples.
-        end: likewise.
+        end: of the stretch in the file, samples.
     """
 
     start: int

@@ -135,7 +135,8 @@ class FourierConv1d(nn.Module):
     By the convolution theorem, correlating with a kernel multiplies the input's transform by the
     conjugate of the kernel's. The transforms are as long as the input and the padding of one side
     together, so that what wraps around falls on zeros. For HuBERT's 128 taps this is a twentieth
-    of the arithmetic. On a GPU, cuDNN's own kernel takes two thirds of the network's time in bf16.
+    of the arithmetic. On a GPU in bf16, cuDNN's own kernel takes
+    30 ms for 128 windows, and this 1.7 ms (gpu-forms.json).
     """
 
     def __init__(self, conv: nn.Conv1d, max_frames: int) -> None:

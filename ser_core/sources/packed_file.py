@@ -143,7 +143,7 @@ def read_each(
 
 
 def no_longer_there() -> RecordingError:
-    """The file was replaced after it had been listed; the next run lists it anew."""
+    """The file was replaced after it had been listed; the next run lists it again."""
     return RecordingError(Status.NOT_FOUND, "no longer in the file, which has changed meanwhile")
 
 

@@ -2,7 +2,7 @@
 
 A shard is listed header by header, and its members are read in one pass. Its version is that of all
 its members: tar has no checksum of their content, and many programs give them no time. So a shard
-that is replaced is labelled anew, and as long as it stays, so do the `file_id`s.
+that is replaced is labelled again, and as long as it stays, so do the `file_id`s.
 """
 
 from collections.abc import Iterator, Sequence
