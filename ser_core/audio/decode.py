@@ -227,7 +227,12 @@ _TOLERATED_LOSS = 0.1
 _TOLERATED_SECONDS = 0.1  # a codec's last packet, which some containers count and others do not
 
 
+def tolerated_loss(seconds: float) -> float:
+    """How much of so many seconds may be missing, s."""
+    return max(_TOLERATED_LOSS * seconds, _TOLERATED_SECONDS)
+
+
 def _refuse_truncated(stated: float, decoded: float) -> None:
-    if stated - decoded > max(_TOLERATED_LOSS * stated, _TOLERATED_SECONDS):
+    if stated - decoded > tolerated_loss(stated):
         message = f"truncated: {decoded:.2f} s of {stated:.2f} s could be decoded"
         raise RecordingError(Status.TRUNCATED, message)

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from ser_core.emotions import canonical
 from ser_core.errors import CorpusError
-from ser_core.sources.forms import input_errors
+from ser_core.sources.inputs import input_errors
 from ser_core.sources.manifest import content_errors, is_manifest, read_manifest
 from ser_core.storage.filesystem import absolute
 
@@ -52,14 +52,14 @@ def read_truth(uri: str, flag: str) -> pd.DataFrame:
     return _with_truth(recordings, where)
 
 
-def first_few(names: Sequence[str]) -> str:
+def first_few(names: Sequence[str], most: int = _MAX_NAMED) -> str:
     """The first names of a list and the number of the others, for a message.
 
     >>> first_few(["a", "b", "c", "d", "e", "f", "g"])
     'a, b, c, d, e and 2 more'
     """
-    more = f" and {len(names) - _MAX_NAMED:,} more" if len(names) > _MAX_NAMED else ""
-    return ", ".join(names[:_MAX_NAMED]) + more
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def _read_table(uri: str, flag: str) -> pa.Table:

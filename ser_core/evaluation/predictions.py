@@ -17,7 +17,7 @@ from ser_core.emotions import canonical
 from ser_core.errors import FINAL, CorpusError, Status, one_line
 from ser_core.labeling.rules import superseded
 from ser_core.schema import classes_of, score_columns
-from ser_core.sources.forms import input_errors
+from ser_core.sources.inputs import input_errors
 from ser_core.sources.manifest import recording_uris
 from ser_core.storage.filesystem import resolve
 from ser_core.storage.folder import Folder

@@ -3,7 +3,6 @@
 import math
 import time
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,22 +10,22 @@ import pyarrow as pa
 from rich.table import Table
 
 from ser_core.console import show
+from ser_core.corpora.truth import first_few
 from ser_core.errors import RecordingError
-from ser_core.labeling.file_ids import is_in
 from ser_core.labeling.pipeline import connect
 from ser_core.labeling.plan import Plan
 from ser_core.labeling.preparation import Run
 from ser_core.labeling.progress import clock
 from ser_core.labeling.resources import Resources, choose_resources
-from ser_core.labeling.rules import hashes
 from ser_core.models.classifier import Classifier
 from ser_core.schema import MEMBER, SIZE
 from ser_core.sources.decoder import Decoder
 from ser_core.sources.file_decoder import Decoded
+from ser_core.sources.identity_hashes import hashes, is_in
 from ser_core.sources.recording import Recording, recordings_of
 
 _SAMPLE, _SAMPLE_WHOLE = 32, 8  # recordings that are decoded, to their end if need be
-_NAMED = 10  # places that cannot be listed
+MOST_NAMED = 10  # places that cannot be listed
 _TIMED_SEGMENTS = 8  # that are classified
 _FIRST_BYTES = 1 << 20  # that the first 6 s of a recording take, at most
 _SEGMENTS_PER_GPU = 2_400.0  # per second: an H200 with 16 cores and WAV files, gpu.json
@@ -41,20 +40,12 @@ def describe(run: Run, plan: Plan) -> None:
     if plan.skipped:
         table.add_row("passed over by name", f"{plan.skipped.total():,}")
     if plan.unseen:
-        table.add_row("cannot be listed", f"{len(plan.unseen):,}: {listed_few(plan.unseen)}")
+        table.add_row(
+            "cannot be listed", f"{len(plan.unseen):,}: {first_few(plan.unseen, MOST_NAMED)}"
+        )
     if plan.to_do:
         _add_estimates(table, run, plan)
     show(table)
-
-
-def listed_few(places: Sequence[str]) -> str:
-    """The first few of them.
-
-    >>> listed_few(["/a", "/b"]), listed_few(["/x"] * 12)[-10:]
-    ('/a, /b', 'and 2 more')
-    """
-    more = len(places) - _NAMED
-    return ", ".join(places[:_NAMED]) + (f", and {more:,} more" if more > 0 else "")
 
 
 def _again(run: Run, plan: Plan) -> str:

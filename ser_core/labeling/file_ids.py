@@ -5,18 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-
-def is_in(values: np.ndarray, sorted_values: np.ndarray) -> np.ndarray:
-    """Which values are among others, by binary search.
-
-    >>> is_in(np.array([3, 1, 9]), np.array([1, 2, 3]))
-    array([ True,  True, False])
-    """
-    if not len(sorted_values):
-        return np.zeros(len(values), bool)
-    at = np.searchsorted(sorted_values, values).clip(max=len(sorted_values) - 1)
-    found: np.ndarray = sorted_values[at] == values
-    return found
+from ser_core.sources.identity_hashes import is_in
 
 
 class FileIds:

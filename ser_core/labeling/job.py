@@ -8,10 +8,11 @@ import numpy as np
 import pyarrow as pa
 
 from ser_core.console import say
+from ser_core.corpora.truth import first_few
 from ser_core.errors import CheckError, RunError
 from ser_core.labeling.assembly import assembled_rows
 from ser_core.labeling.config import LabelConfig
-from ser_core.labeling.dry_run import describe, listed_few
+from ser_core.labeling.dry_run import MOST_NAMED, describe
 from ser_core.labeling.output_rows import output_rows
 from ser_core.labeling.part_writer import PartWriter
 from ser_core.labeling.pipeline import PipelineSettings, connect, label_plan, share
@@ -113,7 +114,7 @@ def finish(run: Run, plan: Plan, stats: RunStats) -> None:
         count = f"{plan.skipped.total():,} files were skipped by name"
         say(f"{count} ({describe_skipped(plan.skipped)}); --include adds them")
     if plan.unseen:
-        say(f"{len(plan.unseen):,} places cannot be listed: {listed_few(plan.unseen)}")
+        say(f"{len(plan.unseen):,} places cannot be listed: {first_few(plan.unseen, MOST_NAMED)}")
     _check(run, plan, stats, failed, unlisted)
     prune = run.config.prune
     superseded = run.store.compact(listed if prune else None)

@@ -23,11 +23,12 @@ import pyarrow.compute as pc
 
 from ser_core.errors import OutputError, without_credentials
 from ser_core.labeling import release_0_1
-from ser_core.labeling.file_ids import FileIds, is_in
+from ser_core.labeling.file_ids import FileIds
 from ser_core.labeling.parts import Part, as_stored, conform, find_parts, write_part
 from ser_core.labeling.rules import RULE_COLUMNS, AllRows, is_done
 from ser_core.schema import classes_of, output_schema
 from ser_core.settings import Precision
+from ser_core.sources.identity_hashes import is_in
 from ser_core.storage.claim import Claim
 from ser_core.storage.folder import Folder, refusals
 

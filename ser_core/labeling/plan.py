@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 
 from ser_core.audio.constants import SEGMENT_SECONDS
 from ser_core.labeling.file_ids import FileIds
-from ser_core.labeling.rules import hashes
 from ser_core.schema import DURATION, INDEX, MEMBER, OFFSET, SIZE, START, plan_schema
+from ser_core.sources.identity_hashes import hashes
 from ser_core.sources.interface import Page
 from ser_core.sources.recording import reference_columns
 

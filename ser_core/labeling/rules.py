@@ -11,18 +11,17 @@ One row per recording is current:
 """
 
 import hashlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ser_core.audio.constants import SEGMENT_SECONDS
 from ser_core.errors import FINAL, Status
-from ser_core.labeling.file_ids import is_in
 from ser_core.settings import Channels, Precision, Rows
+from ser_core.sources.identity_hashes import hashes, is_in
 
 RULE_COLUMNS = ("uri", "start", "channel", "status", "labeled_at")
 _MOST_CHANNELS = 1024
@@ -75,16 +74,6 @@ def labeling_digest(checkpoint: str, rows: Rows, hop: float, channels: Channels)
         return checkpoint
     content = f"{checkpoint}\0{rows}\0{hop}\0{channels}".encode()
     return hashlib.blake2b(content, digest_size=len(checkpoint) // 2).hexdigest()
-
-
-def hashes(identities: Sequence[str] | pa.ChunkedArray) -> np.ndarray:
-    """A hash of each recording's identity, which is the `uri` of its rows.
-
-    Hashes have eight bytes: among 10 million recordings, two collide with probability 3e-6.
-    """
-    if isinstance(identities, pa.ChunkedArray):
-        identities = identities.to_numpy(zero_copy_only=False)
-    return pd.util.hash_array(np.asarray(identities, object))
 
 
 def is_final(status: pa.ChunkedArray) -> pa.ChunkedArray:

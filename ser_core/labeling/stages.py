@@ -38,7 +38,7 @@ from ser_core.schema import (
 )
 from ser_core.sources.decoder import Decoder
 from ser_core.sources.file_decoder import Decoded
-from ser_core.sources.recording import recordings_of
+from ser_core.sources.recording import Recording, recordings_of
 
 # What a broken machine makes of every recording, as well as a bad recording of itself.
 _SUSPICIOUS = frozenset({Status.DECODE_ERROR, Status.CRASHED, Status.TIMEOUT, Status.TOO_LARGE})
@@ -92,10 +92,11 @@ def decode_block(
     Raises:
         RunError: nearly none could be decoded, and neither can a good recording.
     """
-    listed = pa.table(_listed_columns(planned))
+    recordings = recordings_of(planned)
+    listed = pa.table(_listed_columns(planned, recordings))
     waiting = _WaitingRows(listed, decoded_schema(settings.manifest))
     suspicious = 0
-    for decoded in decoder.decode(recordings_of(planned)):
+    for decoded in decoder.decode(recordings):
         waiting.add(decoded)
         suspicious += getattr(decoded.result, "status", None) in _SUSPICIOUS
         if waiting.num_bytes >= _BYTES_PER_TABLE:
@@ -170,11 +171,10 @@ def _result_columns(decoded: Decoded, status: Status) -> dict[str, Any]:
     return row | known | {"status": status.value}
 
 
-def _listed_columns(planned: pa.Table) -> dict[str, Any]:
+def _listed_columns(planned: pa.Table, recordings: Sequence[Recording]) -> dict[str, Any]:
     """What a row keeps of the plan: what identifies it, its stretch, the manifest's columns."""
     only_for_decoding = (MEMBER.name, SIZE.name, OFFSET.name)
     kept = {n: planned[n] for n in planned.column_names if n not in only_for_decoding}
-    recordings = recordings_of(planned)
     identity = [recording.identity for recording in recordings]
     return kept | {"uri": identity, "path": [recording.path for recording in recordings]}
 
@@ -271,4 +271,4 @@ def failed_rows(planned: pa.Table, settings: StageSettings, status: Status, erro
     outcome: dict[str, Any] = {"status": [status.value] * len(planned)}
     outcome |= {"error": [error] * len(planned), NUM_ROWS.name: [1] * len(planned)}
     schema = labeled_schema(settings.labels, settings.manifest)
-    return in_schema(_listed_columns(planned) | outcome, schema)
+    return in_schema(_listed_columns(planned, recordings_of(planned)) | outcome, schema)

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 
 from ser_core.errors import CorpusError
+from ser_core.sources.identity_hashes import hashes, is_in
 from ser_core.sources.inputs import input_errors, shown
 from ser_core.sources.interface import Page, Source
 from ser_core.sources.recording import Recording
@@ -109,15 +109,13 @@ class _Listed:
 
     def add(self, recordings: Sequence[Recording]) -> np.ndarray:
         """Adds recordings, and tells which of them are new."""
-        identities = np.asarray([recording.identity for recording in recordings], object)
-        hashes = pd.util.hash_array(identities)
-        new = np.zeros(len(hashes), bool)
-        new[np.unique(hashes, return_index=True)[1]] = True
+        added = hashes([recording.identity for recording in recordings])
+        new = np.zeros(len(added), bool)
+        new[np.unique(added, return_index=True)[1]] = True
         for known in self._sorted:
-            at = np.searchsorted(known, hashes)
-            new &= known[np.minimum(at, len(known) - 1)] != hashes
+            new &= ~is_in(added, known)
         if new.any():
-            self._sorted.append(np.sort(hashes[new]))
+            self._sorted.append(np.sort(added[new]))
         while len(self._sorted) > 1 and len(self._sorted[-1]) >= len(self._sorted[-2]):
             self._sorted.append(np.sort(np.concatenate([self._sorted.pop(), self._sorted.pop()])))
         return new

@@ -9,7 +9,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from ser_core.audio.constants import FULL_SCALE, SAMPLING_RATE, SEGMENT_SECONDS
-from ser_core.audio.decode import AudioInfo, decode_into
+from ser_core.audio.decode import AudioInfo, decode_into, tolerated_loss
 from ser_core.audio.segments import Segment, Segmentation, Segmenter, Stretch
 from ser_core.errors import RecordingError, Status
 from ser_core.isolation import Caller
@@ -18,9 +18,6 @@ from ser_core.sources.recording import Recording
 from ser_core.storage.reading import Stopwatch
 
 _SEGMENTS_PER_MESSAGE = 16  # 6 MB at most
-# A stretch may end a little after its recording, as manifests round; `_refuse_truncated` of
-# audio/decode.py has the same rule.
-_TOLERATED_LOSS, _TOLERATED_SECONDS = 0.1, 0.1
 
 
 class FileJob(NamedTuple):
@@ -138,7 +135,7 @@ def _problem(stretch: Stretch, needed: float | None, decoded: float) -> Recordin
         return None
     if round((end - start) * SAMPLING_RATE) == 0:
         return RecordingError(Status.EMPTY, f"the stretch at {start:g} s has no duration")
-    if needed - decoded > max(_TOLERATED_LOSS * (end - start), _TOLERATED_SECONDS):
+    if needed - decoded > tolerated_loss(end - start):  # manifests round
         reason = f"truncated: the stretch ends at {end:g} s, the recording at {decoded:g} s"
         return RecordingError(Status.TRUNCATED, reason)
     return None

@@ -17,8 +17,6 @@ from ser_core.sources.recording import Recording
 from ser_core.sources.skipped import extension_of
 from ser_core.storage.reading import Stopwatch, open_file
 
-__all__ = ["input_errors", "open_recording", "open_source", "read_members"]
-
 _DEFAULTS = InputOptions()
 
 

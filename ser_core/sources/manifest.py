@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 
 from ser_core.errors import CorpusError, one_line
+from ser_core.sources import identity_hashes
 from ser_core.sources.inputs import input_errors
 from ser_core.sources.interface import InputOptions, Page
 from ser_core.sources.manifest_columns import (
@@ -249,7 +249,7 @@ def _checked(manifest: _Manifest, allow_outside: bool) -> np.ndarray:
     hashes: list[np.ndarray] = []
     for rows, _ in manifest.rows(kept=False):
         refuse_paths_outside(manifest.table.uri, *_distinct(rows), allow_outside)
-        hashes.append(_hashes(_identities(rows)))
+        hashes.append(identity_hashes.hashes(_identities(rows)))
     if not hashes:
         raise CorpusError(f"--input {manifest.table.uri}: the manifest has no rows")
     return np.concatenate(hashes)
@@ -268,11 +268,6 @@ def _identities(rows: _Rows) -> list[str]:
     ]
 
 
-def _hashes(identities: list[str]) -> np.ndarray:
-    hashes: np.ndarray = pd.util.hash_array(np.asarray(identities, object))
-    return hashes
-
-
 def _refuse_repeated(manifests: Sequence[_Manifest], hashes: np.ndarray) -> None:
     """Eight bytes a recording; the rows are read again only where two hashes are equal."""
     hashes.sort()
@@ -284,7 +279,7 @@ def _refuse_repeated(manifests: Sequence[_Manifest], hashes: np.ndarray) -> None
         uri = manifest.table.uri
         for rows, _ in manifest.rows(kept=False):
             identities = _identities(rows)
-            for row in np.flatnonzero(np.isin(_hashes(identities), suspects)):
+            for row in np.flatnonzero(np.isin(identity_hashes.hashes(identities), suspects)):
                 identity = identities[row]
                 name = rows.names[row] + identity.removeprefix(rows.uris[row])
                 if identity in seen:

@@ -18,6 +18,7 @@ from ser_core.sources.inputs import has_extension, input_errors
 from ser_core.sources.interface import InputOptions, Page
 from ser_core.sources.packed_file import PackedFile, list_each, list_one, read_each
 from ser_core.sources.recording import Recording
+from ser_core.sources.tables import conform
 from ser_core.storage.listing import stat_file
 from ser_core.storage.reading import Stopwatch
 
@@ -133,7 +134,7 @@ class ParquetSource:
                 for row, name in enumerate(names, first)
             ]
             first += len(names)
-            yield Page(recordings, _in_schema(columns, self.columns))
+            yield Page(recordings, conform(columns, self.columns))
 
 
 def read_members(
@@ -155,16 +156,3 @@ def _contents(
             yield RecordingError(Status.DECODE_ERROR, reason)
         else:
             yield RecordingError(Status.EMPTY, "the row has no recording")
-
-
-def _in_schema(columns: pa.Table, schema: pa.Schema) -> pa.Table:
-    """A file's columns among those of all files."""
-    return pa.table(
-        [
-            columns[field.name].cast(field.type)
-            if field.name in columns.column_names
-            else pa.nulls(columns.num_rows, field.type)
-            for field in schema
-        ],
-        schema=schema,
-    )

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from ser_core.labeling.file_ids import FileIds
 from ser_core.labeling.plan import cut_into_blocks, make_plan
-from ser_core.labeling.rules import hashes
 from ser_core.schema import REFERENCE, SIZE, plan_schema
+from ser_core.sources.identity_hashes import hashes
 from ser_core.sources.interface import Page
 from ser_core.sources.recording import Recording
 

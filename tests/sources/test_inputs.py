@@ -75,7 +75,7 @@ def test_one_text_is_one_input(days):
 
 
 def test_one_input_keeps_no_hashes(days, monkeypatch):
-    monkeypatch.setattr("ser_core.sources.combined.pd", None)
+    monkeypatch.setattr("ser_core.sources.combined.hashes", None)
     for name in ("tuesday", "tuesday/*"):
         source = open_source([str(days / name), f"{days}/{name}"])
         assert sum(len(page.recordings) for page in source.pages()) == 2
