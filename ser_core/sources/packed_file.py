@@ -4,8 +4,12 @@ import io
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import BinaryIO
+
+import pyarrow as pa
 
 from ser_core.errors import CorpusError, RecordingError, Status
 from ser_core.sources.inputs import input_errors, shown
@@ -60,6 +64,39 @@ class PackedFile:
         """Closes the file."""
         self.closed = True
         self._handle.close()
+
+
+@dataclass(frozen=True)
+class PackedSource:
+    """The recordings in packed files; a form says how one of them is listed.
+
+    Attributes:
+        uris: of the files.
+        columns: beside the recordings, of all files together; a file may lack some.
+    """
+
+    uris: tuple[str, ...]
+    columns: pa.Schema
+
+    def pages(self) -> Iterator[Page]:
+        """Lists one file after the other.
+
+        Raises:
+            CorpusError: there is no recording in any of them.
+            RunError: the storage cannot be reached.
+        """
+        yield from list_each(self.uris, self.list_file)
+
+    def list_file(self, uri: str) -> Iterator[Page]:
+        """Lists one file; the last page says if it cannot be opened, or not read to its end.
+
+        Raises:
+            RunError: its storage cannot be reached.
+        """
+        yield from list_one(uri, partial(self._pages, uri))
+
+    def _pages(self, uri: str, file: PackedFile) -> Iterator[Page]:
+        raise NotImplementedError
 
 
 def list_one(uri: str, pages: Callable[[PackedFile], Iterator[Page]]) -> Iterator[Page]:

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 
 import pyarrow as pa
 
@@ -16,7 +15,7 @@ from ser_core.errors import CorpusError, RecordingError, Status
 from ser_core.sources.audio_table import AudioTable, audio_column
 from ser_core.sources.inputs import has_extension, input_errors
 from ser_core.sources.interface import InputOptions, Page
-from ser_core.sources.packed_file import PackedFile, list_each, list_one, read_each
+from ser_core.sources.packed_file import PackedFile, PackedSource, read_each
 from ser_core.sources.recording import Recording
 from ser_core.sources.tables import conform
 from ser_core.storage.listing import stat_file
@@ -91,33 +90,13 @@ def _unified(columns: pa.Schema, others: pa.Schema) -> pa.Schema | None:
 
 
 @dataclass(frozen=True)
-class ParquetSource:
+class ParquetSource(PackedSource):
     """The recordings in Parquet files.
 
     Attributes:
         uris: of the files.
         columns: of all files together, less the recordings; a file may lack some.
     """
-
-    uris: tuple[str, ...]
-    columns: pa.Schema
-
-    def pages(self) -> Iterator[Page]:
-        """Lists one file after the other.
-
-        Raises:
-            CorpusError: there is no recording in any of them.
-            RunError: the storage cannot be reached.
-        """
-        yield from list_each(self.uris, self.list_file)
-
-    def list_file(self, uri: str) -> Iterator[Page]:
-        """Lists one file; the last page says if it cannot be opened, or not read to its end.
-
-        Raises:
-            RunError: its storage cannot be reached.
-        """
-        yield from list_one(uri, partial(self._pages, uri))
 
     def _pages(self, uri: str, file: PackedFile) -> Iterator[Page]:
         table, version = AudioTable(file), stat_file(uri).version

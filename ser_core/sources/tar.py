@@ -8,7 +8,6 @@ that is replaced is labelled again, and as long as it stays, so do the `file_id`
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import chain, islice
 from os.path import isdir
 
@@ -19,7 +18,7 @@ from ser_core.sources import sidecars
 from ser_core.sources.file import is_recording
 from ser_core.sources.inputs import has_extension, input_errors
 from ser_core.sources.interface import PAGE_ROWS, InputOptions, Page
-from ser_core.sources.packed_file import PackedFile, list_each, list_one, no_longer_there, read_each
+from ser_core.sources.packed_file import PackedFile, PackedSource, no_longer_there, read_each
 from ser_core.sources.recording import Recording
 from ser_core.sources.shard import Member, Shard
 from ser_core.sources.sidecars import Values
@@ -64,7 +63,7 @@ def open_source(uris: Sequence[str], options: InputOptions) -> "TarSource":
 
 
 @dataclass(frozen=True)
-class TarSource:
+class TarSource(PackedSource):
     """The recordings in shards, by their extension.
 
     Attributes:
@@ -73,26 +72,7 @@ class TarSource:
         include: patterns of members' names that are recordings, too.
     """
 
-    uris: tuple[str, ...]
-    columns: pa.Schema
     include: tuple[str, ...] = ()
-
-    def pages(self) -> Iterator[Page]:
-        """Lists one shard after the other; memory grows only with the names in one.
-
-        Raises:
-            CorpusError: there is no recording in any of them.
-            RunError: the storage cannot be reached.
-        """
-        yield from list_each(self.uris, self.list_file)
-
-    def list_file(self, uri: str) -> Iterator[Page]:
-        """Lists one shard; the last page says if it cannot be opened, or not read to its end.
-
-        Raises:
-            RunError: its storage cannot be reached.
-        """
-        yield from list_one(uri, partial(self._pages, uri))
 
     def _pages(self, uri: str, file: PackedFile) -> Iterator[Page]:
         page, skipped = _PageBuilder(uri, stat_file(uri).version, self.columns), SkippedNames()
