@@ -51,6 +51,6 @@ def _serve(calls: _Calls, idle: SimpleQueue[_Calls]) -> None:
             result = call()
         except BaseException as raised:
             error = raised
+        idle.put(calls)  # before the caller wakes up, so that its next call finds this thread
         outcome.put((result, error))
         del call, outcome, result, error  # or they would live until the next call
-        idle.put(calls)
