@@ -10,7 +10,8 @@ _WORD = pa.dictionary(pa.int32(), pa.string())  # few distinct values: stored on
 
 # What the pipeline carries beside the columns of its rows and never writes. The underscore keeps
 # these names apart from a manifest's own columns.
-INDEX = pa.field("_index", pa.int64())  # position in the plan
+INDEX = pa.field("_index", pa.int64())  # the hash of the recording's identity, as signed
+HAS_FINAL = pa.field("_has_final", pa.bool_())  # whether the output has final rows of it
 MEMBER = pa.field("_member", pa.string())  # within a packed file; null for a file by itself
 SIZE = pa.field("_size", pa.int64())  # bytes; null if the file could not be seen
 OFFSET = pa.field("_offset", pa.int64())  # where a member begins in its file, bytes, if known
@@ -114,11 +115,11 @@ def reserved_columns(labels: Sequence[str], manifest: pa.Schema) -> list[str]:
 
 
 def plan_schema(manifest: pa.Schema) -> pa.Schema:
-    """What enters the pipeline: the references to what is left to do, numbered.
+    """What enters the pipeline: the references to what is left to do.
 
     `path` is null where it equals `uri`, which saves a folder's plan half of its memory.
     """
-    return pa.schema([INDEX, *_LISTED, *REFERENCE, *manifest])
+    return pa.schema([INDEX, HAS_FINAL, *_LISTED, *REFERENCE, *manifest])
 
 
 def decoded_schema(manifest: pa.Schema) -> pa.Schema:
@@ -130,8 +131,9 @@ def decoded_schema(manifest: pa.Schema) -> pa.Schema:
     internal = [START, DURATION, NUM_ROWS, WAVEFORM, SAMPLE_TYPE]
     outcome = [pa.field(f.name, pa.string()) for f in _OUTCOME]
     seconds = map(stage_seconds, DECODE_STAGES)
+    ours = [INDEX, HAS_FINAL, *_LISTED]
     return pa.schema(
-        [INDEX, *_LISTED, *manifest, *SEGMENT, *DECODED, *outcome, *internal, *seconds, STOP]
+        [*ours, *manifest, *SEGMENT, *DECODED, *outcome, *internal, *seconds, STOP]
     )
 
 

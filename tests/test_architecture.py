@@ -17,8 +17,10 @@ VOCABULARY = {"errors", "emotions", "schema", "settings", "console", "isolation"
 RAY = {
     "cluster",
     "labeling.classifier_actor",
+    "labeling.listing",
     "labeling.pipeline",
     "labeling.resources",
+    "labeling.rounds",
     "training.driver",
     "training.worker",
 }

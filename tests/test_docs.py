@@ -170,7 +170,7 @@ def test_the_statuses_are_those_of_the_code():
 
 def test_the_run_report_is_described():
     described = " ".join(keys for keys, _ in rows(OUTPUT, "| key | |"))
-    for key in RunStats(total=1).report():
+    for key in RunStats().report():
         assert f"`{key}`" in described
 
 
@@ -296,8 +296,8 @@ from datetime import UTC, datetime
 import numpy as np
 import pyarrow as pa
 
-from ser_core.labeling.file_ids import FileIds
-from ser_core.labeling.plan import make_plan
+from ser_core.labeling.plan import plan_page
+from ser_core.labeling.row_index import RowIndex
 from ser_core.labeling.assembly import assembled_rows
 from ser_core.labeling.output_rows import output_rows
 from ser_core.labeling.stages import StageSettings, classify_block, decode_block
@@ -315,9 +315,10 @@ class Scorer:
 
 none = pa.schema([])
 settings = StageSettings(("sad",), none)
-plan = make_plan(open_source(["tone.wav"]).pages(), none, FileIds([]))
+(page,) = open_source(["tone.wav"]).pages()
+_, planned = plan_page(page, none, RowIndex())
 decoder = Decoder(DecoderSettings())
-(decoded,) = decode_block(plan.tables[0], settings, decoder)
+(decoded,) = decode_block(planned, settings, decoder)
 labeled = classify_block(decoded, settings, Scorer(), 0.0)
 labeled = assembled_rows(labeled, ("sad",), "recording")
 origin = {"model": "m", "model_digest": "d"}

@@ -21,7 +21,6 @@ from ser_core.models.classifier import Classifier
 from ser_core.schema import MEMBER, SIZE
 from ser_core.sources.decoder import Decoder
 from ser_core.sources.file_decoder import Decoded
-from ser_core.sources.identity_hashes import hashes, is_in
 from ser_core.sources.recording import Recording, recordings_of
 
 _SAMPLE, _SAMPLE_WHOLE = 32, 8  # recordings that are decoded, to their end if need be
@@ -31,12 +30,21 @@ _FIRST_BYTES = 1 << 20  # that the first 6 s of a recording take, at most
 _SEGMENTS_PER_GPU = 2_400.0  # per second: an H200 with 16 cores and WAV files, gpu.json
 
 
-def describe(run: Run, plan: Plan) -> None:
-    """Prints what there is to do, and estimates from a sample how long it takes."""
+def describe(run: Run) -> Plan:
+    """Prints what there is to do, and estimates from a sample how long it takes.
+
+    Returns:
+        What there is to do.
+
+    Raises:
+        CorpusError: the input cannot be listed, or is empty.
+    """
+    plan, look = _look(run)
     table = Table("", "", show_header=False)
     table.add_row("recordings", f"{plan.listed:,}" + (" or more" if plan.limited else ""))
     table.add_row("done", f"{plan.done:,}")
-    table.add_row("to label", f"{plan.to_do:,}{_again(run, plan)}")
+    again = f" ({plan.again:,} of them again: changed, or labelled in another way)"
+    table.add_row("to label", f"{plan.to_do:,}{again if plan.again else ''}")
     if plan.skipped:
         table.add_row("passed over by name", f"{plan.skipped.total():,}")
     if plan.unseen:
@@ -44,18 +52,50 @@ def describe(run: Run, plan: Plan) -> None:
             "cannot be listed", f"{len(plan.unseen):,}: {first_few(plan.unseen, MOST_NAMED)}"
         )
     if plan.to_do:
-        _add_estimates(table, run, plan)
+        _add_estimates(table, run, plan, look)
     show(table)
+    return plan
 
 
-def _again(run: Run, plan: Plan) -> str:
-    """How many of the recordings have rows, of an earlier content, model or failure."""
-    known = np.sort(run.store.rows().identity_hash)
-    identities = (
-        hashes([recording.identity for recording in recordings_of(part)]) for part in plan.tables
-    )
-    again = sum(int(is_in(each, known).sum()) for each in identities)
-    return f" ({again:,} of them again: changed, or labelled in another way)" if again else ""
+class _Look:
+    """What a look at the whole plan keeps of it.
+
+    Attributes:
+        num_bytes: of all files, each read once whatever the number of its stretches.
+        recordings: some, drawn at random.
+    """
+
+    def __init__(self, whole: bool) -> None:
+        self.num_bytes = 0.0
+        self._most_bytes = np.inf if whole else _FIRST_BYTES
+        self._size = _SAMPLE_WHOLE if whole else _SAMPLE
+        self._random = np.random.default_rng(0)
+        self._keys = np.empty(0)  # the recordings with the smallest ones are the sample
+        self._rows: list[pa.Table] = []
+
+    def add(self, planned: pa.Table) -> None:
+        """Takes a page of the plan, of at least one row."""
+        files = planned.group_by(["uri", MEMBER.name]).aggregate([(SIZE.name, "max")])
+        sizes = files[f"{SIZE.name}_max"].fill_null(0).to_numpy()
+        self.num_bytes += float(np.minimum(sizes, self._most_bytes).sum())
+        keys = self._random.random(len(planned))
+        first = np.argsort(keys)[: self._size]
+        rows = [*self._rows, *(planned.slice(int(row), 1) for row in first)]
+        keys = np.concatenate([self._keys, keys[first]])
+        first = np.argsort(keys)[: self._size]
+        self._keys, self._rows = keys[first], [rows[row] for row in first]
+
+    @property
+    def recordings(self) -> list[Recording]:
+        return recordings_of(pa.concat_tables(self._rows))
+
+
+def _look(run: Run) -> tuple[Plan, _Look]:
+    plan, index, look = Plan(), run.index(), _Look(run.decoder.how.whole)
+    for _, planned in run.planned(run.pages(), index, plan):
+        if len(planned):
+            look.add(planned)
+    return plan, look
 
 
 @dataclass
@@ -87,10 +127,11 @@ class _Sample:
             self.durations += [duration] if duration is not None else []
 
 
-def _add_estimates(table: Table, run: Run, plan: Plan) -> None:
-    sample = _decode_sample(run, plan)
+def _add_estimates(table: Table, run: Run, plan: Plan, look: _Look) -> None:
+    sample = _decode_sample(run, look.recordings)
     connect(run.config.verbose)
-    resources = choose_resources(plan.to_do, plan.num_segments(run.decoder.how.whole))
+    whole = run.decoder.how.whole
+    resources = choose_resources(plan.to_do, plan.segments if whole else plan.to_do)
     segments = sample.segments / sample.recordings * plan.to_do
     seconds = segments / _segments_per_second(run, resources, sample.timed)
     hours = "unknown"
@@ -100,7 +141,7 @@ def _add_estimates(table: Table, run: Run, plan: Plan) -> None:
     failed = ", ".join(f"{count} {status}" for status, count in sample.errors.items())
     table.add_row("audio", hours)
     table.add_row("segments", f"about {math.ceil(segments):,}")
-    table.add_row("to read", f"about {_bytes(run, plan) / 1e9:,.2f} GB")
+    table.add_row("to read", f"about {look.num_bytes / 1e9:,.2f} GB")
     time_left = f"about {clock(seconds)} on {where}" if seconds else "unknown"
     table.add_row("time to classify", time_left)
     table.add_row(
@@ -108,33 +149,12 @@ def _add_estimates(table: Table, run: Run, plan: Plan) -> None:
     )
 
 
-def _decode_sample(run: Run, plan: Plan) -> _Sample:
-    ends = np.cumsum([len(part) for part in plan.tables])
-    starts = ends - [len(part) for part in plan.tables]
-    size = min(_SAMPLE_WHOLE if run.decoder.how.whole else _SAMPLE, plan.to_do)
-    rows = np.unique(np.linspace(0, plan.to_do - 1, size).astype(int))
-    parts = np.searchsorted(ends, rows, side="right")
-    chosen = [
-        plan.tables[part].slice(int(row - starts[part]), 1)
-        for row, part in zip(rows, parts, strict=True)
-    ]
-    recordings = recordings_of(pa.concat_tables(chosen))
+def _decode_sample(run: Run, recordings: list[Recording]) -> _Sample:
     sample = _Sample(len(recordings))
     with Decoder(run.decoder) as decoder:
         for decoded in decoder.decode(recordings):
             sample.add(recordings[decoded.recording], decoded)
     return sample
-
-
-def _bytes(run: Run, plan: Plan) -> float:
-    """Of all files, each read once whatever the number of its stretches."""
-    most = np.inf if run.decoder.how.whole else _FIRST_BYTES
-    total = 0.0
-    for part in plan.tables:
-        files = part.group_by(["uri", MEMBER.name]).aggregate([(SIZE.name, "max")])
-        sizes = files[f"{SIZE.name}_max"].fill_null(0).to_numpy()
-        total += float(np.minimum(sizes, most).sum())
-    return total
 
 
 def _segments_per_second(run: Run, resources: Resources, timed: list[np.ndarray]) -> float:

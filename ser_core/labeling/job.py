@@ -1,28 +1,23 @@
 """The labelling job: plan, run, write rows, leave one row per recording and a report."""
 
 import secrets
-import time
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
-import numpy as np
 import pyarrow as pa
 
 from ser_core.console import say
 from ser_core.corpora.truth import first_few
 from ser_core.errors import CheckError, RunError
-from ser_core.labeling.assembly import assembled_rows
 from ser_core.labeling.config import LabelConfig
+from ser_core.labeling.coverage import Coverage, coverage
 from ser_core.labeling.dry_run import MOST_NAMED, describe
-from ser_core.labeling.output_rows import output_rows
-from ser_core.labeling.part_writer import PartWriter
-from ser_core.labeling.pipeline import PipelineSettings, connect, label_plan, share
 from ser_core.labeling.plan import Plan
 from ser_core.labeling.preparation import Run, prepare
-from ser_core.labeling.progress import Display, RunStats, print_summary
-from ser_core.labeling.resources import choose_resources
-from ser_core.labeling.rules import useful_rows
-from ser_core.labeling.stages import StageSettings
+from ser_core.labeling.progress import RunStats, print_summary
+from ser_core.labeling.rounds import label
 from ser_core.sources.inputs import shown
+from ser_core.sources.interface import Page
 from ser_core.sources.skipped import describe as describe_skipped
 from ser_core.storage.claim import Claim
 from ser_core.versions import installed_versions
@@ -46,59 +41,38 @@ def label_corpus(config: LabelConfig) -> Plan:
         CheckError: more recordings have no label than was allowed; nothing was superseded.
     """
     run = prepare(config)
-    pages = run.pages()
     if config.dry_run:
-        plan = run.plan(pages)
-        describe(run, plan)
-        return plan
+        return describe(run)
+    pages = run.short_listing()
     with run.store.claimed() as claim:
-        started = time.monotonic()
-        plan = run.plan(pages)
-        if plan.known_to_0_1:
-            run.store.upgrade(pa.concat_tables(plan.known_to_0_1))
-        stats = RunStats(plan.to_do)
-        stats.stage_seconds["list"] = stats.started - started
-        if plan.to_do:
-            say(f"{plan.listed:,} recordings, {plan.done:,} already done, {plan.to_do:,} to label")
-            _label(run, plan, stats, claim)
-            plan.tables.clear()  # what follows needs memory, too
-            print_summary(stats, run.store.folder.uri)
+        stats = RunStats()
+        if pages is None:
+            plan, covered = label(run, run.source, None, stats, claim)
+        else:
+            plan, covered = _label_short_listing(run, pages, stats, claim)
         claim.check()
-        finish(run, plan, stats)
+        if stats.done:
+            print_summary(stats, run.store.folder.uri)
+        finish(run, plan, covered, stats)
     if not plan.to_do:
         say(f"nothing to do: all {plan.listed:,} recordings have rows in {run.store.folder.uri}")
     return plan
 
 
-def _label(run: Run, plan: Plan, stats: RunStats, claim: Claim) -> None:
-    """Labels the plan and writes its rows as they come."""
-    config, checkpoint, schema = run.config, run.checkpoint, run.store.schema
-    stages = StageSettings(checkpoint.labels, run.source.columns)
-    origin = {"model": checkpoint.name, "model_digest": run.digest}
-    connect(config.verbose)
-    stats.stage_seconds["start"] = stats.elapsed
-    resources = choose_resources(plan.to_do, plan.num_segments(run.decoder.how.whole))
-    say(f"classifiers: {resources.classifiers}, on {'GPUs' if resources.on_gpu else 'CPUs'}")
-    settings = PipelineSettings(
-        stages, run.decoder, share(checkpoint), config.precision, config.batch_size, resources
-    )
-    final = run.store.rows().final_hashes
-    writer = PartWriter(run.store, config.part_seconds)
-    with writer, Display(stats) as display:
-        for labeled in label_plan(plan, settings):
-            claim.check()
-            assembled = assembled_rows(labeled, checkpoint.labels, config.rows)
-            rows = output_rows(assembled, stages, schema, origin, run.store.now())
-            writer.add(useful_rows(rows, final))
-            stats.add(labeled, rows)
-            display.update()
-            if stats.outage:
-                inputs = shown(config.input)
-                raise RunError(f"--input {inputs}: the storage has stopped answering")
-    stats.stage_seconds["write"] = writer.write_seconds
+def _label_short_listing(
+    run: Run, pages: Iterable[Page], stats: RunStats, claim: Claim
+) -> tuple[Plan, Coverage]:
+    plan, source = run.plan(pages)
+    if plan.known_to_0_1:
+        run.store.upgrade(pa.concat_tables(plan.known_to_0_1))
+    stats.listing(plan, ended=True)
+    if plan.to_do:
+        say(f"{plan.listed:,} recordings, {plan.done:,} already done, {plan.to_do:,} to label")
+        return label(run, source, plan, stats, claim)
+    return plan, coverage(run.store, plan, run.store.now(), prune=run.config.prune)
 
 
-def finish(run: Run, plan: Plan, stats: RunStats) -> None:
+def finish(run: Run, plan: Plan, covered: Coverage, stats: RunStats) -> None:
     """Makes the last checks, leaves one row per recording, and writes the report.
 
     Raises:
@@ -106,10 +80,7 @@ def finish(run: Run, plan: Plan, stats: RunStats) -> None:
             --prune could remove rows of recordings that are only out of reach.
         CheckError: more recordings have no label than was allowed.
     """
-    listed = np.sort(np.concatenate(plan.identity_hashes))
-    rows = run.store.rows()
-    failed = rows.without_label(listed)
-    unlisted = 0 if plan.limited else rows.unlisted(listed)
+    failed, unlisted = covered.failed, covered.unlisted
     if plan.skipped:
         count = f"{plan.skipped.total():,} files were skipped by name"
         say(f"{count} ({describe_skipped(plan.skipped)}); --include adds them")
@@ -117,7 +88,7 @@ def finish(run: Run, plan: Plan, stats: RunStats) -> None:
         say(f"{len(plan.unseen):,} places cannot be listed: {first_few(plan.unseen, MOST_NAMED)}")
     _check(run, plan, stats, failed, unlisted)
     prune = run.config.prune
-    superseded = run.store.compact(listed if prune else None)
+    run.store.compact(covered.current)
     if unlisted:
         say(f"{unlisted:,} recordings with rows are no longer listed; {_UNLISTED_ROWS[prune]}")
     report = {
@@ -133,7 +104,7 @@ def finish(run: Run, plan: Plan, stats: RunStats) -> None:
         "unseen": plan.unseen,
         "done_before": plan.done,
         "failed": failed,
-        "superseded_rows": superseded,
+        "superseded_rows": covered.superseded,
         "unlisted_rows": 0 if prune else unlisted,
         "pruned_rows": unlisted if prune else 0,
         **stats.report(),

@@ -11,6 +11,7 @@
 
 import itertools
 import json
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -23,12 +24,12 @@ import pyarrow.compute as pc
 
 from ser_core.errors import OutputError, without_credentials
 from ser_core.labeling import release_0_1
-from ser_core.labeling.file_ids import FileIds
 from ser_core.labeling.parts import Part, as_stored, conform, find_parts, write_part
+from ser_core.labeling.row_index import RowIndex
 from ser_core.labeling.rules import RULE_COLUMNS, AllRows, is_done
 from ser_core.schema import classes_of, output_schema
 from ser_core.settings import Precision
-from ser_core.sources.identity_hashes import is_in
+from ser_core.sources.identity_hashes import hashes, is_in
 from ser_core.storage.claim import Claim
 from ser_core.storage.folder import Folder, refusals
 
@@ -37,6 +38,7 @@ ROWS_PER_PART = 50_000  # about 5 MB
 _SMALL_PART = ROWS_PER_PART // 2  # rows; smaller parts are merged
 _CONCURRENT_PARTS = 8  # parts read at once, and in memory at once
 _EPOCH = datetime.fromtimestamp(0, UTC)
+CurrentRows = dict[str, np.ndarray]  # whether each row of a part is current, by its name
 _REQUIRED = {"path", "file_id", "status", "model_digest", "labeled_at"}
 
 
@@ -63,6 +65,7 @@ class LabelStore:
         self.folder = Folder(uri)
         if problem := self.folder.why_unusable():
             raise OutputError(f"--output {self.folder.uri}: {problem}")
+        self._labels = tuple(labels)
         self._columns = as_stored(output_schema(labels, pa.schema([])))
         self._manifest = as_stored(manifest)
         self._newest: datetime | None = None
@@ -72,6 +75,10 @@ class LabelStore:
         self.schema = self._columns
         with refusals():
             self._parts()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process looks at the folder anew."""
+        return LabelStore, (self.folder.uri, self._labels, self._manifest)
 
     @contextmanager
     def claimed(self) -> Iterator[Claim]:
@@ -96,7 +103,8 @@ class LabelStore:
     def now(self) -> datetime:
         """The time of new rows: later than that of every row that a run found in the folder."""
         if self._newest is None:
-            self._newest = _EPOCH + timedelta(microseconds=self.rows().newest)
+            newest = (pc.max(rows["labeled_at"]) for rows in self._tables(["labeled_at"]))
+            self._newest = max((time.as_py() for time in newest if time.is_valid), default=_EPOCH)
         return max(datetime.now(UTC), self._newest + timedelta(microseconds=1))
 
     def rows(self) -> AllRows:
@@ -106,19 +114,33 @@ class LabelStore:
             self._known_rows = AllRows.from_tables(self._with_uri(*pair) for pair in tables)
         return self._known_rows
 
-    def done(self, model_digest: str, precision: Precision, retry: Collection[str] = ()) -> FileIds:
-        """The `file_id`s of the recordings that this model need not label again."""
-        current = self._current_rows()
-        tables = self._tables(["file_id", "model_digest", "status", "precision"])
-        done = []
-        for part, table in zip(self._parts(), tables, strict=True):
-            rows = table.take(current[part.name])
-            mask = is_done(rows, model_digest, precision, retry)
-            missing = rows.filter(pc.invert(mask))["file_id"].unique()
-            # All rows of a recording are in one part; it is done if all of them are.
-            ids = rows.filter(mask)["file_id"].unique()
-            done.append(pa.chunked_array([ids.filter(pc.invert(pc.is_in(ids, missing)))]))
-        return FileIds(done)
+    def index(
+        self,
+        model_digest: str,
+        precision: Precision,
+        retry: Collection[str] = (),
+        since: datetime | None = None,
+    ) -> RowIndex:
+        """Which recordings have rows, and which of these need no labelling.
+
+        Args:
+            model_digest: of the model that a run uses.
+            precision: that it asks for.
+            retry: statuses that it tries again.
+            since: the time of the run's first rows; what it has labelled is done.
+        """
+        rows, hashed, done = self.rows(), [np.empty(0, np.uint64)], [np.empty(0, bool)]
+        for table in self._tables(["file_id", "model_digest", "status", "precision", "labeled_at"]):
+            hashed.append(hashes(table["file_id"]))
+            mask = is_done(table, model_digest, precision, retry)
+            if since is not None:
+                mask = pc.or_(mask, pc.greater_equal(table["labeled_at"], since))
+            done.append(mask.to_numpy())
+        current = rows.current
+        file_id_hash, is_final = np.concatenate(hashed)[current], rows.final[current]
+        return RowIndex.from_rows(
+            rows.identity_hash[current], file_id_hash, np.concatenate(done)[current], is_final
+        )
 
     def write_part(self, rows: pa.Table) -> str:
         """Writes rows as one part and returns its name; the same rows always have the same name.
@@ -150,45 +172,61 @@ class LabelStore:
             self._remove([part], {written})
         upgrade.move_reports(RUNS)
 
-    def compact(self, listed: np.ndarray | None = None) -> int:
+    def current_rows(self, listed: np.ndarray | None = None) -> CurrentRows:
+        """Whether each row is current, by part; if a list is given, only its recordings are.
+
+        Args:
+            listed: sorted hashes of recordings.
+        """
+        rows, parts = self.rows(), self._parts()
+        kept = rows.current if listed is None else rows.current & is_in(rows.identity_hash, listed)
+        ends = np.cumsum([part.num_rows for part in parts])[:-1]
+        pieces = np.split(kept, ends) if parts else []
+        return {part.name: piece for part, piece in zip(parts, pieces, strict=True)}
+
+    def compact(self, current: CurrentRows | None = None) -> int:
         """Removes superseded rows and merges small parts; every part gets the same columns.
 
         A part is written before those whose rows it takes are removed: a kill in between leaves a
         row twice, never none, and rows that are there twice count once.
 
         Args:
-            listed: sorted hashes of recordings; the rows of all others are removed, too.
+            current: the rows that stay, by default those of `current_rows`.
 
         Returns:
-            How many superseded rows were removed.
+            How many rows were removed.
 
         Raises:
             RunError: another run took the folder over, or its storage failed.
         """
-        parts, kept = self._parts(), self._current_rows(listed)
-        superseded = int((~self.rows().current).sum())
-        small = [part for part in parts if len(kept[part.name]) < _SMALL_PART]
+        parts = self._parts()
+        kept = self.current_rows() if current is None else current
+        sizes = {part.name: int(kept[part.name].sum()) for part in parts}
+        small = [part for part in parts if sizes[part.name] < _SMALL_PART]
         rewritten = [
             part
             for part in parts
-            if len(kept[part.name]) < part.num_rows
+            if sizes[part.name] < part.num_rows
             or part.schema.names != self.schema.names
             or (len(small) > 1 and part in small)
         ]
         written: set[str] = set()
-        for bundle in _bundles(rewritten, kept):
-            tables = [p.read(self.schema).take(kept[p.name]) for p in bundle if len(kept[p.name])]
+        for bundle in _bundles(rewritten, sizes):
+            tables = [
+                p.read(self.schema).filter(pa.array(kept[p.name])) for p in bundle if sizes[p.name]
+            ]
             if tables:
                 written.add(self.write_part(pa.concat_tables(tables)))
             self._remove(bundle, written)
-        return superseded
+        return sum(part.num_rows - sizes[part.name] for part in parts)
 
     def counts(self) -> dict[str, Any]:
         """How many rows there are, in all, by status and by label."""
-        names = ["status", "label"]
-        table = pa.concat_tables([self.schema.empty_table().select(names), *self._tables(names)])
-        status, label = (_value_counts(table[name]) for name in names)
-        return {"rows": table.num_rows, "by_status": status, "by_label": label}
+        status, label = Counter[str](), Counter[str]()
+        for table in self._tables(["status", "label"]):
+            status.update(_value_counts(table["status"]))
+            label.update(_value_counts(table["label"]))
+        return {"rows": status.total(), "by_status": dict(status), "by_label": dict(label)}
 
     def write_report(self, run_id: str, report: dict[str, Any]) -> None:
         """Writes ``__runs/<run_id>.json``, the sign that a run is complete."""
@@ -246,14 +284,6 @@ class LabelStore:
         path = part.read(self.schema, ["path"])["path"]
         return rows.set_column(0, "uri", pc.coalesce(rows["uri"], path))
 
-    def _current_rows(self, listed: np.ndarray | None = None) -> dict[str, np.ndarray]:
-        """The numbers of the current rows, by part; if a list is given, only of its recordings."""
-        rows, parts = self.rows(), self._parts()
-        kept = rows.current if listed is None else rows.current & is_in(rows.identity_hash, listed)
-        ends = np.cumsum([part.num_rows for part in parts])[:-1]
-        pieces = np.split(kept, ends) if parts else []
-        return {part.name: np.flatnonzero(piece) for part, piece in zip(parts, pieces, strict=True)}
-
     def _remove(self, parts: list[Part], written: set[str]) -> None:
         """Removes parts, except those that have just been written under the same name."""
         for part in parts:
@@ -267,16 +297,16 @@ class LabelStore:
         self._known_parts = self._known_rows = None
 
 
-def _bundles(parts: list[Part], current: dict[str, np.ndarray]) -> Iterator[list[Part]]:
-    """Parts whose current rows fit into one part."""
+def _bundles(parts: list[Part], sizes: dict[str, int]) -> Iterator[list[Part]]:
+    """Parts whose current rows, of which there are so many, fit into one part."""
     bundle: list[Part] = []
     num_rows = 0
     for part in parts:
-        if bundle and num_rows + len(current[part.name]) > ROWS_PER_PART:
+        if bundle and num_rows + sizes[part.name] > ROWS_PER_PART:
             yield bundle
             bundle, num_rows = [], 0
         bundle.append(part)
-        num_rows += len(current[part.name])
+        num_rows += sizes[part.name]
     if bundle:
         yield bundle
 

@@ -1,7 +1,7 @@
-"""The Ray Data pipeline: a plan through decoders and classifiers; it neither lists nor writes.
+"""The Ray Data pipeline: sources through listing, decoders and classifiers; it writes nothing.
 
 The driver reads the rows at its end and tells two kinds of failure apart: a process that died
-leaves its rows out, which the driver notices and runs again; a reason to stop the run, such as a
+leaves its rows out, which `rounds.py` notices and runs again; a reason to stop the run, such as a
 bug, comes out as a column of its rows.
 """
 
@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext, ExecutionResources
@@ -22,19 +21,19 @@ from ray.util.annotations import RayDeprecationWarning
 
 from ser_core import cluster
 from ser_core.console import say
-from ser_core.errors import RunError, Status, one_line
+from ser_core.errors import RunError, one_line
 from ser_core.labeling.assembly import Assembly
 from ser_core.labeling.classifier_actor import ClassifierActor, StartCounter
-from ser_core.labeling.plan import Plan, cut_into_blocks
+from ser_core.labeling.listing import ListingSettings, list_sources, unpacked
 from ser_core.labeling.resources import Resources
 from ser_core.labeling.stages import (
     StageSettings,
     decode_block,
-    failed_rows,
     reason_to_stop,
+    rows_with_reason,
     run_stage,
 )
-from ser_core.schema import INDEX
+from ser_core.schema import STOP
 from ser_core.settings import Precision
 from ser_core.sources.decoder import Decoder, DecoderSettings
 from ser_core.versions import installed_version
@@ -44,8 +43,7 @@ if TYPE_CHECKING:  # processes that only decode do without torch
     from ser_core.models.classifier import Classifier
 
 # On CPUs a classifier takes nearly its whole core and leaves the rest for decoding, which takes
-# about a hundredth of the time. Different shares also keep Ray from fusing the two.
-_CLASSIFIER_CPUS = 0.9
+# about a hundredth of the time: see resources.py.
 _DECODER_CPUS = 0.1
 # A decoding task whose process dies; its rows are left out then and run again. Ray Data's default
 # is to retry for ever. Ray 2.64 removes this setting: see the range in pyproject.toml.
@@ -57,9 +55,7 @@ _BYTES_PER_TABLE = 16 << 20
 _BYTES_PER_TABLE_ON_GPU = 64 << 20
 _TABLES_PER_CLASSIFIER = 4  # on a CPU, that wait in the object store
 _CALLS_ON_GPU = 2  # one call fetches its blocks while the other classifies
-_SMALLER = 8  # what was lost runs again in blocks smaller by this factor, down to one recording
 _START_SECONDS = 300.0  # for one process to start on the cluster
-_LOST = "its process died each time, even when it ran alone"
 
 
 @dataclass(frozen=True)
@@ -105,61 +101,80 @@ def share(checkpoint: "Checkpoint") -> "ray.ObjectRef[Checkpoint]":
     return ray.put(checkpoint)
 
 
-def label_plan(plan: Plan, settings: PipelineSettings) -> Iterator[pa.Table]:
-    """The rows (``labeled_schema``) of everything planned, those of a recording together.
+def label_sources(
+    count: int, listing: ListingSettings, settings: PipelineSettings
+) -> Iterator[pa.Table]:
+    """The rows (``labeled_schema``) of all that is to be labelled, those of a recording together.
 
-    What a dying process takes with it runs again, in ever smaller blocks, and is `unavailable` if
-    it is lost even alone: a classifier that dies says nothing about a recording's content.
+    What a dying process takes with it is left out.
+
+    Args:
+        count: how many sources there are.
+        listing: how they are listed.
+        settings: how their recordings are labelled.
 
     Raises:
-        RunError: a bug, no classifier runs, or Ray failed.
+        RunError: a source cannot be listed, a bug, no classifier runs, or Ray failed.
     """
-    seen = np.zeros(plan.to_do, bool)
-    rows_per_block, rounds = settings.resources.rows_per_block, 0
-    # At least twice: what is lost once may have been lost with its neighbours, or its machine.
-    while not seen.all() and (rounds < 2 or rows_per_block > 1):
-        if rounds:
-            rows_per_block = max(1, rows_per_block // _SMALLER)
-            lost = np.count_nonzero(~seen)
-            how = f"retrying in blocks of {rows_per_block}"
-            say(f"{lost:,} recordings were lost with a process; {how}")
-        planned = plan.left_out(seen) if rounds else plan.tables
-        blocks = cut_into_blocks(
-            planned, rows_per_block, settings.decoder.how.whole, anywhere=rounds > 0
-        )
-        assembly = Assembly()
-        for segments in _run(blocks, settings):
-            labeled = assembly.add(segments)
-            seen[labeled[INDEX.name].to_numpy()] = True
-            yield labeled
-        rounds += 1
-    if not seen.any():
-        raise RunError("all recordings were lost with the processes that worked on them")
-    for planned in plan.left_out(seen):
-        yield failed_rows(planned, settings.stages, Status.UNAVAILABLE, _LOST)
+    assembly = Assembly()
+    for segments in _run(_labeled(count, listing, settings)):
+        if reason := reason_to_stop(segments):
+            raise _stopped(reason)
+        yield assembly.add(segments)
 
 
-def _run(blocks: list[pa.Table], settings: PipelineSettings) -> Iterator[pa.Table]:
+def list_again(count: int, listing: ListingSettings) -> Iterator[pa.Table]:
+    """The plan (``plan_schema``) of all that is to be labelled, in the driver.
+
+    Raises:
+        RunError: a source cannot be listed, a bug, or Ray failed.
+    """
+    for blocks in _run(_planned(count, listing)):
+        for planned in unpacked(blocks, listing.manifest):
+            if STOP.name in planned.column_names:
+                raise _stopped(planned[STOP.name][0].as_py())
+            yield planned
+
+
+def _run(dataset: ray.data.Dataset) -> Iterator[pa.Table]:
     try:
-        batches = _dataset(blocks, settings).iter_batches(
+        yield from dataset.iter_batches(
             batch_size=None,
             batch_format="pyarrow",
             prefetch_batches=0,  # otherwise each block waits until the next one is done
         )
-        for labeled in batches:
-            if reason := reason_to_stop(labeled):
-                summary, _, details = reason.partition("\n")
-                if details:
-                    say(details)
-                raise RunError(summary)
-            yield labeled
     except RayError as error:
         last_line = str(error).strip().splitlines()[-1:]  # what was raised first
         reason = one_line(*last_line) if last_line else repr(error)
         raise RunError(f"Ray stopped the run ({reason})") from error
 
 
-def _dataset(blocks: list[pa.Table], settings: PipelineSettings) -> ray.data.Dataset:
+def _stopped(reason: str) -> RunError:
+    """Shows the traceback of a bug, if it is one."""
+    summary, _, details = reason.partition("\n")
+    if details:
+        say(details)
+    return RunError(summary)
+
+
+def _planned(count: int, listing: ListingSettings) -> ray.data.Dataset:
+    """Blocks of the plan, each a row and a block of the dataset."""
+    sources = [pa.table({"number": [number]}) for number in range(count)]
+    # Ray Data makes one operator of the two, which passes each block on as soon as it is listed.
+    # Its repartition asks for a whole core, so listing does, too.
+    return (
+        ray.data.from_blocks(sources)
+        .map_batches(
+            list_sources,
+            fn_args=(listing,),
+            batch_format="pyarrow",
+            batch_size=None,
+        )
+        .repartition(target_num_rows_per_block=1)
+    )
+
+
+def _labeled(count: int, listing: ListingSettings, settings: PipelineSettings) -> ray.data.Dataset:
     classifiers = settings.resources.classifiers
     context = DataContext.get_current()
     on_gpu = settings.resources.on_gpu
@@ -173,12 +188,10 @@ def _dataset(blocks: list[pa.Table], settings: PipelineSettings) -> ray.data.Dat
         waiting = _TABLES_PER_CLASSIFIER * classifiers * _BYTES_PER_TABLE
         context.execution_options.resource_limits = ExecutionResources(object_store_memory=waiting)
         decoder = _RETRIED_ONCE | {"num_cpus": _DECODER_CPUS}
-        classifier = {"num_cpus": _CLASSIFIER_CPUS}
+        classifier = {"num_cpus": settings.resources.cpus_per_classifier}
         segments_per_call, calls = None, 1  # a block at a time
-    # Cut here: Ray Data's own repartition asks for a whole core, which classifiers may hold.
-    # `from_arrow` runs a task for each block just to count its rows.
     return (
-        ray.data.from_blocks(blocks)
+        _planned(count, listing)
         .map_batches(
             _decode,
             fn_args=(settings.stages, settings.decoder),
@@ -219,10 +232,14 @@ def _start_counter(classifiers: int) -> "ray.actor.ActorHandle[StartCounter]":
 
 
 def _decode(
-    planned: pa.Table, stages: StageSettings, settings: DecoderSettings
+    blocks: pa.Table, stages: StageSettings, settings: DecoderSettings
 ) -> Iterator[pa.Table]:
     decode = partial(decode_block, settings=stages, decoder=_decoder(settings))
-    yield from run_stage(decode, planned, stages)
+    for planned in unpacked(blocks, stages.manifest):
+        if STOP.name in planned.column_names:
+            yield rows_with_reason(planned, stages, planned[STOP.name][0].as_py())
+        else:
+            yield from run_stage(decode, planned, stages)
 
 
 @cache

@@ -1,7 +1,7 @@
-"""What is to be labelled: what the source lists, less what the label store has; it runs nothing."""
+"""What is to be labelled: what a source lists, less what the label store has; it runs nothing."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ser_core.audio.constants import SEGMENT_SECONDS
-from ser_core.labeling.file_ids import FileIds
-from ser_core.schema import DURATION, INDEX, MEMBER, OFFSET, SIZE, START, plan_schema
+from ser_core.labeling.row_index import RowIndex
+from ser_core.schema import DURATION, HAS_FINAL, INDEX, MEMBER, OFFSET, SIZE, START, plan_schema
 from ser_core.sources.identity_hashes import hashes
 from ser_core.sources.interface import Page
 from ser_core.sources.recording import reference_columns
@@ -27,54 +27,46 @@ _BYTES_OF_UNSEEN_FILE = _BYTES_PER_BLOCK // 4  # if the storage reports no size
 
 @dataclass
 class Plan:
-    """What there is to do.
+    """What there is to do, in numbers.
 
     Attributes:
         listed: recordings of the source.
         done: those that need no labelling again.
-        tables: the others, of ``plan_schema``.
-        known_to_0_1: of those done, the ones that release 0.1 labelled under another `file_id`:
-            columns ``file_id_of_0_1``, ``uri`` and ``file_id``.
-        identity_hashes: of all recordings that are listed, in pages.
+        again: those that are labelled again, because they or the way to label them changed.
+        segments: of all that are to be labelled, about, if they are labelled to their end.
         unseen: places below the input that could not be looked into and may hold recordings.
         skipped: files that were passed over because of their names, by extension.
         limited: whether the listing was stopped before its end.
+        identity_hashes: of all recordings that are listed, in pages.
+        to_do_hashes: of those that are to be labelled.
+        known_to_0_1: of those done, the ones that release 0.1 labelled under another `file_id`:
+            columns ``file_id_of_0_1``, ``uri`` and ``file_id``.
     """
 
     listed: int = 0
     done: int = 0
-    tables: list[pa.Table] = field(default_factory=list)
-    known_to_0_1: list[pa.Table] = field(default_factory=list)
-    identity_hashes: list[np.ndarray] = field(default_factory=list)
+    again: int = 0
+    segments: int = 0
     unseen: list[str] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
     limited: bool = False
+    identity_hashes: list[np.ndarray] = field(default_factory=list)
+    to_do_hashes: list[np.ndarray] = field(default_factory=list)
+    known_to_0_1: list[pa.Table] = field(default_factory=list)
 
     @property
     def to_do(self) -> int:
         """How many recordings this run labels."""
         return self.listed - self.done
 
-    def num_segments(self, whole: bool) -> int:
-        """About how many segments this run classifies.
-
-        Args:
-            whole: whether recordings are labelled to their end.
-        """
-        if not whole:
-            return self.to_do
-        return sum(_num_segments(table) for table in self.tables)
-
-    def left_out(self, seen: np.ndarray) -> list[pa.Table]:
-        """The planned recordings that never came out of the pipeline.
-
-        Args:
-            seen: whether each index of the plan came out, shape ``(to_do,)``.
-        """
-        rest = (
-            table.filter(pa.array(~seen[table[INDEX.name].to_numpy()])) for table in self.tables
-        )
-        return [table for table in rest if table.num_rows]
+    def add(self, other: "Plan") -> None:
+        """Adds what another part of the listing has."""
+        for name in ("listed", "done", "again", "segments"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for name in ("unseen", "identity_hashes", "to_do_hashes", "known_to_0_1"):
+            getattr(self, name).extend(getattr(other, name))
+        self.skipped.update(other.skipped)
+        self.limited = self.limited or other.limited
 
 
 def _num_segments(table: pa.Table) -> int:
@@ -84,44 +76,42 @@ def _num_segments(table: pa.Table) -> int:
     return int(np.ceil(segments).clip(min=1).sum())
 
 
-def make_plan(
-    pages: Iterable[Page], manifest: pa.Schema, done: FileIds, limit: int | None = None
-) -> Plan:
-    """Compares the listing with what is done, page by page.
+def plan_page(page: Page, manifest: pa.Schema, index: RowIndex) -> tuple[Plan, pa.Table]:
+    """Compares a page of the listing with what is done.
 
     Args:
-        pages: of the source.
+        page: of the source.
         manifest: the manifest's own columns.
-        done: the `file_id`s that need no labelling again.
-        limit: stops the listing behind so many recordings that are to be labelled.
+        index: of the label store.
+
+    Returns:
+        What the page adds to the plan, and what is to be labelled, of ``plan_schema``.
     """
-    plan = Plan()
-    for listed in pages:
-        page = listed
-        file_ids = pa.array([recording.file_id for recording in page.recordings], pa.string())
-        missing = np.flatnonzero(~done.contains(file_ids))
-        if len(missing) and len(done):
-            known = done.contains(
-                pa.array([page.recordings[row].file_id_of_0_1 for row in missing])
-            )
-            plan.known_to_0_1 += _identities(page, missing[known])
-            missing = missing[~known]
-        if limit is not None and plan.to_do + len(missing) > limit:
-            end = int(missing[limit - plan.to_do])
-            page, missing, plan.limited = _beginning(page, end), missing[missing < end], True
-        if len(missing):
-            plan.tables.append(_plan_table(page, missing, file_ids, plan.to_do, manifest))
-        plan.identity_hashes.append(hashes([recording.identity for recording in page.recordings]))
-        plan.unseen += page.unseen
-        plan.skipped.update(page.skipped)
-        plan.listed += len(page.recordings)
-        plan.done += len(page.recordings) - len(missing)
-        if plan.limited:
-            break
-    return plan
+    done, old = index.done(page.recordings)
+    missing = np.flatnonzero(~done)
+    identity = hashes([recording.identity for recording in page.recordings])
+    has_rows = index.has_rows(identity[missing])
+    table = _plan_table(page, missing, identity, index.has_final_rows(identity[missing]), manifest)
+    plan = Plan(
+        listed=len(page.recordings),
+        done=len(page.recordings) - len(missing),
+        again=int(has_rows.sum()),
+        segments=_num_segments(table),
+        unseen=list(page.unseen),
+        skipped=Counter(page.skipped),
+        identity_hashes=[identity],
+        to_do_hashes=[identity[missing]],
+        known_to_0_1=_identities(page, np.flatnonzero(old)),
+    )
+    return plan, table
 
 
-def _beginning(page: Page, end: int) -> Page:
+def beginning(page: Page, index: RowIndex, limit: int) -> Page:
+    """The page up to so many recordings that are to be labelled."""
+    missing = np.flatnonzero(~index.done(page.recordings)[0])
+    if len(missing) <= limit:
+        return page
+    end = int(missing[limit])
     columns = None if page.columns is None else page.columns.slice(0, end)
     return page._replace(recordings=page.recordings[:end], columns=columns)
 
@@ -137,12 +127,14 @@ def _identities(page: Page, rows: np.ndarray) -> list[pa.Table]:
 
 
 def _plan_table(
-    page: Page, rows: np.ndarray, file_ids: pa.Array, first_index: int, manifest: pa.Schema
+    page: Page, rows: np.ndarray, identity: np.ndarray, final: np.ndarray, manifest: pa.Schema
 ) -> pa.Table:
+    recordings = [page.recordings[row] for row in rows]
     columns: dict[str, Any] = {
-        INDEX.name: np.arange(first_index, first_index + len(rows)),
-        "file_id": file_ids.take(rows),
-        **reference_columns([page.recordings[row] for row in rows]),
+        INDEX.name: identity[rows].view(np.int64),
+        "file_id": [recording.file_id for recording in recordings],
+        HAS_FINAL.name: final,
+        **reference_columns(recordings),
     }
     if page.columns is not None:
         kept = page.columns.take(rows)
@@ -151,26 +143,25 @@ def _plan_table(
 
 
 def cut_into_blocks(
-    plan: list[pa.Table], rows: int, whole: bool, anywhere: bool = False
+    table: pa.Table, rows: int, whole: bool, anywhere: bool = False
 ) -> list[pa.Table]:
-    """The plan in blocks.
+    """A page of the plan in blocks.
 
     What is read in one pass stays together: the stretches of one file, and the members of a file in
     which they cannot be found by their position.
 
     Args:
-        plan: tables of ``plan_schema``.
+        table: of ``plan_schema``.
         rows: of one block, more only where they are read in one pass.
         whole: whether recordings are decoded to their end; blocks are then cut by bytes, too.
         anywhere: cut also what is read in one pass.
     """
+    joined = np.zeros(len(table), bool) if anywhere else _continues_a_pass(table)
+    pieces = _cut_by_bytes(table, joined) if whole else iter([(0, len(table))])
     blocks = []
-    for table in plan:
-        joined = np.zeros(len(table), bool) if anywhere else _continues_a_pass(table)
-        pieces = _cut_by_bytes(table, joined) if whole else iter([(0, len(table))])
-        for start, end in pieces:
-            edges = _edges(joined[start:end], rows)
-            blocks += [table.slice(start + at, to - at) for at, to in pairwise(edges)]
+    for start, end in pieces:
+        edges = _edges(joined[start:end], rows)
+        blocks += [table.slice(start + at, to - at) for at, to in pairwise(edges)]
     return blocks
 
 

@@ -2,9 +2,11 @@
 
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+
+import pyarrow as pa
 
 from ser_core import cluster
 from ser_core.audio.segments import Segmentation
@@ -13,7 +15,8 @@ from ser_core.console import say
 from ser_core.errors import CorpusError, OutputError
 from ser_core.labeling.config import LabelConfig
 from ser_core.labeling.label_store import LabelStore
-from ser_core.labeling.plan import Plan, make_plan
+from ser_core.labeling.plan import Plan, beginning, plan_page
+from ser_core.labeling.row_index import RowIndex
 from ser_core.labeling.rules import labeling_digest
 from ser_core.models.build import build_model
 from ser_core.models.checkpoint import Checkpoint, load_checkpoint
@@ -21,7 +24,8 @@ from ser_core.schema import reserved_columns
 from ser_core.sources.decoder import DecoderSettings
 from ser_core.sources.forms import open_source
 from ser_core.sources.inputs import shown
-from ser_core.sources.interface import InputOptions, Page, Source
+from ser_core.sources.interface import PAGE_ROWS, InputOptions, Page, Source
+from ser_core.sources.listed import ListedSource
 from ser_core.storage.filesystem import absolute, is_local
 
 
@@ -70,16 +74,59 @@ class Run:
             raise CorpusError(f"--input {shown(self.config.input)}: there are no recordings")
         return itertools.chain([first], pages)
 
+    def short_listing(self) -> Iterable[Page] | None:
+        """The listing if it is about a page long or limited; others are made in the cluster.
+
+        Raises:
+            CorpusError: it cannot be listed, or is empty.
+        """
+        if self.config.limit is not None:
+            return self.pages()
+        pages, count = list[Page](), 0
+        for page in self.pages():
+            pages.append(page)
+            count += len(page.recordings)
+            if count > PAGE_ROWS:
+                return None
+        return pages
+
     @property
     def digest(self) -> str:
         """Identifies the checkpoint and how recordings become rows."""
         config = self.config
         return labeling_digest(self.checkpoint.digest, config.rows, config.hop, config.channels)
 
-    def plan(self, pages: Iterator[Page]) -> Plan:
-        """What is listed, less what the store has."""
-        done = self.store.done(self.digest, self.config.precision, self.config.retry)
-        return make_plan(pages, self.source.columns, done, self.config.limit)
+    def index(self, since: datetime | None = None) -> RowIndex:
+        """What the store has; what was written since then is done."""
+        return self.store.index(self.digest, self.config.precision, self.config.retry, since)
+
+    def plan(self, pages: Iterable[Page]) -> tuple[Plan, ListedSource]:
+        """What there is to do of a listing, as far as ``--limit`` goes, and the pages with that."""
+        plan, kept = Plan(), []
+        for page, planned in self.planned(pages, self.index(), plan):
+            if len(planned):
+                kept.append(page)
+        return plan, ListedSource(self.source.columns, kept)
+
+    def planned(
+        self, pages: Iterable[Page], index: RowIndex, plan: Plan
+    ) -> Iterator[tuple[Page, pa.Table]]:
+        """The pages as far as ``--limit`` goes, with what is to be labelled of each.
+
+        Args:
+            pages: of the listing.
+            index: of the output.
+            plan: to which they are added.
+        """
+        limit = self.config.limit
+        for whole in pages:
+            page = whole if limit is None else beginning(whole, index, limit - plan.to_do)
+            found, table = plan_page(page, self.source.columns, index)
+            plan.add(found)
+            plan.limited = page is not whole
+            yield page, table
+            if plan.limited:
+                return
 
     @property
     def decoder(self) -> DecoderSettings:

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -22,6 +23,7 @@ from rich.table import Table
 
 from ser_core.console import say, show
 from ser_core.errors import Status
+from ser_core.labeling.plan import Plan
 from ser_core.schema import (
     CLASSIFY_STAGES,
     DECODE_STAGES,
@@ -33,6 +35,7 @@ from ser_core.schema import (
 )
 
 _OUTAGE_RECORDINGS, _OUTAGE_SECONDS = 64, 300.0  # more than this out of reach end the run
+_REFRESH_SECONDS = 1.0  # between two looks at the listing
 _LINE_SECONDS = 10.0  # between two lines where there is no terminal
 
 
@@ -41,7 +44,8 @@ class RunStats:
     """What a run has done so far.
 
     Attributes:
-        total: recordings to label in this run.
+        plan: what there is to do, as far as that is listed.
+        total: recordings to label in this run; None until all are listed.
         done: recordings with rows, including failed ones.
         status: rows by status.
         label: labelled rows by label.
@@ -51,7 +55,8 @@ class RunStats:
         stage_seconds: time of each stage, over all processes; see `schema.stage_seconds`.
     """
 
-    total: int
+    plan: Plan = field(default_factory=Plan)
+    total: int | None = None
     done: int = 0
     status: Counter[str] = field(default_factory=Counter)
     label: Counter[str] = field(default_factory=Counter)
@@ -102,16 +107,26 @@ class RunStats:
         for stage in (*DECODE_STAGES, *CLASSIFY_STAGES):
             self.stage_seconds[stage] += pc.sum(labeled[stage_seconds(stage).name]).as_py() or 0
 
+    def listing(self, plan: Plan, ended: bool) -> None:
+        """Takes over what has been listed so far."""
+        self.plan, self.total = plan, plan.to_do if ended else None
+
     def line(self) -> str:
         """The state of the run in one line."""
         rate = self.done / self.elapsed
-        left = (self.total - self.done) / rate if self.done else None
         where = ", ".join(self.device) or "starting"
+        if self.total is None:
+            count = f"{self.done:,} recordings ({self.plan.listed:,} listed so far)"
+        else:
+            share = f" ({self.done / self.total:.0%})" if self.total else ""
+            count = f"{self.done:,} of {self.total:,} recordings{share}"
+        left = "unknown"
+        if self.done and self.total is not None:
+            left = clock((self.total - self.done) / rate)
         return (
-            f"{where}: {self.done:,} of {self.total:,} recordings, {self.not_ok:,} not ok, "
+            f"{where}: {count}, {self.not_ok:,} not ok, "
             f"{rate:,.1f} files/s, {self.audio_seconds / 3600:,.2f} h of audio, "
-            f"{self.labeled_seconds / self.elapsed:,.0f} × real time, "
-            f"{clock(left) if left is not None else 'unknown'} left"
+            f"{self.labeled_seconds / self.elapsed:,.0f} × real time, {left} left"
         )
 
     def report(self) -> dict[str, Any]:
@@ -145,8 +160,16 @@ def _durations(labeled: pa.Table) -> pa.ChunkedArray:
 class Display:
     """A bar on a terminal, elsewhere a line every few seconds, both on standard error."""
 
-    def __init__(self, stats: RunStats) -> None:
+    def __init__(self, stats: RunStats, refresh: Callable[[], None] = lambda: None) -> None:
+        """Shows nothing yet.
+
+        Args:
+            stats: what is shown.
+            refresh: called before they are shown, once in a while.
+        """
         self._stats = stats
+        self._refresh = refresh
+        self._refreshed = time.monotonic()
         console = Console(stderr=True)
         self._has_bar = console.is_terminal  # asked now: a terminal may go away
         self._stopped = threading.Event()
@@ -179,13 +202,21 @@ class Display:
     def update(self) -> None:
         """Shows the statistics as they are now."""
         stats = self._stats
+        if self._has_bar and time.monotonic() - self._refreshed > _REFRESH_SECONDS:
+            self._refresh()
+            self._refreshed = time.monotonic()
         rate = stats.done / stats.elapsed
         speed = stats.labeled_seconds / stats.elapsed
         description = f"{stats.not_ok:,} not ok · {rate:,.1f} files/s · {speed:,.0f} × real time"
-        self._bar.update(self._task, completed=stats.done, description=description)
+        if stats.total is None:
+            description = f"{stats.plan.listed:,} listed so far · {description}"
+        self._bar.update(
+            self._task, description=description, completed=stats.done, total=stats.total
+        )
 
     def _print_lines(self) -> None:
         while not self._stopped.wait(_LINE_SECONDS):
+            self._refresh()
             say(self._stats.line())
         say(self._stats.line())
 

@@ -107,38 +107,37 @@ def is_done(
     return pc.and_(done, pc.or_(precise, pc.invert(computed)))
 
 
-def useful_rows(rows: pa.Table, final: np.ndarray) -> pa.Table:
-    """Rows without those that could never be current: transient ones beside a final one.
+def is_useful(status: pa.ChunkedArray, has_final: np.ndarray) -> np.ndarray:
+    """Which new rows may become current: a transient one never does beside a final one.
 
     Args:
-        rows: columns `uri` and `status`.
-        final: sorted hashes of the recordings with a final row.
+        status: of each row.
+        has_final: whether its recording has final rows already.
+
+    >>> is_useful(pa.chunked_array([["ok", "unavailable"]]), np.array([True, True]))
+    array([ True, False])
     """
-    useful = is_final(rows["status"]).to_numpy()
-    transient = np.flatnonzero(~useful)
-    if not len(transient) or not len(final):
-        return rows
-    useful[transient] = ~is_in(hashes(rows["uri"].take(transient)), final)
-    return rows.filter(pa.array(useful))
+    useful: np.ndarray = is_final(status).to_numpy() | ~has_final
+    return useful
 
 
 @dataclass(frozen=True)
 class AllRows:
-    """What the rules need of all rows of a folder, about 10 bytes each.
+    """What the rules need of all rows of a folder, about 19 bytes each.
 
     Attributes:
         identity_hash: of each row's recording.
         final: whether each row is final.
         ok: whether each row has a label.
         current: whether each row is current.
-        newest: the latest `labeled_at`, in µs since 1970; 0 without rows.
+        labeled_at: when each row was made, in µs since 1970.
     """
 
     identity_hash: np.ndarray
     final: np.ndarray
     ok: np.ndarray
     current: np.ndarray
-    newest: int
+    labeled_at: np.ndarray
 
     @classmethod
     def from_tables(cls, tables: Iterable[pa.Table]) -> "AllRows":
@@ -147,13 +146,7 @@ class AllRows:
         columns = zip(none, *map(_rule_columns, tables), strict=True)
         identity_hash, segment, final, ok, labeled_at = map(np.concatenate, columns)
         current = ~superseded(identity_hash, segment, final, labeled_at)
-        newest = int(labeled_at.max()) if len(labeled_at) else 0
-        return cls(identity_hash, final, ok, current, newest)
-
-    @property
-    def final_hashes(self) -> np.ndarray:
-        """The recordings whose current row is final: sorted hashes."""
-        return np.sort(self.identity_hash[self.current & self.final])
+        return cls(identity_hash, final, ok, current, labeled_at)
 
     def without_label(self, listed: np.ndarray) -> int:
         """How many recordings have no current row that is ``ok``.

@@ -135,14 +135,14 @@ def test_a_file_deleted_after_listing_is_not_found(label, tmp_path, monkeypatch)
     from ser_core.labeling import preparation
 
     corpus = write_speech(tmp_path / "corpus", ["a.wav", "b.wav"])
-    make_plan = preparation.make_plan
+    plan = preparation.Run.plan
 
     def plan_and_delete(*args):
-        plan = make_plan(*args)
+        planned = plan(*args)
         (corpus / "a.wav").unlink()
-        return plan
+        return planned
 
-    monkeypatch.setattr(preparation, "make_plan", plan_and_delete)
+    monkeypatch.setattr(preparation.Run, "plan", plan_and_delete)
     label(corpus)
     assert list(table(label)["status"]) == ["not_found", "ok"]
 

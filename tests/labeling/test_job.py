@@ -18,11 +18,14 @@ from hypothesis import strategies as st
 from ser_core.errors import CheckError, OutputError, RunError
 from ser_core.labeling import label_store, preparation
 from ser_core.labeling.config import LabelConfig
+from ser_core.labeling.coverage import coverage
 from ser_core.labeling.job import finish
 from ser_core.labeling.label_store import LabelStore
+from ser_core.labeling.plan import plan_page
 from ser_core.labeling.preparation import Run
 from ser_core.labeling.progress import RunStats
-from ser_core.labeling.rules import useful_rows
+from ser_core.labeling.rules import is_useful
+from ser_core.sources.identity_hashes import hashes
 from ser_core.sources.interface import Page
 from ser_core.sources.recording import Recording
 from ser_core.storage.folder import Folder
@@ -83,17 +86,19 @@ class World:
         with store.claimed():
             pages = [Page([self.recording(name) for name in self.contents])]
             pages += [Page([], unseen=self.unseen)] if self.unseen else []
-            plan = run.plan(iter(pages))
-            stats = RunStats(plan.to_do)
-            self._label(plan, store, model, stats, stop_after)
-            finish(run, plan, stats)
+            plan, listed = run.plan(pages)
+            stats, since, dropped = RunStats(), store.now(), []
+            tables = [plan_page(page, NONE, run.index())[1] for page in listed.pages()]
+            self._label(tables, store, model, stats, stop_after, dropped)
+            covered = coverage(store, plan, since, dropped, run.config.prune)
+            assert not covered.missing
+            finish(run, plan, covered, stats)
         return plan
 
-    def _label(self, plan, store, model, stats, stop_after):
-        final = store.rows().final_hashes
+    def _label(self, tables, store, model, stats, stop_after, dropped):
         for number, planned in enumerate(
             table.slice(at, ROWS_PER_WRITE)
-            for table in plan.tables
+            for table in tables
             for at in range(0, len(table), ROWS_PER_WRITE)
         ):
             if number == stop_after:
@@ -116,10 +121,12 @@ class World:
             }  # fmt: skip
             stats.status.update(status)
             start = pa.array([6.0 * n for each in rows for n in range(each)])
+            useful = is_useful(pa.chunked_array([status]), planned["_has_final"].to_numpy())
+            dropped.append(hashes(planned["uri"])[~useful])
             table = pa.table(columns).take(np.repeat(np.arange(count), rows))
-            rows = useful_rows(table.append_column("start", start), final)
-            if rows.num_rows:
-                store.write_part(rows)
+            table = table.append_column("start", start).filter(np.repeat(useful, rows))
+            if table.num_rows:
+                store.write_part(table)
 
     def rows(self):
         names = Folder(self.output).names()
@@ -461,10 +468,3 @@ def check_the_last_run(world, last):
     assert report["unlisted_rows"] + report["pruned_rows"] == len(unlisted)
     assert report["output"]["rows"] == num_rows.sum()
     assert world.run(last["model"]).to_do == 0
-
-
-def test_useful_rows_are_all_but_transient_ones_beside_final_ones():
-    rows = pa.table({"uri": ["/a", "/b", "/c"], "status": ["ok", "unavailable", "not_found"]})
-    hashes = np.sort(pd.util.hash_array(np.array(["/a", "/b"], object)))
-    assert useful_rows(rows, hashes)["uri"].to_pylist() == ["/a", "/c"]
-    assert useful_rows(rows, hashes[:0]) is rows

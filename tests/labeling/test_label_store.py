@@ -25,6 +25,7 @@ from ser_core.labeling import label_store
 from ser_core.labeling.label_store import LabelStore
 from ser_core.labeling.parts import find_parts
 from ser_core.schema import classes_of
+from ser_core.sources.identity_hashes import hashes
 from ser_core.storage.claim import Claim
 
 LABELS = ("angry", "sad")
@@ -66,8 +67,15 @@ def parts(store):
 
 
 def done(store, *names, model="m1", precision="auto", version="v1", retry=()):
-    file_ids = pa.array([f"/c/{name}-{version}" for name in names])
-    return store.done(model, precision, retry).contains(file_ids).tolist()
+    index = store.index(model, precision, retry)
+    at = {identity: n for n, identity in enumerate(index.identity_hash)}
+    identity, file_id = (
+        hashes([f"/c/{name}{end}" for name in names]) for end in ("", f"-{version}")
+    )
+    return [
+        each in at and index.file_id_hash[at[each]] == version and bool(index.is_done[at[each]])
+        for each, version in zip(identity, file_id, strict=True)
+    ]
 
 
 # ---- what is current -----------------------------------------------------------------------------
@@ -286,7 +294,7 @@ def test_only_the_columns_needed_are_fetched():
     )
     size = sum(store.folder.fs.size(store.folder.path(name)) for name in parts(store))
     CountedFileSystem.fetched = 0
-    assert len(store.done("m1", "auto")) == 20_000
+    assert store.index("m1", "auto").is_done.sum() == 20_000
     assert 0 < CountedFileSystem.fetched < size / 2
 
 
@@ -335,7 +343,7 @@ def test_a_part_with_damaged_pages_is_named_at_once(store):
         part.read(store.schema)
     assert time.monotonic() - started < 30  # s, and not the 60 of requests that are retried
     with pytest.raises(OutputError, match=f"{name} is damaged"), store.claimed():
-        store.done("m1", "auto")
+        store.index("m1", "auto")
 
 
 def test_a_damaged_byte_never_passes_for_another_value(store):

@@ -7,7 +7,15 @@ import pyarrow as pa
 import pytest
 
 from ser_core.labeling import progress
+from ser_core.labeling.plan import Plan
 from ser_core.labeling.progress import Display, RunStats, print_summary
+
+
+def planned(total):
+    stats = RunStats()
+    stats.listing(Plan(listed=total), ended=True)
+    return stats
+
 
 STAGES = ("fetch", "decode", "idle", "transfer", "compute")
 
@@ -37,7 +45,7 @@ def add(stats, count, status="ok", label="sad", duration=2.0, segment_end=None):
 
 
 def test_counts_and_report():
-    stats = RunStats(total=10)
+    stats = planned(10)
     add(stats, 3, duration=10.0)
     add(stats, 2, label="angry")
     add(stats, 1, status="empty")
@@ -52,7 +60,7 @@ def test_counts_and_report():
 
 
 def test_unreachable_recordings_are_counted():
-    stats = RunStats(total=4)
+    stats = planned(4)
     for status in ("ok", "decode_error", "not_found", "unavailable"):
         add(stats, 1, status=status)
     assert (stats.not_ok, stats.unreachable) == (3, 2)
@@ -60,25 +68,25 @@ def test_unreachable_recordings_are_counted():
 
 
 def test_whole_recordings_count_with_their_full_duration():
-    stats = RunStats(total=1)
+    stats = planned(1)
     add(stats, 1, duration=100.0, segment_end=100.0)
     assert stats.labeled_seconds == 100
 
 
 def test_the_progress_line(monkeypatch):
-    stats = RunStats(total=1200)
-    assert stats.line().startswith("starting: 0 of 1,200 recordings, 0 not ok")
+    stats = planned(1200)
+    assert stats.line().startswith("starting: 0 of 1,200 recordings (0%), 0 not ok")
     add(stats, 300)
     monkeypatch.setattr(RunStats, "elapsed", 100.0)
     assert stats.line() == (
-        "cpu fp32: 300 of 1,200 recordings, 0 not ok, 3.0 files/s, 0.17 h of audio, "
+        "cpu fp32: 300 of 1,200 recordings (25%), 0 not ok, 3.0 files/s, 0.17 h of audio, "
         "6 × real time, 0:05:00 left"
     )
 
 
 def test_lines_are_printed_without_a_terminal(monkeypatch, capsys):
     monkeypatch.setattr(progress, "_LINE_SECONDS", 0.001)
-    stats = RunStats(total=5)
+    stats = planned(5)
     with Display(stats) as display:
         add(stats, 5)
         display.update()
@@ -90,7 +98,7 @@ def test_lines_are_printed_without_a_terminal(monkeypatch, capsys):
 def test_a_bar_is_shown_on_a_terminal(monkeypatch, capsys):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
-    stats = RunStats(total=5)
+    stats = planned(5)
     with Display(stats) as display:
         add(stats, 5)
         display.update()
@@ -101,14 +109,14 @@ def test_a_terminal_that_is_gone_does_not_end_the_run(monkeypatch):
     controller, terminal = os.openpty()
     with open(terminal, "w") as stderr:
         monkeypatch.setattr(sys, "stderr", stderr)
-        with Display(RunStats(total=5)) as display:
+        with Display(planned(5)) as display:
             os.close(controller)
             display.update()
         os.dup2(os.open(os.devnull, os.O_WRONLY), terminal)  # so that it can be closed
 
 
 def test_the_summary(monkeypatch, capsys):
-    stats = RunStats(total=5)
+    stats = planned(5)
     add(stats, 3)
     add(stats, 2, status="unavailable")
     monkeypatch.setattr(RunStats, "elapsed", 10.0)
@@ -128,7 +136,7 @@ def test_the_summary(monkeypatch, capsys):
 
 
 def test_a_summary_that_nobody_reads_does_not_end_the_run(monkeypatch):
-    stats = RunStats(total=3)
+    stats = planned(3)
     add(stats, 3)
     read, write = os.pipe()
     os.close(read)
@@ -141,7 +149,7 @@ def test_a_summary_that_nobody_reads_does_not_end_the_run(monkeypatch):
 def test_recordings_out_of_reach_for_minutes_are_an_outage(monkeypatch):
     now = 1000.0
     monkeypatch.setattr(progress.time, "monotonic", lambda: now)
-    stats = RunStats(total=1000)
+    stats = planned(1000)
     add(stats, 8)
     for _ in range(8):  # while other recordings may still be on their way
         now += 60.0

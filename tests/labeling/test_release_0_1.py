@@ -10,7 +10,7 @@ import pytest
 
 from ser_core.labeling import label_store
 from ser_core.labeling.label_store import LabelStore
-from ser_core.labeling.plan import make_plan
+from ser_core.labeling.plan import plan_page
 from ser_core.labeling.release_0_1 import Upgrade
 from ser_core.schema import output_schema
 from ser_core.sources.interface import Page
@@ -53,7 +53,7 @@ def take_over(folder, recordings, precision="auto"):
     """Does what a run does besides labelling; returns how many recordings it would label."""
     store = LabelStore(str(folder), LABELS, NONE)
     with store.claimed():
-        plan = make_plan([Page(recordings)], NONE, store.done("m1", precision))
+        plan, _ = plan_page(Page(recordings), NONE, store.index("m1", precision))
         if plan.known_to_0_1:
             store.upgrade(pa.concat_tables(plan.known_to_0_1))
         store.compact()
@@ -160,8 +160,8 @@ def test_precision_is_known_if_all_reports_agree(tmp_path, devices, precision):
     store = LabelStore(str(tmp_path), LABELS, NONE)
     assert Upgrade(store.folder).precision == precision
     with store.claimed():
-        done = store.done("m1", "fp32")
-    assert done.contains(pa.array([FOLDER[0].file_id])).tolist() == [precision == "fp32"]
+        done, _ = store.index("m1", "fp32").done(FOLDER[:1])
+    assert done.tolist() == [precision == "fp32"]
 
 
 def test_taking_over_an_output_resumes_after_a_kill(tmp_path, monkeypatch):

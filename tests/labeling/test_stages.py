@@ -71,6 +71,7 @@ def plan(*uris, names=None, members=None):
     nulls = [None] * len(uris)
     columns = {
         "_index": range(len(uris)),
+        "_has_final": nulls,
         "path": names or nulls,
         "uri": map(str, uris),
         "file_id": map(str, uris),

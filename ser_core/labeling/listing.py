@@ -1,0 +1,145 @@
+"""The listing of a run, in tasks of the cluster: sources → blocks of the plan, and their tally."""
+
+import io
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from ser_core.errors import RunError, UsageError
+from ser_core.labeling.plan import Plan, cut_into_blocks, plan_page
+from ser_core.labeling.row_index import RowIndex
+from ser_core.labeling.stages import bug
+from ser_core.schema import STOP, in_schema, plan_schema
+from ser_core.sources.interface import Source
+
+# A row for each block of the plan, so that Ray Data neither merges nor cuts them.
+_BLOCK = pa.field("block", pa.binary())
+_SCHEMA = pa.schema([_BLOCK, STOP])
+
+
+@dataclass(frozen=True)
+class ListingSettings:
+    """What all tasks that list have in common.
+
+    Attributes:
+        sources: each listed by one task; from `ray.put`.
+        index: of what is done; from `ray.put`.
+        tally: adds up what they find.
+        manifest: the manifest's own columns.
+        rows: recordings in a block.
+        whole: whether recordings are labelled to their end.
+        anywhere: whether blocks may cut what is read in one pass.
+    """
+
+    sources: "ray.ObjectRef[Sequence[Source]]"
+    index: "ray.ObjectRef[RowIndex]"
+    tally: "ray.actor.ActorHandle[Tally]"
+    manifest: pa.Schema
+    rows: int
+    whole: bool
+    anywhere: bool
+
+
+class Tally:
+    """Adds up what tasks have listed, in an actor.
+
+    A task that runs again counts once, and a source that has been listed to its end is not counted
+    again by a later round, which finds part of it done.
+    """
+
+    def __init__(self) -> None:
+        self._attempts: dict[int, str] = {}
+        self._plans: dict[int, Plan] = {}
+        self._seconds: dict[int, float] = {}
+        self._ended: dict[int, str] = {}  # sources, by the attempt that listed them
+
+    def add(self, number: int, attempt: str, found: Plan, seconds: float) -> None:
+        """Adds a page of a source."""
+        if number in self._ended:
+            return
+        if self._attempts.get(number) != attempt:
+            self._attempts[number] = attempt
+            self._plans[number], self._seconds[number] = Plan(), 0.0
+        self._plans[number].add(found)
+        self._seconds[number] += seconds
+
+    def end(self, number: int, attempt: str) -> None:
+        """Notes that a source has been listed to its end."""
+        self._ended.setdefault(number, attempt)
+
+    def numbers(self) -> tuple[Plan, int, float]:
+        """The plan so far, without hashes; how many sources have ended; seconds of all tasks."""
+        plan = replace(self.plan(), identity_hashes=[], to_do_hashes=[], known_to_0_1=[])
+        return plan, len(self._ended), sum(self._seconds.values())
+
+    def plan(self) -> Plan:
+        """The plan with the hashes of all recordings: 8 bytes of each, and of each to label."""
+        plan = Plan()
+        for each in self._plans.values():
+            plan.add(each)
+        return plan
+
+    def known_to_0_1(self) -> list[pa.Table]:
+        """See `Plan`."""
+        return self.plan().known_to_0_1
+
+
+def start_tally() -> "ray.actor.ActorHandle[Tally]":
+    """Starts a tally beside the driver, whose end would be that of the run anyway."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(num_cpus=0, scheduling_strategy=here)(Tally).remote()
+
+
+def list_sources(numbers: pa.Table, settings: ListingSettings) -> Iterator[pa.Table]:
+    """Lists sources, given by their numbers: blocks of the plan as rows of one table."""
+    for number in numbers["number"].to_pylist():
+        try:
+            for block in _blocks(number, settings):
+                yield pa.table({_BLOCK.name: [_packed(block)], STOP.name: [None]}, schema=_SCHEMA)
+        except (RunError, UsageError) as error:
+            yield _stopped(str(error))
+        except Exception as error:
+            yield _stopped(bug(error))
+
+
+def unpacked(blocks: pa.Table, manifest: pa.Schema) -> Iterator[pa.Table]:
+    """The blocks of the plan in a table from `list_sources`.
+
+    Yields:
+        Of ``plan_schema``; where the run must stop, with a column that says why.
+    """
+    for packed, reason in zip(blocks[_BLOCK.name], blocks[STOP.name].to_pylist(), strict=True):
+        if reason is None:
+            yield pa.ipc.open_stream(packed.as_buffer()).read_all()
+        else:
+            columns: dict[str, Any] = {STOP.name: pa.array([reason])}
+            yield in_schema(columns, pa.schema([*plan_schema(manifest), STOP]))
+
+
+def _blocks(number: int, settings: ListingSettings) -> Iterator[pa.Table]:
+    source, index = ray.get(settings.sources)[number], ray.get(settings.index)
+    tally, attempt, started = settings.tally, secrets.token_hex(8), time.monotonic()
+    for page in source.pages():
+        found, table = plan_page(page, settings.manifest, index)
+        tally.add.remote(number, attempt, found, time.monotonic() - started)
+        if len(table):
+            yield from cut_into_blocks(table, settings.rows, settings.whole, settings.anywhere)
+        started = time.monotonic()  # the time that a block waits is not that of listing
+    ray.get(tally.end.remote(number, attempt))
+
+
+def _packed(block: pa.Table) -> bytes:
+    buffer = io.BytesIO()
+    with pa.ipc.new_stream(buffer, block.schema) as stream:
+        stream.write_table(block)
+    return buffer.getvalue()
+
+
+def _stopped(reason: str) -> pa.Table:
+    return pa.table({_BLOCK.name: [None], STOP.name: [reason]}, schema=_SCHEMA)
