@@ -19,6 +19,7 @@ from ray.exceptions import RayActorError
 from ser_core.audio.constants import SAMPLING_RATE
 from ser_core.errors import DeviceError, RunError, SerError
 from ser_core.labeling.output_rows import not_finite
+from ser_core.labeling.packing import map_packed
 from ser_core.labeling.stages import (
     Scorer,
     StageSettings,
@@ -112,19 +113,23 @@ class ClassifierActor:
         except Exception as error:
             self._reason = bug(error)
 
-    def __call__(self, decoded: pa.Table) -> pa.Table:
+    def __call__(self, rows: pa.Table) -> Iterator[pa.Table]:
+        """Classifies packed blocks."""
+        return map_packed(lambda decoded: [self.classify(decoded)], rows)
+
+    def classify(self, decoded: pa.Table) -> pa.Table:
         """Classifies the segments of a block of ``decoded_schema``."""
         if reason := self._reason or reason_to_stop(decoded):
             return rows_with_reason(decoded, self._settings, reason)
         now = time.perf_counter()
         idle_seconds = now - (self._idle_since or now)
 
-        def classify(block: pa.Table) -> Iterator[pa.Table]:
+        def classified(block: pa.Table) -> Iterator[pa.Table]:
             yield classify_block(block, self._settings, self._classifier, idle_seconds)
 
         try:
             with _dies_if_stuck(_BATCH_SECONDS):
-                (labeled,) = run_stage(classify, decoded, self._settings)
+                (labeled,) = run_stage(classified, decoded, self._settings)
         except DeviceError:  # nothing runs on this device any more in this process
             _die()
         self._starts.finished.remote(self._name)

@@ -1,6 +1,5 @@
 """The listing of a run, in tasks of the cluster: sources → blocks of the plan, and their tally."""
 
-import io
 import secrets
 import time
 from collections.abc import Iterator, Sequence
@@ -17,10 +16,6 @@ from ser_core.labeling.row_index import RowIndex
 from ser_core.labeling.stages import bug
 from ser_core.schema import STOP, in_schema, plan_schema
 from ser_core.sources.interface import Source
-
-# A row for each block of the plan, so that Ray Data neither merges nor cuts them.
-_BLOCK = pa.field("block", pa.binary())
-_SCHEMA = pa.schema([_BLOCK, STOP])
 
 
 @dataclass(frozen=True)
@@ -97,29 +92,18 @@ def start_tally() -> "ray.actor.ActorHandle[Tally]":
 
 
 def list_sources(numbers: pa.Table, settings: ListingSettings) -> Iterator[pa.Table]:
-    """Lists sources, given by their numbers: blocks of the plan as rows of one table."""
-    for number in numbers["number"].to_pylist():
-        try:
-            for block in _blocks(number, settings):
-                yield pa.table({_BLOCK.name: [_packed(block)], STOP.name: [None]}, schema=_SCHEMA)
-        except (RunError, UsageError) as error:
-            yield _stopped(str(error))
-        except Exception as error:
-            yield _stopped(bug(error))
-
-
-def unpacked(blocks: pa.Table, manifest: pa.Schema) -> Iterator[pa.Table]:
-    """The blocks of the plan in a table from `list_sources`.
+    """Lists sources, given by their numbers.
 
     Yields:
-        Of ``plan_schema``; where the run must stop, with a column that says why.
+        Blocks of the plan (``plan_schema``); where the run must stop, with a column that says why.
     """
-    for packed, reason in zip(blocks[_BLOCK.name], blocks[STOP.name].to_pylist(), strict=True):
-        if reason is None:
-            yield pa.ipc.open_stream(packed.as_buffer()).read_all()
-        else:
-            columns: dict[str, Any] = {STOP.name: pa.array([reason])}
-            yield in_schema(columns, pa.schema([*plan_schema(manifest), STOP]))
+    for number in numbers["number"].to_pylist():
+        try:
+            yield from _blocks(number, settings)
+        except (RunError, UsageError) as error:
+            yield _stopped(str(error), settings)
+        except Exception as error:
+            yield _stopped(bug(error), settings)
 
 
 def _blocks(number: int, settings: ListingSettings) -> Iterator[pa.Table]:
@@ -134,12 +118,6 @@ def _blocks(number: int, settings: ListingSettings) -> Iterator[pa.Table]:
     ray.get(tally.end.remote(number, attempt))
 
 
-def _packed(block: pa.Table) -> bytes:
-    buffer = io.BytesIO()
-    with pa.ipc.new_stream(buffer, block.schema) as stream:
-        stream.write_table(block)
-    return buffer.getvalue()
-
-
-def _stopped(reason: str) -> pa.Table:
-    return pa.table({_BLOCK.name: [None], STOP.name: [reason]}, schema=_SCHEMA)
+def _stopped(reason: str, settings: ListingSettings) -> pa.Table:
+    columns: dict[str, Any] = {STOP.name: pa.array([reason])}
+    return in_schema(columns, pa.schema([*plan_schema(settings.manifest), STOP]))

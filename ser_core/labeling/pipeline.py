@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -24,7 +25,8 @@ from ser_core.console import say
 from ser_core.errors import RunError, one_line
 from ser_core.labeling.assembly import Assembly
 from ser_core.labeling.classifier_actor import ClassifierActor, StartCounter
-from ser_core.labeling.listing import ListingSettings, list_sources, unpacked
+from ser_core.labeling.listing import ListingSettings, list_sources
+from ser_core.labeling.packing import BYTES_PER_BLOCK, map_packed, packed, unpacked
 from ser_core.labeling.resources import Resources
 from ser_core.labeling.stages import (
     StageSettings,
@@ -33,7 +35,6 @@ from ser_core.labeling.stages import (
     rows_with_reason,
     run_stage,
 )
-from ser_core.schema import STOP
 from ser_core.settings import Precision
 from ser_core.sources.decoder import Decoder, DecoderSettings
 from ser_core.versions import installed_version
@@ -43,12 +44,13 @@ if TYPE_CHECKING:  # processes that only decode do without torch
     from ser_core.models.classifier import Classifier
 
 # On CPUs a classifier takes nearly its whole core and leaves the rest for decoding, which takes
-# about a hundredth of the time: see resources.py.
+# about a hundredth of the time, and for listing. Ray fuses stages that ask for the same.
+_CLASSIFIER_CPUS = 0.85
 _DECODER_CPUS = 0.1
-# A decoding task whose process dies; its rows are left out then and run again. Ray Data's default
+_LISTING_CPUS = 0.05
+# A listing or decoding task whose process dies; its rows are left out then and run again. Ray Data's default
 # is to retry for ever. Ray 2.64 removes this setting: see the range in pyproject.toml.
 _RETRIED_ONCE = {"max_retries": 1}
-_SEGMENTS_PER_CALL_ON_GPU = 512
 # Decoded segments are passed on in tables of this size, so that several classifiers share a long
 # recording: 85 full segments of 16 bits, some 20 s of one core.
 _BYTES_PER_TABLE = 16 << 20
@@ -94,6 +96,8 @@ def connect(verbose: bool) -> None:
     if not verbose:
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)
         warnings.filterwarnings("ignore", category=RayDeprecationWarning)
+        # It counts the blocks that a listing begins with, and not those that it becomes.
+        warnings.filterwarnings("ignore", "The minimum number of concurrent actors")
 
 
 def share(checkpoint: "Checkpoint") -> "ray.ObjectRef[Checkpoint]":
@@ -118,8 +122,6 @@ def label_sources(
     """
     assembly = Assembly()
     for segments in _run(_labeled(count, listing, settings)):
-        if reason := reason_to_stop(segments):
-            raise _stopped(reason)
         yield assembly.add(segments)
 
 
@@ -129,20 +131,20 @@ def list_again(count: int, listing: ListingSettings) -> Iterator[pa.Table]:
     Raises:
         RunError: a source cannot be listed, a bug, or Ray failed.
     """
-    for blocks in _run(_planned(count, listing)):
-        for planned in unpacked(blocks, listing.manifest):
-            if STOP.name in planned.column_names:
-                raise _stopped(planned[STOP.name][0].as_py())
-            yield planned
+    yield from _run(_planned(count, listing))
 
 
 def _run(dataset: ray.data.Dataset) -> Iterator[pa.Table]:
     try:
-        yield from dataset.iter_batches(
+        blocks = dataset.iter_batches(
             batch_size=None,
             batch_format="pyarrow",
             prefetch_batches=0,  # otherwise each block waits until the next one is done
         )
+        for table in chain.from_iterable(map(unpacked, blocks)):
+            if reason := reason_to_stop(table):
+                raise _stopped(reason)
+            yield table
     except RayError as error:
         last_line = str(error).strip().splitlines()[-1:]  # what was raised first
         reason = one_line(*last_line) if last_line else repr(error)
@@ -158,46 +160,40 @@ def _stopped(reason: str) -> RunError:
 
 
 def _planned(count: int, listing: ListingSettings) -> ray.data.Dataset:
-    """Blocks of the plan, each a row and a block of the dataset."""
-    sources = [pa.table({"number": [number]}) for number in range(count)]
-    # Ray Data makes one operator of the two, which passes each block on as soon as it is listed.
-    # Its repartition asks for a whole core, so listing does, too.
-    return (
-        ray.data.from_blocks(sources)
-        .map_batches(
-            list_sources,
-            fn_args=(listing,),
-            batch_format="pyarrow",
-            batch_size=None,
-        )
-        .repartition(target_num_rows_per_block=1)
+    """Blocks of the plan, each a row of the dataset."""
+    sources = [packed(pa.table({"number": [number]})) for number in range(count)]
+    DataContext.get_current().target_max_block_size = BYTES_PER_BLOCK
+    return ray.data.from_blocks(sources).map_batches(
+        partial(map_packed, partial(list_sources, settings=listing)),
+        batch_format="pyarrow",
+        batch_size=None,
+        num_cpus=_LISTING_CPUS,
+        **_RETRIED_ONCE,
     )
 
 
 def _labeled(count: int, listing: ListingSettings, settings: PipelineSettings) -> ray.data.Dataset:
     classifiers = settings.resources.classifiers
-    context = DataContext.get_current()
-    on_gpu = settings.resources.on_gpu
-    context.target_max_block_size = _BYTES_PER_TABLE_ON_GPU if on_gpu else _BYTES_PER_TABLE
-    if on_gpu:
-        decoder: dict[str, Any] = _RETRIED_ONCE | {"num_cpus": 1}
+    if settings.resources.on_gpu:
+        decoder_cpus, num_bytes, calls = 1.0, _BYTES_PER_TABLE_ON_GPU, _CALLS_ON_GPU
         classifier: dict[str, Any] = {"num_gpus": 1, "num_cpus": 0}
-        segments_per_call, calls = _SEGMENTS_PER_CALL_ON_GPU, _CALLS_ON_GPU
     else:
+        decoder_cpus, num_bytes, calls = _DECODER_CPUS, _BYTES_PER_TABLE, 1
+        classifier = {"num_cpus": _CLASSIFIER_CPUS}
         # Decoders are faster than classifiers there, and would fill the object store.
-        waiting = _TABLES_PER_CLASSIFIER * classifiers * _BYTES_PER_TABLE
-        context.execution_options.resource_limits = ExecutionResources(object_store_memory=waiting)
-        decoder = _RETRIED_ONCE | {"num_cpus": _DECODER_CPUS}
-        classifier = {"num_cpus": settings.resources.cpus_per_classifier}
-        segments_per_call, calls = None, 1  # a block at a time
+        waiting = ExecutionResources(
+            object_store_memory=_TABLES_PER_CLASSIFIER * classifiers * num_bytes
+        )
+        DataContext.get_current().execution_options.resource_limits = waiting
     return (
         _planned(count, listing)
         .map_batches(
             _decode,
-            fn_args=(settings.stages, settings.decoder),
+            fn_args=(settings.stages, settings.decoder, num_bytes),
             batch_format="pyarrow",
-            batch_size=None,  # a block
-            **decoder,
+            batch_size=None,
+            num_cpus=decoder_cpus,
+            **_RETRIED_ONCE,
         )
         .map_batches(
             ClassifierActor,
@@ -207,7 +203,7 @@ def _labeled(count: int, listing: ListingSettings, settings: PipelineSettings) -
                 _start_counter(classifiers),
             ),
             batch_format="pyarrow",
-            batch_size=segments_per_call,
+            batch_size=None,
             compute=ActorPoolStrategy(size=classifiers, max_concurrent_calls_per_actor=calls),
             max_task_retries=0,  # another classifier gets the rows of one that died
             **classifier,
@@ -232,14 +228,18 @@ def _start_counter(classifiers: int) -> "ray.actor.ActorHandle[StartCounter]":
 
 
 def _decode(
-    blocks: pa.Table, stages: StageSettings, settings: DecoderSettings
+    rows: pa.Table, stages: StageSettings, settings: DecoderSettings, num_bytes: int
 ) -> Iterator[pa.Table]:
-    decode = partial(decode_block, settings=stages, decoder=_decoder(settings))
-    for planned in unpacked(blocks, stages.manifest):
-        if STOP.name in planned.column_names:
-            yield rows_with_reason(planned, stages, planned[STOP.name][0].as_py())
-        else:
-            yield from run_stage(decode, planned, stages)
+    decode = partial(
+        decode_block, settings=stages, decoder=_decoder(settings), bytes_per_table=num_bytes
+    )
+
+    def decoded(planned: pa.Table) -> Iterator[pa.Table]:
+        if reason := reason_to_stop(planned):
+            return iter([rows_with_reason(planned, stages, reason)])
+        return run_stage(decode, planned, stages)
+
+    yield from map_packed(decoded, rows)
 
 
 @cache

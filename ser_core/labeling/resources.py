@@ -11,11 +11,10 @@ _CLASSIFIER_BYTES = 2 << 30  # of memory: the full-size model and one batch on a
 _GPU_POOL = "gpu_pool"
 _SEGMENTS_PER_GPU = 20_000  # an H100 takes seconds for them, a machine takes minutes to start
 _SEGMENTS_PER_CORE = 16  # one core labels them in the seconds that its actor takes to start
-_CPUS_BESIDE = 1.2  # per machine, beside classifiers on CPUs
 # Each block costs the driver some 10 ms and 10 kB of memory, so large corpora get large blocks; but
 # at the end of a run all others wait for whoever has the last block.
 _BLOCKS_PER_WORKER = 50
-_ROWS_PER_BLOCK = (64, 256)  # fewest and most: 25 and 100 MB if all are 6 s long
+_ROWS_PER_BLOCK = (64, 512)  # fewest and most: 12 and 100 MB if all are 6 s long
 _ROWS_PER_BLOCK_ON_CPU = (8, 256)  # 8 are a few seconds of one core
 
 
@@ -27,13 +26,11 @@ class Resources:
         classifiers: how many actors hold the model.
         on_gpu: whether each has a GPU.
         rows_per_block: recordings decoded by one task.
-        cpus_per_classifier: where they have no GPU.
     """
 
     classifiers: int
     on_gpu: bool
     rows_per_block: int
-    cpus_per_classifier: float
 
 
 def choose_resources(recordings: int, segments: int) -> Resources:
@@ -56,25 +53,7 @@ def choose_resources(recordings: int, segments: int) -> Resources:
     classifiers = max(1, classifiers)
     bounds = _ROWS_PER_BLOCK if gpus else _ROWS_PER_BLOCK_ON_CPU
     workers = cpus if gpus else classifiers
-    rows = rows_per_block(recordings, workers, bounds)
-    return Resources(classifiers, bool(gpus), rows, cpus_per_classifier(_smallest_machine()))
-
-
-def cpus_per_classifier(cores: int) -> float:
-    """What a classifier asks of Ray on a machine that has one for each core.
-
-    It leaves what one task that lists and two that decode ask for.
-
-    >>> cpus_per_classifier(2), cpus_per_classifier(16)
-    (0.4, 0.9)
-    """
-    return min(0.9, round((cores - _CPUS_BESIDE) / cores, 2)) if cores > 1 else 0.9
-
-
-def _smallest_machine() -> int:
-    """Its number of cores."""
-    machines = (node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"])
-    return min((int(cores) for cores in machines if cores >= 1), default=1)
+    return Resources(classifiers, bool(gpus), rows_per_block(recordings, workers, bounds))
 
 
 def rows_per_block(recordings: int, workers: int, bounds: tuple[int, int]) -> int:

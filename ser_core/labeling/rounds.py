@@ -129,7 +129,7 @@ def _prepare(
         run.config.batch_size,
         resources,
     )
-    sources = [source] if known else source.split(_SOURCES)
+    sources = [source] if known else [source]
     since = run.store.now()
     return _Labeling(run, sources, known, stats, claim, settings, start_tally(), since)
 

@@ -43,7 +43,7 @@ from ser_core.sources.recording import Recording, recordings_of
 # What a broken machine makes of every recording, as well as a bad recording of itself.
 _SUSPICIOUS = frozenset({Status.DECODE_ERROR, Status.CRASHED, Status.TIMEOUT, Status.TOO_LARGE})
 _NEARLY_ALL = 0.9  # of a block
-_BYTES_PER_TABLE = 4 << 20  # of waveforms; Ray merges tables to the size that it is told
+_BYTES_PER_TABLE = 4 << 20  # of waveforms
 
 
 class Scorer(Protocol):
@@ -77,7 +77,10 @@ class StageSettings:
 
 
 def decode_block(
-    planned: pa.Table, settings: StageSettings, decoder: Decoder
+    planned: pa.Table,
+    settings: StageSettings,
+    decoder: Decoder,
+    bytes_per_table: int = _BYTES_PER_TABLE,
 ) -> Iterator[pa.Table]:
     """Decodes a block of the plan; long recordings come in several tables.
 
@@ -85,6 +88,7 @@ def decode_block(
         planned: of ``plan_schema``.
         settings: of the run.
         decoder: decodes each recording where it can do no harm.
+        bytes_per_table: of waveforms, about.
 
     Yields:
         Of ``decoded_schema``: the segments of each recording, or the reason why there are none.
@@ -99,7 +103,7 @@ def decode_block(
     for decoded in decoder.decode(recordings):
         waiting.add(decoded)
         suspicious += getattr(decoded.result, "status", None) in _SUSPICIOUS
-        if waiting.num_bytes >= _BYTES_PER_TABLE:
+        if waiting.num_bytes >= bytes_per_table:
             yield waiting.take()
     if suspicious >= _NEARLY_ALL * len(planned):
         decoder.check()
@@ -252,6 +256,8 @@ def bug(error: Exception) -> str:
 
 def reason_to_stop(block: pa.Table) -> str | None:
     """Why the driver has to stop the run, if a stage said so."""
+    if STOP.name not in block.column_names:  # as in a plan
+        return None
     reasons = block[STOP.name].drop_null()
     return str(reasons[0]) if len(reasons) else None
 

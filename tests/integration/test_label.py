@@ -390,7 +390,7 @@ def test_messages_of_the_command(tmp_path, small_checkpoint):
         check=True,
     )
     assert "1 recordings" in done.stdout
-    assert "cpu fp32: 1 of 1 recordings, 0 not ok" in done.stderr
+    assert "cpu fp32: 1 of 1 recordings (100%), 0 not ok" in done.stderr
     assert "ray" not in done.stderr.lower(), "Ray's own messages"
     bad = subprocess.run(
         command(tmp_path / "nowhere", tmp_path / "other", small_checkpoint),
