@@ -132,9 +132,7 @@ def decoded_schema(manifest: pa.Schema) -> pa.Schema:
     outcome = [pa.field(f.name, pa.string()) for f in _OUTCOME]
     seconds = map(stage_seconds, DECODE_STAGES)
     ours = [INDEX, HAS_FINAL, *_LISTED]
-    return pa.schema(
-        [*ours, *manifest, *SEGMENT, *DECODED, *outcome, *internal, *seconds, STOP]
-    )
+    return pa.schema([*ours, *manifest, *SEGMENT, *DECODED, *outcome, *internal, *seconds, STOP])
 
 
 def labeled_schema(labels: Sequence[str], manifest: pa.Schema) -> pa.Schema:

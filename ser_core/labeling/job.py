@@ -26,6 +26,7 @@ _UNLISTED_ROWS = {
     False: "the rows are kept, and --prune would remove them",
     True: "--prune has removed their rows",
 }
+_PARTS = 256  # that a listing is split into, about; each costs the driver kilobytes
 _PACKAGES = ("ser-batch", "ray", "torch", "transformers", "pyarrow", "soundfile", "soxr", "av")
 
 
@@ -47,7 +48,7 @@ def label_corpus(config: LabelConfig) -> Plan:
     with run.store.claimed() as claim:
         stats = RunStats()
         if pages is None:
-            plan, covered = label(run, run.source, None, stats, claim)
+            plan, covered = label(run, run.source.split(_PARTS), None, stats, claim)
         else:
             plan, covered = _label_short_listing(run, pages, stats, claim)
         claim.check()
@@ -62,13 +63,13 @@ def label_corpus(config: LabelConfig) -> Plan:
 def _label_short_listing(
     run: Run, pages: Iterable[Page], stats: RunStats, claim: Claim
 ) -> tuple[Plan, Coverage]:
-    plan, source = run.plan(pages)
+    plan, listed = run.plan(pages)
     if plan.known_to_0_1:
         run.store.upgrade(pa.concat_tables(plan.known_to_0_1))
     stats.listing(plan, ended=True)
     if plan.to_do:
         say(f"{plan.listed:,} recordings, {plan.done:,} already done, {plan.to_do:,} to label")
-        return label(run, source, plan, stats, claim)
+        return label(run, [listed], plan, stats, claim)
     return plan, coverage(run.store, plan, run.store.now(), prune=run.config.prune)
 
 

@@ -15,7 +15,7 @@ from ser_core.labeling.plan import Plan, cut_into_blocks, plan_page
 from ser_core.labeling.row_index import RowIndex
 from ser_core.labeling.stages import bug
 from ser_core.schema import STOP, in_schema, plan_schema
-from ser_core.sources.interface import Source
+from ser_core.sources.interface import Listing
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class ListingSettings:
         anywhere: whether blocks may cut what is read in one pass.
     """
 
-    sources: "ray.ObjectRef[Sequence[Source]]"
+    sources: "ray.ObjectRef[Sequence[Listing]]"
     index: "ray.ObjectRef[RowIndex]"
     tally: "ray.actor.ActorHandle[Tally]"
     manifest: pa.Schema

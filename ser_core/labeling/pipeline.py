@@ -48,8 +48,8 @@ if TYPE_CHECKING:  # processes that only decode do without torch
 _CLASSIFIER_CPUS = 0.85
 _DECODER_CPUS = 0.1
 _LISTING_CPUS = 0.05
-# A listing or decoding task whose process dies; its rows are left out then and run again. Ray Data's default
-# is to retry for ever. Ray 2.64 removes this setting: see the range in pyproject.toml.
+# A listing or decoding task whose process dies; its rows are left out then and run again. Ray
+# Data's default is to retry for ever. Ray 2.64 removes this setting: see pyproject.toml.
 _RETRIED_ONCE = {"max_retries": 1}
 # Decoded segments are passed on in tables of this size, so that several classifiers share a long
 # recording: 85 full segments of 16 bits, some 20 s of one core.

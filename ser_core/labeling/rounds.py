@@ -33,12 +33,11 @@ from ser_core.labeling.rules import is_useful
 from ser_core.labeling.stages import StageSettings, failed_rows
 from ser_core.schema import HAS_FINAL, INDEX
 from ser_core.sources.inputs import shown
-from ser_core.sources.interface import Source
+from ser_core.sources.interface import Listing
 from ser_core.storage.claim import Claim
 
 _SMALLER = 8  # what was lost runs again in blocks smaller by this factor, down to one recording
 _FEWEST_ROUNDS = 2  # what is lost once may have been lost with its neighbours, or its machine
-_SOURCES = 256  # that a listing is split into, about; each costs the driver kilobytes
 _UNKNOWN = 1 << 40  # recordings of a listing that has not ended
 _LOST = "its process died each time, even when it ran alone"
 
@@ -60,7 +59,7 @@ class _Labeling:
     """
 
     run: Run
-    sources: Sequence[Source]
+    sources: Sequence[Listing]
     known: Plan | None
     stats: RunStats
     claim: Claim
@@ -76,7 +75,7 @@ class _Labeling:
 
 
 def label(
-    run: Run, source: Source, known: Plan | None, stats: RunStats, claim: Claim
+    run: Run, sources: Sequence[Listing], known: Plan | None, stats: RunStats, claim: Claim
 ) -> tuple[Plan, Coverage]:
     """Labels what has no row yet, until nothing is left out.
 
@@ -85,7 +84,7 @@ def label(
 
     Args:
         run: checked and ready.
-        source: what it lists.
+        sources: what it lists, each by a task of its own.
         known: the plan, if the listing was short enough to be made by the driver.
         stats: to be filled.
         claim: of the output.
@@ -98,7 +97,7 @@ def label(
     """
     connect(run.config.verbose)
     stats.stage_seconds["start"] = stats.elapsed
-    labeling = _prepare(run, source, known, stats, claim)
+    labeling = _prepare(run, sources, known, stats, claim)
     rows, number = labeling.settings.resources.rows_per_block, 0
     with Display(stats, lambda: _count_listed(labeling)) as display:
         while True:
@@ -115,7 +114,7 @@ def label(
 
 
 def _prepare(
-    run: Run, source: Source, known: Plan | None, stats: RunStats, claim: Claim
+    run: Run, sources: Sequence[Listing], known: Plan | None, stats: RunStats, claim: Claim
 ) -> _Labeling:
     checkpoint, whole = run.checkpoint, run.decoder.how.whole
     to_do, segments = (known.to_do, known.segments) if known else (_UNKNOWN, _UNKNOWN)
@@ -129,7 +128,6 @@ def _prepare(
         run.config.batch_size,
         resources,
     )
-    sources = [source] if known else [source]
     since = run.store.now()
     return _Labeling(run, sources, known, stats, claim, settings, start_tally(), since)
 

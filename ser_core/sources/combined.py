@@ -8,9 +8,8 @@ import numpy as np
 import pyarrow as pa
 
 from ser_core.errors import CorpusError
-from ser_core.sources.identity_hashes import hashes, is_in
 from ser_core.sources.inputs import input_errors, shown
-from ser_core.sources.interface import Page, Source
+from ser_core.sources.interface import Listing, Page, Source
 from ser_core.sources.recording import Recording
 
 
@@ -23,18 +22,15 @@ class Opened(NamedTuple):
 
 @dataclass(frozen=True)
 class CombinedSource:
-    """All inputs of a command.
+    """All inputs of a command; a recording that several of them lead to is listed once.
 
     Attributes:
         opened: by form.
         columns: of all of them; a row has nulls in those that its input lacks.
-        may_repeat: whether two inputs may lead to one recording, which is listed once: it costs
-            8 bytes a recording.
     """
 
     opened: Sequence[Opened]
     columns: pa.Schema
-    may_repeat: bool
 
     def pages(self) -> Iterator[Page]:
         """The pages of one input after the other.
@@ -43,15 +39,56 @@ class CombinedSource:
             CorpusError: an input cannot be listed; the message names it.
             RunError: its storage cannot be reached.
         """
-        listed = _Listed()
-        for uris, source in self.opened:
+        for number, (_, source) in enumerate(self.opened):
+            yield from CombinedPart(self, number, source).pages()
+
+    def split(self, parts: int) -> "Sequence[CombinedPart]":
+        """The parts of all inputs."""
+        found = []
+        for number, (uris, source) in enumerate(self.opened):
             with input_errors("--input", shown(uris)):
-                for page in source.pages():
-                    whole = _with_columns(page, self.columns)
-                    if self.may_repeat:
-                        whole = _select(whole, listed.add(whole.recordings))
-                    if whole.recordings or whole.unseen or whole.skipped:
-                        yield whole
+                found += [CombinedPart(self, number, part) for part in source.split(parts)]
+        return found
+
+    def covers(self, recordings: Sequence[Recording]) -> np.ndarray:
+        """Those that one of the inputs covers."""
+        return self.covered(recordings, len(self.opened))
+
+    def covered(self, recordings: Sequence[Recording], count: int) -> np.ndarray:
+        """Which recordings the first so many inputs cover."""
+        covered = np.zeros(len(recordings), bool)
+        for _, source in self.opened[:count]:
+            covered |= source.covers(recordings)
+        return covered
+
+
+@dataclass(frozen=True)
+class CombinedPart:
+    """The listing of an input or a part of it, less what earlier inputs list.
+
+    Attributes:
+        source: of all inputs.
+        number: of the input.
+        listing: what it lists by itself.
+    """
+
+    source: CombinedSource
+    number: int
+    listing: Listing
+
+    @property
+    def columns(self) -> pa.Schema:
+        """Those of all inputs."""
+        return self.source.columns
+
+    def pages(self) -> Iterator[Page]:
+        """Its pages, with the columns of all inputs."""
+        with input_errors("--input", shown(self.source.opened[self.number].uris)):
+            for page in self.listing.pages():
+                whole = _with_columns(page, self.columns)
+                whole = _select(whole, ~self.source.covered(whole.recordings, self.number))
+                if whole.recordings or whole.unseen or whole.skipped:
+                    yield whole
 
 
 def columns_of(opened: Sequence[Opened]) -> pa.Schema:
@@ -96,26 +133,3 @@ def _select(page: Page, wanted: np.ndarray) -> Page:
     recordings = [page.recordings[row] for row in np.flatnonzero(wanted)]
     columns = None if page.columns is None else page.columns.filter(pa.array(wanted))
     return page._replace(recordings=recordings, columns=columns)
-
-
-class _Listed:
-    """Which recordings were listed: eight bytes each, in sorted arrays that double in length.
-
-    Among 10 million recordings, two have the same hash with probability 3e-6.
-    """
-
-    def __init__(self) -> None:
-        self._sorted: list[np.ndarray] = []
-
-    def add(self, recordings: Sequence[Recording]) -> np.ndarray:
-        """Adds recordings, and tells which of them are new."""
-        added = hashes([recording.identity for recording in recordings])
-        new = np.zeros(len(added), bool)
-        new[np.unique(added, return_index=True)[1]] = True
-        for known in self._sorted:
-            new &= ~is_in(added, known)
-        if new.any():
-            self._sorted.append(np.sort(added[new]))
-        while len(self._sorted) > 1 and len(self._sorted[-1]) >= len(self._sorted[-2]):
-            self._sorted.append(np.sort(np.concatenate([self._sorted.pop(), self._sorted.pop()])))
-        return new

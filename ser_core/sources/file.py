@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 
 from ser_core.sources.interface import PAGE_ROWS, InputOptions, Page
@@ -13,6 +14,7 @@ from ser_core.storage.listing import is_file
 
 DESCRIPTION = "a recording with the extension of an audio file"
 
+_FEWEST_IN_PART = 1000  # files
 # What counts as audio by name; decoding goes by content.
 _EXTENSIONS = frozenset(
     "aac ac3 aif aifc aiff amr ape au caf flac m4a m4b mka mkv mov mp2 mp3 mp4 mpga oga ogg opus "
@@ -68,3 +70,13 @@ class FileSource:
             for at in range(0, len(self.uris), PAGE_ROWS):
                 entries = files.entries(self.uris[at : at + PAGE_ROWS])
                 yield Page([Recording(*entry) for entry in entries])
+
+    def split(self, parts: int) -> Sequence["FileSource"]:
+        """Some of the files each."""
+        size = max(_FEWEST_IN_PART, -(-len(self.uris) // parts))
+        return [FileSource(self.uris[at : at + size]) for at in range(0, len(self.uris), size)]
+
+    def covers(self, recordings: Sequence[Recording]) -> np.ndarray:
+        """Those that are its files."""
+        uris = frozenset(self.uris)
+        return np.array([recording.identity in uris for recording in recordings], bool)

@@ -3,8 +3,11 @@
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
+from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 from ser_core.errors import CorpusError
@@ -14,8 +17,9 @@ from ser_core.sources.interface import PAGE_ROWS, InputOptions, Page
 from ser_core.sources.patterns import Glob, parse_glob
 from ser_core.sources.recording import Recording
 from ser_core.sources.skipped import SkippedNames, describe
-from ser_core.storage.filesystem import is_local, local_path
-from ser_core.storage.listing import is_file, list_files
+from ser_core.storage.filesystem import is_local, local_path, resolve
+from ser_core.storage.key_ranges import key_ranges
+from ser_core.storage.listing import Entry, KeyRange, is_file, is_hidden, list_files
 
 DESCRIPTION = "a folder or prefix, or a pattern of files"
 LAST_RESORT = True  # a folder may also be of a form of its own
@@ -69,23 +73,98 @@ class FolderSource:
             RunError: it has none, and places that could not be looked into; or its storage cannot
                 be reached.
         """
-        for uri, glob in self.inputs:
+        for number, (uri, glob) in enumerate(self.inputs):
             with input_errors("--input", uri):
-                yield from _pages(uri, glob, self.include)
+                yield from self._pages(number, uri, glob)
+
+    def split(self, parts: int) -> "Sequence[FolderPart]":
+        """Each input, or ranges of keys of it."""
+        found: list[FolderPart] = []
+        for number, (uri, glob) in enumerate(self.inputs):
+            with input_errors("--input", uri):
+                ranges = key_ranges(uri if glob is None else glob.root, parts)
+            found += [FolderPart(self, number, keys) for keys in ranges]
+        return found
+
+    def covers(self, recordings: Sequence[Recording]) -> np.ndarray:
+        """Those that its inputs match, by their names alone."""
+        return self._covered(recordings, len(self.inputs))
+
+    def list_part(self, number: int, keys: KeyRange | None, unseen: list[str]) -> "_Part":
+        """The recordings of one input, or of some of its keys, page by page."""
+        uri, glob = self.inputs[number]
+        names = _Names(uri, glob, self.include)
+        root, hidden = (uri, False) if glob is None else (glob.root, glob.names_hidden)
+        entries = list_files(root, names, hidden, unseen, keys)
+        return _Part(names, self._without_earlier(number, entries))
+
+    def _without_earlier(self, number: int, entries: Iterator[Entry]) -> Iterator[list[Recording]]:
+        while page := [Recording(*entry) for entry in islice(entries, PAGE_ROWS)]:
+            covered = self._covered(page, number)
+            yield [each for each, there in zip(page, covered, strict=True) if not there]
+
+    def _covered(self, recordings: Sequence[Recording], count: int) -> np.ndarray:
+        """Which recordings the first so many inputs match."""
+        covered = np.zeros(len(recordings), bool)
+        for uri, glob in self.inputs[:count]:
+            match = _Names(uri, glob, self.include).match
+            covered |= np.array([each.start is None and match(each.file) for each in recordings])
+        return covered
+
+    def _pages(self, number: int, uri: str, glob: Glob | None) -> Iterator[Page]:
+        unseen, empty = list[str](), True
+        names, pages = self.list_part(number, None, unseen)
+        for page in pages:
+            empty = False
+            yield Page(page)
+        if empty and unseen:
+            raise OSError(f"there are no recordings, and {unseen[0]} cannot be looked into")
+        if empty:
+            root = uri if glob is None else glob.root
+            raise CorpusError(f"--input {uri}: {_none(root, glob, names.skipped)}")
+        yield from _left_out(names, unseen)
 
 
-def _pages(uri: str, glob: Glob | None, include: tuple[str, ...]) -> Iterator[Page]:
-    names, unseen = _Names(uri, glob, include), list[str]()
-    root, hidden = (uri, False) if glob is None else (glob.root, glob.names_hidden)
-    entries = list_files(root, names, hidden, unseen)
-    empty = True
-    while page := [Recording(*entry) for entry in islice(entries, PAGE_ROWS)]:
-        empty = False
-        yield Page(page)
-    if empty and unseen:
-        raise OSError(f"there are no recordings, and {unseen[0]} cannot be looked into")
-    if empty:
-        raise CorpusError(f"--input {uri}: {_none(root, glob, names.skipped)}")
+class _Part(NamedTuple):
+    """A listing of recordings, and the names that it passes over."""
+
+    names: "_Names"
+    pages: Iterator[list[Recording]]
+
+
+@dataclass(frozen=True)
+class FolderPart:
+    """An input of a source, or some keys of it.
+
+    Attributes:
+        source: whose input it is.
+        number: of the input.
+        keys: that it is limited to.
+    """
+
+    source: FolderSource
+    number: int
+    keys: KeyRange | None
+
+    @property
+    def columns(self) -> pa.Schema:
+        """None."""
+        return self.source.columns
+
+    def pages(self) -> Iterator[Page]:
+        """As those of the source, but without recordings where it has none.
+
+        Raises:
+            CorpusError, RunError: it cannot be listed.
+        """
+        unseen = list[str]()
+        with input_errors("--input", self.source.inputs[self.number][0]):
+            names, pages = self.source.list_part(self.number, self.keys, unseen)
+            yield from map(Page, pages)
+            yield from _left_out(names, unseen)
+
+
+def _left_out(names: "_Names", unseen: list[str]) -> Iterator[Page]:
     if unseen or names.skipped.counts:
         yield Page([], unseen=tuple(sorted(unseen)), skipped=dict(names.skipped.counts))
 
@@ -94,6 +173,7 @@ class _Names:
     """Which names are those of recordings; it counts the others."""
 
     def __init__(self, uri: str, glob: Glob | None, include: tuple[str, ...]) -> None:
+        self._root, self._glob = uri if glob is None else glob.root, glob
         self._matches = None if glob is None else glob.compiled("--input").match
         self._every_match = glob is not None and not glob.any_name
         self._include = include
@@ -109,6 +189,24 @@ class _Names:
         if not self._is_local or os.path.isfile(local_path(path)):
             self.skipped.add(path)
         return False
+
+    def match(self, path: str) -> bool:
+        """Whether a listing of the root would have a file, by its name alone."""
+        below = next((path[len(root) :] for root in self._roots if path.startswith(root)), None)
+        if below is None or (self._matches and not self._matches(path)):
+            return False
+        hidden = self._glob is not None and self._glob.names_hidden
+        visible = hidden or not any(map(is_hidden, below.split("/")))
+        return visible and (self._every_match or is_recording(path, self._include))
+
+    @cached_property
+    def _roots(self) -> set[str]:
+        """The root as it was given and as a listing writes it, with a slash at the end."""
+        written = self._root
+        if not self._is_local:
+            fs, path = resolve(self._root)
+            written = fs.unstrip_protocol(path)
+        return {f"{root.rstrip('/')}/" for root in (self._root, written)}
 
 
 def _none(root: str, glob: Glob | None, skipped: SkippedNames) -> str:

@@ -49,9 +49,7 @@ def open_source(inputs: Sequence[str], options: InputOptions = _DEFAULTS) -> Sou
     for form, names in uris.items():
         with input_errors("--input", shown(list(names))):
             opened.append(Opened(list(names), form.open_source(list(names), options)))
-    # Members of two packed files are never the same recording.
-    single = len(opened) == 1 and (len(opened[0].uris) == 1 or _is_packed(next(iter(uris))))
-    return CombinedSource(opened, columns_of(opened), may_repeat=not single)
+    return CombinedSource(opened, columns_of(opened))
 
 
 def open_recording(recording: Recording, stopwatch: Stopwatch) -> AbstractContextManager[BinaryIO]:

@@ -6,6 +6,7 @@ A form is a module of this package with the functions of `Form`. It needs no ent
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+import numpy as np
 import pyarrow as pa
 
 from ser_core.errors import RecordingError
@@ -47,8 +48,8 @@ class Page(NamedTuple):
     skipped: Mapping[str, int] = {}
 
 
-class Source(Protocol):
-    """Inputs of one form that were opened."""
+class Listing(Protocol):
+    """What lists recordings; another process may do so."""
 
     @property
     def columns(self) -> pa.Schema:
@@ -60,6 +61,26 @@ class Source(Protocol):
         Raises:
             CorpusError: it cannot be listed.
             Exception: what the file system raises, of whatever type.
+        """
+
+
+class Source(Listing, Protocol):
+    """Inputs of one form that were opened."""
+
+    def split(self, parts: int) -> Sequence[Listing]:
+        """Listings that have the same recordings together; a part may have none.
+
+        Args:
+            parts: about how many.
+
+        Raises:
+            Exception: what the file system raises, of whatever type.
+        """
+
+    def covers(self, recordings: Sequence[Recording]) -> np.ndarray:
+        """Which of some recordings this source lists, too: shape ``(len(recordings),)``.
+
+        It may ask no storage but for the inputs themselves.
         """
 
 

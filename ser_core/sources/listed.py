@@ -23,8 +23,3 @@ class ListedSource:
     def pages(self) -> Iterator[Page]:
         """The pages, as they were listed."""
         return iter(self.held)
-
-    def split(self, parts: int) -> Sequence["ListedSource"]:
-        """Itself: the pages are few."""
-        del parts
-        return [self]

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -173,6 +174,25 @@ class ManifestSource:
                     recordings = _recordings(rows, files.entries(rows.uris))
                     kept = table.select(manifest.kept.names)
                     yield Page(recordings, conform(kept, self.columns))
+
+    def split(self, parts: int) -> "Sequence[ManifestSource]":
+        """One manifest each."""
+        del parts
+        return [replace(self, manifests=(manifest,)) for manifest in self.manifests]
+
+    def covers(self, recordings: Sequence[Recording]) -> np.ndarray:
+        """Those in its rows, which are read once more for this."""
+        return identity_hashes.is_in(
+            identity_hashes.hashes([recording.identity for recording in recordings]), self._hashes
+        )
+
+    @cached_property
+    def _hashes(self) -> np.ndarray:
+        found: list[np.ndarray] = []
+        for manifest in self.manifests:
+            for rows, _ in manifest.rows(kept=False):
+                found.append(identity_hashes.hashes(_identities(rows)))
+        return np.sort(np.concatenate(found))
 
 
 def _recordings(rows: _Rows, entries: list[Entry]) -> list[Recording]:

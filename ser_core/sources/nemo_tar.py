@@ -6,12 +6,15 @@ the folder of the manifest. `offset` and `duration` name a stretch of the member
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import groupby
 
+import numpy as np
 import pyarrow as pa
 
 from ser_core.errors import CorpusError
+from ser_core.sources.identity_hashes import hashes, is_in
 from ser_core.sources.inputs import input_errors
 from ser_core.sources.interface import InputOptions, Page
 from ser_core.sources.manifest import content_errors
@@ -85,6 +88,23 @@ class NemoSource:
                     )
                 columns = table.take(pa.array([row for _, row, _ in page]))
                 yield Page([recording for *_, recording in page], columns)
+
+    def split(self, parts: int) -> "Sequence[NemoSource]":
+        """One manifest each."""
+        del parts
+        return [replace(self, manifests=(manifest,)) for manifest in self.manifests]
+
+    def covers(self, recordings: Sequence[Recording]) -> np.ndarray:
+        """Those in its rows, which are read once more for this."""
+        return is_in(hashes([recording.identity for recording in recordings]), self._hashes)
+
+    @cached_property
+    def _hashes(self) -> np.ndarray:
+        found: list[np.ndarray] = []
+        for manifest in self.manifests:
+            for recordings, _ in manifest.rows(None):
+                found.append(hashes([recording.identity for recording in recordings]))
+        return np.sort(np.concatenate(found))
 
 
 def _located(

@@ -9,6 +9,7 @@ from functools import partial
 from itertools import chain
 from typing import BinaryIO
 
+import numpy as np
 import pyarrow as pa
 
 from ser_core.errors import CorpusError, RecordingError, Status
@@ -87,6 +88,17 @@ class PackedSource:
         """
         yield from list_each(self.uris, self.list_file)
 
+    def split(self, parts: int) -> Sequence["PackedFiles"]:
+        """Some of the files each."""
+        size = -(-len(self.uris) // parts)
+        groups = (self.uris[at : at + size] for at in range(0, len(self.uris), size))
+        return [PackedFiles(self, uris) for uris in groups]
+
+    def covers(self, recordings: Sequence[Recording]) -> np.ndarray:
+        """Those in its files."""
+        uris = frozenset(self.uris)
+        return np.array([recording.uri in uris for recording in recordings], bool)
+
     def list_file(self, uri: str) -> Iterator[Page]:
         """Lists one file; the last page says if it cannot be opened, or not read to its end.
 
@@ -97,6 +109,23 @@ class PackedSource:
 
     def _pages(self, uri: str, file: PackedFile) -> Iterator[Page]:
         raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class PackedFiles:
+    """Some of the files of a source."""
+
+    source: PackedSource
+    uris: Sequence[str]
+
+    @property
+    def columns(self) -> pa.Schema:
+        """Those of all files."""
+        return self.source.columns
+
+    def pages(self) -> Iterator[Page]:
+        """Lists one file after the other."""
+        return chain.from_iterable(map(self.source.list_file, self.uris))
 
 
 def list_one(uri: str, pages: Callable[[PackedFile], Iterator[Page]]) -> Iterator[Page]:

@@ -17,6 +17,7 @@ class Azure(ObjectStore):
     """Containers of Azure Blob Storage; options have the names that adlfs gave them."""
 
     protocol = ("abfs", "az", "abfss")
+    LISTS_FROM_A_KEY = False  # obstore lists all that come before it, too
     options: ClassVar = {
         "account_name": "account_name",
         "account_key": "account_key",

@@ -29,11 +29,24 @@ class Entry(NamedTuple):
     version: str  # etag, or modification time
 
 
+class KeyRange(NamedTuple):
+    """Some of the keys of a bucket, in their order.
+
+    Attributes:
+        after: the key behind which it begins; empty at the first one.
+        until: its last key; empty at the end.
+    """
+
+    after: str
+    until: str
+
+
 def list_files(
     folder: str,
     wanted: Callable[[str], bool],
     hidden: bool = False,
     unseen: list[str] | None = None,
+    keys: KeyRange | None = None,
 ) -> Iterator[Entry]:
     """Lists every file at or below a folder or prefix, page by page and in no particular order.
 
@@ -48,6 +61,7 @@ def list_files(
         hidden: whether to list files and folders whose names begin with ``.`` or ``_``.
         unseen: receives the places that may hold wanted files and could not be looked into: links
             without a target, and folders that vanished while they were listed.
+        keys: of the objects; there may be none among them.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -56,7 +70,7 @@ def list_files(
     unseen = [] if unseen is None else unseen
     if is_local(folder):
         return _scan(local_path(folder), _Scan(wanted, hidden, unseen))
-    entries = _list_remote(absolute(folder), hidden, unseen)
+    entries = _list_remote(absolute(folder), hidden, unseen, keys)
     return (entry for entry in entries if wanted(entry.path))
 
 
@@ -128,10 +142,12 @@ def _is_folder(item: os.DirEntry[str], wanted: bool) -> bool | None:
         raise
 
 
-def _list_remote(folder: str, hidden: bool, unseen: list[str]) -> Iterator[Entry]:
+def _list_remote(
+    folder: str, hidden: bool, unseen: list[str], keys: KeyRange | None
+) -> Iterator[Entry]:
     fs, root = resolve(folder)
-    pages = object_pages(fs, root) if has_pages(fs) else _walk_pages(fs, root, unseen)
-    found = False
+    pages = object_pages(fs, root, keys) if has_pages(fs) else _walk_pages(fs, root, unseen)
+    found = keys is not None
     for page in pages:
         for info in page:
             found = True
@@ -166,9 +182,11 @@ def has_pages(fs: fsspec.AbstractFileSystem) -> bool:
     return hasattr(fs, "pages")
 
 
-def object_pages(fs: Any, root: str) -> Iterator[list[dict[str, Any]]]:
+def object_pages(
+    fs: Any, root: str, keys: KeyRange | None = None
+) -> Iterator[list[dict[str, Any]]]:
     """Pages of objects below a path of an object store; each request has a deadline of its own."""
-    next_page = retry_transient(fs.pages(root).next_page)
+    next_page = retry_transient(fs.pages(root, *(keys or ())).next_page)
     while (page := next_page()) is not None:
         yield page
 

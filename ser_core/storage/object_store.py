@@ -44,10 +44,12 @@ class ObjectStore(AbstractFileSystem):  # type: ignore[misc]
     Paths are ``bucket/key``. Attributes of the class:
 
         options: names of the options in fsspec's configuration → obstore's names.
+        LISTS_FROM_A_KEY: whether the store itself begins a listing behind a key.
     """
 
     cachable = False  # by thread, as fsspec would; `resolve` has one for all
     options: ClassVar[dict[str, str]] = {}
+    LISTS_FROM_A_KEY = True
     retry_config: ClassVar[Any] = {"max_retries": 0}
 
     def __init__(self, **options: Any) -> None:
@@ -164,9 +166,9 @@ class ObjectStore(AbstractFileSystem):  # type: ignore[misc]
             infos = [info]
         return infos if detail else sorted(info["name"] for info in infos)
 
-    def pages(self, path: str) -> "Listing":
-        """All objects below a path, in the order of their names."""
-        return Listing(self, path)
+    def pages(self, path: str, after: str = "", until: str = "") -> "Listing":
+        """The objects below a path in the order of their names, as `Listing` takes them."""
+        return Listing(self, path, after, until)
 
     def described(self, found: Any) -> Info:
         """What obstore says of an object, as fsspec describes a file; without its name."""
@@ -241,12 +243,24 @@ class OddPage(NamedTuple):
 
 
 class Listing:
-    """A listing that continues behind the last name it has seen, also after a failed request."""
+    """A listing that continues behind the last name it has seen, also after a failed request.
 
-    def __init__(self, fs: ObjectStore, path: str) -> None:
+    Attributes:
+        after: the key behind which the next page begins.
+    """
+
+    def __init__(self, fs: ObjectStore, path: str, after: str = "", until: str = "") -> None:
+        """Makes no request.
+
+        Args:
+            fs: whose objects are listed.
+            path: what they are below of.
+            after: the key behind which the listing begins.
+            until: the last key that it may have; without one, it goes to the end.
+        """
         self._fs, self._path = fs, path.rstrip("/")
         self._bucket, self._prefix = _split(self._path)
-        self._after = ""
+        self.after, self._until = after, until
         self._chunks: Iterator[Any] | None = None
         self._ended = False
 
@@ -264,15 +278,18 @@ class Listing:
                 chunks = chunks or self._start()
                 page = next(chunks, None)
         except UnnamableError:
-            odd = self._fs.page_of_odd_names(self._bucket, self._prefix, self._after)
+            odd = self._fs.page_of_odd_names(self._bucket, self._prefix, self.after)
             if odd is None:
                 raise
-            self._after, self._ended = odd.last_key, not odd.more
+            self.after, self._ended = odd.last_key, not odd.more
             return odd.objects
         if page is None:
             self._ended = True
             return None
-        self._chunks, self._after = chunks, page[-1]["path"]
+        self._chunks, self.after = chunks, page[-1]["path"]
+        if self._until and self.after > self._until:
+            self._ended = True
+            page = [found for found in page if found["path"] <= self._until]
         return [
             {**self._fs.described(found), "name": f"{self._bucket}/{found['path']}"}
             for found, following in zip(page, [*page[1:], None], strict=True)
@@ -280,7 +297,7 @@ class Listing:
         ]
 
     def _start(self) -> Iterator[Any]:
-        store, after = self._fs.connection(self._bucket), self._after or None
+        store, after = self._fs.connection(self._bucket), self.after or None
         return iter(obstore.list(store, self._prefix or None, offset=after, chunk_size=PAGE))
 
     def _is_marker(self, key: str, following: Any) -> bool:

@@ -1,12 +1,13 @@
 """Columns and recordings of several sources together."""
 
-import tracemalloc
+import pickle
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from ser_core.errors import CorpusError
-from ser_core.sources.combined import CombinedSource, Opened, _Listed, columns_of
+from ser_core.sources.combined import CombinedSource, Opened, columns_of
 from ser_core.sources.interface import Page
 from ser_core.sources.recording import Recording
 
@@ -24,10 +25,17 @@ class Listing:
             kept = table.drop_columns("path")
             yield Page(recordings, kept if self.columns.names else None)
 
+    def covers(self, recordings):
+        paths = {path for table in self.tables for path in table["path"].to_pylist()}
+        return np.array([recording.path in paths for recording in recordings], bool)
 
-def combined(*sources, may_repeat=True):
+    def split(self, _):
+        return [Listing(table, columns=self.columns) for table in self.tables]
+
+
+def combined(*sources):
     opened = [Opened([f"/{number}"], source) for number, source in enumerate(sources)]
-    return CombinedSource(opened, columns_of(opened), may_repeat)
+    return CombinedSource(opened, columns_of(opened))
 
 
 def rows(source):
@@ -61,12 +69,20 @@ def test_a_row_has_nulls_where_its_input_lacks_a_column():
 
 def test_a_recording_is_listed_once_with_the_columns_of_its_first_input():
     first = Listing(table(["a", "b"], take=[1, 2]), table(["c", "d"], take=[3, 4]))
-    second = Listing(table(["d", "e", "a", "e"], take=[5, 6, 7, 8]), table(["e", "b"], take=[9, 9]))
-    found = [(row["path"], row["take"]) for row in rows(combined(first, second))]
+    second = Listing(table(["d", "e", "a"], take=[5, 6, 7]), table(["b"], take=[9]))
+    source = combined(first, second)
+    found = [(row["path"], row["take"]) for row in rows(source)]
     assert found == [("a", 1), ("b", 2), ("c", 3), ("d", 4), ("e", 6)]
-    pages = list(combined(first, second).pages())
-    assert [len(page.recordings) for page in pages] == [2, 2, 1]  # an empty page is left out
-    assert len(list(combined(first, second, may_repeat=False).pages())) == 4
+    assert [len(page.recordings) for page in source.pages()] == [2, 2, 1]  # none is empty
+    parts = [pickle.loads(pickle.dumps(part)) for part in source.split(9)]
+    assert [[row["path"] for row in rows(part)] for part in parts] == [
+        ["a", "b"],
+        ["c", "d"],
+        ["e"],
+        [],
+    ]
+    covered = source.covers([Recording("e"), Recording("f")])
+    assert covered.tolist() == [True, False]
 
 
 def test_a_column_of_two_types_is_refused_with_both_inputs():
@@ -83,31 +99,9 @@ def test_what_an_input_could_not_see_and_passed_over_is_kept():
             yield Page([], unseen=("/nas",), skipped={".txt": 3})
             yield Page([])
 
+        def covers(self, recordings):
+            return np.zeros(len(recordings), bool)
+
     source = combined(Last(), Listing(table(["a"], take=[1])))
     pages = list(source.pages())
     assert [(page.unseen, page.skipped) for page in pages] == [(("/nas",), {".txt": 3}), ((), {})]
-
-
-def test_few_arrays_of_hashes_are_searched():
-    listed = _Listed()
-    for page in range(1000):
-        assert listed.add([Recording(f"/{page}/{number}.wav") for number in range(10)]).all()
-    assert len(listed._sorted) <= 10
-
-
-def test_hashes_take_eight_bytes_a_recording():
-    class Many:
-        columns = pa.schema([])
-
-        def pages(self):
-            for start in [*range(0, 200_000, 2000), 0]:
-                yield Page(
-                    [Recording(f"/data/{number}.wav") for number in range(start, start + 2000)]
-                )
-
-    source = combined(Many(), Many())
-    tracemalloc.start()
-    assert sum(len(page.recordings) for page in source.pages()) == 200_000
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak < 6e6  # bytes: 1.6 MB of hashes, twice while they are merged, and a page
