@@ -18,8 +18,8 @@ from ser_core.sources.patterns import Glob, parse_glob
 from ser_core.sources.recording import Recording
 from ser_core.sources.skipped import SkippedNames, describe
 from ser_core.storage.filesystem import is_local, local_path, resolve
-from ser_core.storage.key_ranges import key_ranges
-from ser_core.storage.listing import Entry, KeyRange, is_file, is_hidden, list_files
+from ser_core.storage.listing import Entry, Part, is_file, is_hidden, list_files, list_part
+from ser_core.storage.prefixes import divide
 
 DESCRIPTION = "a folder or prefix, or a pattern of files"
 LAST_RESORT = True  # a folder may also be of a form of its own
@@ -78,25 +78,31 @@ class FolderSource:
                 yield from self._pages(number, uri, glob)
 
     def split(self, parts: int) -> "Sequence[FolderPart]":
-        """Each input, or ranges of keys of it."""
+        """Each input, or parts of it."""
         found: list[FolderPart] = []
         for number, (uri, glob) in enumerate(self.inputs):
+            root, hidden = (uri, False) if glob is None else (glob.root, glob.names_hidden)
             with input_errors("--input", uri):
-                ranges = key_ranges(uri if glob is None else glob.root, parts)
-            found += [FolderPart(self, number, keys) for keys in ranges]
+                divided = divide(root, parts, hidden)
+            # What is not divided is listed as a whole, which a local folder is.
+            found += [FolderPart(self, number, p if len(divided) > 1 else None) for p in divided]
         return found
 
     def covers(self, recordings: Sequence[Recording]) -> np.ndarray:
         """Those that its inputs match, by their names alone."""
         return self._covered(recordings, len(self.inputs))
 
-    def list_part(self, number: int, keys: KeyRange | None, unseen: list[str]) -> "_Part":
-        """The recordings of one input, or of some of its keys, page by page."""
+    def list_part(self, number: int, part: Part | None, unseen: list[str]) -> "_Listed":
+        """The recordings of one input, or of a part of it, page by page."""
         uri, glob = self.inputs[number]
         names = _Names(uri, glob, self.include)
         root, hidden = (uri, False) if glob is None else (glob.root, glob.names_hidden)
-        entries = list_files(root, names, hidden, unseen, keys)
-        return _Part(names, self._without_earlier(number, entries))
+        entries = (
+            list_files(root, names, hidden, unseen)
+            if part is None
+            else list_part(part, names, hidden)
+        )
+        return _Listed(names, self._without_earlier(number, entries))
 
     def _without_earlier(self, number: int, entries: Iterator[Entry]) -> Iterator[list[Recording]]:
         while page := [Recording(*entry) for entry in islice(entries, PAGE_ROWS)]:
@@ -125,7 +131,7 @@ class FolderSource:
         yield from _left_out(names, unseen)
 
 
-class _Part(NamedTuple):
+class _Listed(NamedTuple):
     """A listing of recordings, and the names that it passes over."""
 
     names: "_Names"
@@ -134,17 +140,17 @@ class _Part(NamedTuple):
 
 @dataclass(frozen=True)
 class FolderPart:
-    """An input of a source, or some keys of it.
+    """An input of a source, or a part of it.
 
     Attributes:
         source: whose input it is.
         number: of the input.
-        keys: that it is limited to.
+        part: of its prefix; None is the whole.
     """
 
     source: FolderSource
     number: int
-    keys: KeyRange | None
+    part: Part | None
 
     @property
     def columns(self) -> pa.Schema:
@@ -159,7 +165,7 @@ class FolderPart:
         """
         unseen = list[str]()
         with input_errors("--input", self.source.inputs[self.number][0]):
-            names, pages = self.source.list_part(self.number, self.keys, unseen)
+            names, pages = self.source.list_part(self.number, self.part, unseen)
             yield from map(Page, pages)
             yield from _left_out(names, unseen)
 

@@ -29,16 +29,19 @@ class Entry(NamedTuple):
     version: str  # etag, or modification time
 
 
-class KeyRange(NamedTuple):
-    """Some of the keys of a bucket, in their order.
+LAST_CHARACTER = "\U0010ffff"  # sorts behind whatever a key has at its place
+
+
+class Part(NamedTuple):
+    """A prefix of an object store without some that lie in it.
 
     Attributes:
-        after: the key behind which it begins; empty at the first one.
-        until: its last key; empty at the end.
+        prefix: absolute URI.
+        without: names of its sub-prefixes that are left out.
     """
 
-    after: str
-    until: str
+    prefix: str
+    without: tuple[str, ...] = ()
 
 
 def list_files(
@@ -46,7 +49,6 @@ def list_files(
     wanted: Callable[[str], bool],
     hidden: bool = False,
     unseen: list[str] | None = None,
-    keys: KeyRange | None = None,
 ) -> Iterator[Entry]:
     """Lists every file at or below a folder or prefix, page by page and in no particular order.
 
@@ -61,7 +63,6 @@ def list_files(
         hidden: whether to list files and folders whose names begin with ``.`` or ``_``.
         unseen: receives the places that may hold wanted files and could not be looked into: links
             without a target, and folders that vanished while they were listed.
-        keys: of the objects; there may be none among them.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -70,8 +71,16 @@ def list_files(
     unseen = [] if unseen is None else unseen
     if is_local(folder):
         return _scan(local_path(folder), _Scan(wanted, hidden, unseen))
-    entries = _list_remote(absolute(folder), hidden, unseen, keys)
+    entries = _list_remote(absolute(folder), hidden, unseen)
     return (entry for entry in entries if wanted(entry.path))
+
+
+def list_part(part: Part, wanted: Callable[[str], bool], hidden: bool = False) -> Iterator[Entry]:
+    """Lists what is in a part of a prefix, which may be nothing; see `list_files`."""
+    fs, root = resolve(part.prefix)
+    for page in _pages_without(fs, root, frozenset(part.without)):
+        entries = _entries(fs, root, page, hidden)
+        yield from (entry for entry in entries if wanted(entry.path))
 
 
 def is_hidden(name: str) -> bool:
@@ -142,20 +151,37 @@ def _is_folder(item: os.DirEntry[str], wanted: bool) -> bool | None:
         raise
 
 
-def _list_remote(
-    folder: str, hidden: bool, unseen: list[str], keys: KeyRange | None
-) -> Iterator[Entry]:
+def _list_remote(folder: str, hidden: bool, unseen: list[str]) -> Iterator[Entry]:
     fs, root = resolve(folder)
-    pages = object_pages(fs, root, keys) if has_pages(fs) else _walk_pages(fs, root, unseen)
-    found = keys is not None
+    pages = object_pages(fs, root) if has_pages(fs) else _walk_pages(fs, root, unseen)
+    found = False
     for page in pages:
-        for info in page:
-            found = True
-            below = info["name"].removeprefix(root).split("/")
-            if hidden or not any(map(is_hidden, below)):
-                yield Entry(fs.unstrip_protocol(info["name"]), info["size"], _version(info))
+        found = found or bool(page)
+        yield from _entries(fs, root, page, hidden)
     if not found:
         retry_transient(fs.info)(root)  # raises FileNotFoundError where there is nothing
+
+
+def _entries(
+    fs: fsspec.AbstractFileSystem, root: str, page: list[dict[str, Any]], hidden: bool
+) -> Iterator[Entry]:
+    for info in page:
+        below = info["name"].removeprefix(root).split("/")
+        if hidden or not any(map(is_hidden, below)):
+            yield Entry(fs.unstrip_protocol(info["name"]), info["size"], _version(info))
+
+
+def _pages_without(fs: Any, root: str, without: frozenset[str]) -> Iterator[list[dict[str, Any]]]:
+    """Pages of objects; behind the first one in a sub-prefix that is left out, it goes on."""
+    listing = fs.pages(root)
+    next_page = retry_transient(listing.next_page)
+    while (page := next_page()) is not None:
+        names = [info["name"].removeprefix(f"{root}/").partition("/") for info in page]
+        out = [bool(slash) and name in without for name, slash, _ in names]
+        if out and out[-1]:
+            key = f"{root}/{names[-1][0]}".partition("/")[2]
+            listing.after, listing.chunks = f"{key}/{LAST_CHARACTER}", None
+        yield [info for info, left_out in zip(page, out, strict=True) if not left_out]
 
 
 def _walk_pages(
@@ -182,11 +208,9 @@ def has_pages(fs: fsspec.AbstractFileSystem) -> bool:
     return hasattr(fs, "pages")
 
 
-def object_pages(
-    fs: Any, root: str, keys: KeyRange | None = None
-) -> Iterator[list[dict[str, Any]]]:
+def object_pages(fs: Any, root: str) -> Iterator[list[dict[str, Any]]]:
     """Pages of objects below a path of an object store; each request has a deadline of its own."""
-    next_page = retry_transient(fs.pages(root, *(keys or ())).next_page)
+    next_page = retry_transient(fs.pages(root).next_page)
     while (page := next_page()) is not None:
         yield page
 

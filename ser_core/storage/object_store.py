@@ -166,9 +166,9 @@ class ObjectStore(AbstractFileSystem):  # type: ignore[misc]
             infos = [info]
         return infos if detail else sorted(info["name"] for info in infos)
 
-    def pages(self, path: str, after: str = "", until: str = "") -> "Listing":
-        """The objects below a path in the order of their names, as `Listing` takes them."""
-        return Listing(self, path, after, until)
+    def pages(self, path: str) -> "Listing":
+        """All objects below a path, in the order of their names."""
+        return Listing(self, path)
 
     def described(self, found: Any) -> Info:
         """What obstore says of an object, as fsspec describes a file; without its name."""
@@ -247,21 +247,14 @@ class Listing:
 
     Attributes:
         after: the key behind which the next page begins.
+        chunks: of the request that goes on, if there is one.
     """
 
-    def __init__(self, fs: ObjectStore, path: str, after: str = "", until: str = "") -> None:
-        """Makes no request.
-
-        Args:
-            fs: whose objects are listed.
-            path: what they are below of.
-            after: the key behind which the listing begins.
-            until: the last key that it may have; without one, it goes to the end.
-        """
+    def __init__(self, fs: ObjectStore, path: str) -> None:
         self._fs, self._path = fs, path.rstrip("/")
         self._bucket, self._prefix = _split(self._path)
-        self.after, self._until = after, until
-        self._chunks: Iterator[Any] | None = None
+        self.after = ""
+        self.chunks: Iterator[Any] | None = None
         self._ended = False
 
     def next_page(self) -> list[Info] | None:
@@ -272,7 +265,7 @@ class Listing:
         """
         if self._ended:
             return None
-        chunks, self._chunks = self._chunks, None  # a request that fails ends its stream
+        chunks, self.chunks = self.chunks, None  # a request that fails ends its stream
         try:
             with self._fs.translated(self._path):
                 chunks = chunks or self._start()
@@ -286,10 +279,7 @@ class Listing:
         if page is None:
             self._ended = True
             return None
-        self._chunks, self.after = chunks, page[-1]["path"]
-        if self._until and self.after > self._until:
-            self._ended = True
-            page = [found for found in page if found["path"] <= self._until]
+        self.chunks, self.after = chunks, page[-1]["path"]
         return [
             {**self._fs.described(found), "name": f"{self._bucket}/{found['path']}"}
             for found, following in zip(page, [*page[1:], None], strict=True)

@@ -172,10 +172,6 @@ def test_files_that_one_pattern_names_are_looked_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(zipped, "is_file", lambda uri: asked.append(uri) or True)
     for name in ("0.zip", "1.zip", "2.zip"):
         write_zip(tmp_path / name, (name, b""))
-    # Members cannot repeat, so that no hashes are needed.
-    monkeypatch.setattr(
-        "ser_core.sources.combined.hashes", None
-    )  # no hashes: members cannot repeat
     assert len(recordings_of(str(tmp_path / "{0..2}.zip"))) == 3
     assert asked == [f"{tmp_path}/0.zip"]
 

@@ -74,13 +74,6 @@ def test_one_text_is_one_input(days):
     assert [recording.path for recording in page.recordings] == [f"{days}/monday/1.wav"]
 
 
-def test_one_input_keeps_no_hashes(days, monkeypatch):
-    monkeypatch.setattr("ser_core.sources.combined.hashes", None)
-    for name in ("tuesday", "tuesday/*"):
-        source = open_source([str(days / name), f"{days}/{name}"])
-        assert sum(len(page.recordings) for page in source.pages()) == 2
-
-
 @pytest.mark.parametrize("name", ["[x]{a,b}*.csv", "{0..3}.wav", "what?.wav"])
 def test_a_name_that_exists_is_literal(name, tmp_path):
     (tmp_path / name).write_text("path\n1.wav\n")
