@@ -224,8 +224,8 @@ class LabelStore:
         """How many rows there are, in all, by status and by label."""
         status, label = Counter[str](), Counter[str]()
         for table in self._tables(["status", "label"]):
-            status.update(_value_counts(table["status"]))
-            label.update(_value_counts(table["label"]))
+            status.update(table["status"].drop_null().to_pylist())
+            label.update(table["label"].drop_null().to_pylist())
         return {"rows": status.total(), "by_status": dict(status), "by_label": dict(label)}
 
     def write_report(self, run_id: str, report: dict[str, Any]) -> None:
@@ -314,8 +314,3 @@ def _bundles(parts: list[Part], sizes: dict[str, int]) -> Iterator[list[Part]]:
 def _differ(one: pa.DataType, other: pa.DataType) -> bool:
     """Whether two types differ; a column without values, which has the type null, fits any."""
     return one != other and not (pa.types.is_null(one) or pa.types.is_null(other))
-
-
-def _value_counts(column: pa.ChunkedArray) -> dict[str, int]:
-    counts = column.cast(pa.string()).drop_null().value_counts().to_pylist()
-    return {row["values"]: row["counts"] for row in counts}

@@ -203,7 +203,7 @@ def _labeled(count: int, listing: ListingSettings, settings: PipelineSettings) -
                 _start_counter(classifiers),
             ),
             batch_format="pyarrow",
-            batch_size=None,
+            batch_size=1,  # table; Ray Data insists on a number for GPUs
             compute=ActorPoolStrategy(size=classifiers, max_concurrent_calls_per_actor=calls),
             max_task_retries=0,  # another classifier gets the rows of one that died
             **classifier,

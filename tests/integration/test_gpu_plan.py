@@ -38,7 +38,7 @@ def load_on_cpu(settings, before_pass):
 def test_scores_belong_to_their_recordings(
     tmp_path, small_checkpoint, monkeypatch, capsys, segments
 ):
-    monkeypatch.setattr(pipeline, "_SEGMENTS_PER_CALL_ON_GPU", 6)
+    monkeypatch.setattr(pipeline, "_BYTES_PER_TABLE_ON_GPU", 500_000)  # several tables
     monkeypatch.setattr(pipeline, "_load", load_on_cpu)
     for index, seconds in enumerate(SECONDS):
         write_audio(tmp_path / "corpus" / f"{index:02}.wav", speech_like(seconds, seed=index))
