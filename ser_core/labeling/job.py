@@ -45,10 +45,11 @@ def label_corpus(config: LabelConfig) -> Plan:
     if config.dry_run:
         return describe(run)
     pages = run.short_listing()
+    parts = run.source.split(_PARTS) if pages is None else []
     with run.store.claimed() as claim:
         stats = RunStats()
         if pages is None:
-            plan, covered = label(run, run.source.split(_PARTS), None, stats, claim)
+            plan, covered = label(run, parts, None, stats, claim)
         else:
             plan, covered = _label_short_listing(run, pages, stats, claim)
         claim.check()

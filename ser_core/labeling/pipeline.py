@@ -146,9 +146,14 @@ def _run(dataset: ray.data.Dataset) -> Iterator[pa.Table]:
                 raise _stopped(reason)
             yield table
     except RayError as error:
-        last_line = str(error).strip().splitlines()[-1:]  # what was raised first
-        reason = one_line(*last_line) if last_line else repr(error)
-        raise RunError(f"Ray stopped the run ({reason})") from error
+        raise ray_failed(error) from error
+
+
+def ray_failed(error: RayError) -> RunError:
+    """What to raise when Ray itself fails."""
+    last_line = str(error).strip().splitlines()[-1:]  # what was raised first
+    reason = one_line(*last_line) if last_line else repr(error)
+    return RunError(f"Ray stopped the run ({reason})")
 
 
 def _stopped(reason: str) -> RunError:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import ray
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 from ser_core.console import say
 from ser_core.errors import RunError, Status
@@ -22,6 +22,7 @@ from ser_core.labeling.pipeline import (
     connect,
     label_sources,
     list_again,
+    ray_failed,
     share,
 )
 from ser_core.labeling.plan import Plan
@@ -176,6 +177,8 @@ def _computed(
         ray.get(result)  # large arrays stay in shared memory
     except RayTaskError as error:
         raise error.cause from None
+    except RayError as error:
+        raise ray_failed(error) from error
     return result
 
 

@@ -43,11 +43,19 @@ class CombinedSource:
             yield from CombinedPart(self, number, source).pages()
 
     def split(self, parts: int) -> "Sequence[CombinedPart]":
-        """The parts of all inputs."""
+        """The parts of all inputs.
+
+        Raises:
+            CorpusError: an input has no recordings; the message names it.
+            RunError: its storage cannot be reached.
+        """
         found = []
         for number, (uris, source) in enumerate(self.opened):
             with input_errors("--input", shown(uris)):
+                next(iter(source.pages()), None)  # as its parts may be empty
                 found += [CombinedPart(self, number, part) for part in source.split(parts)]
+        for _, source in self.opened[:-1]:
+            source.covers([])  # what this takes is read once, and not by each part
         return found
 
     def covers(self, recordings: Sequence[Recording]) -> np.ndarray:

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import islice
 from typing import NamedTuple
 
@@ -83,6 +83,7 @@ class FolderSource:
         for number, (uri, glob) in enumerate(self.inputs):
             root, hidden = (uri, False) if glob is None else (glob.root, glob.names_hidden)
             with input_errors("--input", uri):
+                next(self._pages(number, uri, glob))  # raises if there are no recordings
                 divided = divide(root, parts, hidden)
             # What is not divided is listed as a whole, which a local folder is.
             found += [FolderPart(self, number, p if len(divided) > 1 else None) for p in divided]
@@ -114,7 +115,8 @@ class FolderSource:
         covered = np.zeros(len(recordings), bool)
         for uri, glob in self.inputs[:count]:
             match = _Names(uri, glob, self.include).match
-            covered |= np.array([each.start is None and match(each.file) for each in recordings])
+            named = (each.identity == each.uri and match(each.uri) for each in recordings)
+            covered |= np.fromiter(named, bool, len(recordings))
         return covered
 
     def _pages(self, number: int, uri: str, glob: Glob | None) -> Iterator[Page]:
@@ -203,7 +205,9 @@ class _Names:
             return False
         hidden = self._glob is not None and self._glob.names_hidden
         visible = hidden or not any(map(is_hidden, below.split("/")))
-        return visible and (self._every_match or is_recording(path, self._include))
+        named = visible and (self._every_match or is_recording(path, self._include))
+        # Behind a link, a listing may have it under another path, or not at all.
+        return named and not (self._is_local and _leads_elsewhere(os.path.dirname(path)))
 
     @cached_property
     def _roots(self) -> set[str]:
@@ -213,6 +217,13 @@ class _Names:
             fs, path = resolve(self._root)
             written = fs.unstrip_protocol(path)
         return {f"{root.rstrip('/')}/" for root in (self._root, written)}
+
+
+@lru_cache(maxsize=10_000)
+def _leads_elsewhere(folder: str) -> bool:
+    """Whether a link is part of a local path."""
+    path = os.path.normpath(local_path(folder))
+    return os.path.realpath(path) != path
 
 
 def _none(root: str, glob: Glob | None, skipped: SkippedNames) -> str:

@@ -6,7 +6,7 @@ the folder of the manifest. `offset` and `duration` name a stretch of the member
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
 
@@ -48,14 +48,25 @@ def open_source(uris: Sequence[str], _options: InputOptions) -> "NemoSource":
     """
     manifests = tuple(_open(uri) for uri in uris)
     columns = union_schema(manifest.kept for manifest in manifests)
-    for manifest in manifests:
-        manifest.check()
-    return NemoSource(manifests, columns)
+    return NemoSource(_with_repeated(manifests), columns)
 
 
 def _open(uri: str) -> "_Manifest":
     with input_errors("--input", uri), content_errors(f"--input {uri}"):
         return _Manifest(uri, TableFile(uri).schema())
+
+
+def _with_repeated(manifests: "tuple[_Manifest, ...]") -> "tuple[_Manifest, ...]":
+    """The manifests, each with what an earlier one names, too, after a look at every row."""
+    found = [manifest.check() for manifest in manifests]
+    together = np.concatenate(found)
+    repeated = np.ones(len(together), bool)
+    repeated[np.unique(together, return_index=True)[1]] = False  # where each comes first
+    ends = np.cumsum([len(own) for own in found])[:-1]
+    return tuple(
+        replace(manifest, repeated=np.sort(own[again]))
+        for manifest, own, again in zip(manifests, found, np.split(repeated, ends), strict=True)
+    )
 
 
 @dataclass(frozen=True)
@@ -86,13 +97,14 @@ class NemoSource:
                     page += sorted(
                         (_located(row, members, version) for row in some), key=lambda each: each[:2]
                     )
-                columns = table.take(pa.array([row for _, row, _ in page]))
+                columns = table.take(pa.array([row for _, row, _ in page], pa.int64()))
                 yield Page([recording for *_, recording in page], columns)
 
     def split(self, parts: int) -> "Sequence[NemoSource]":
-        """One manifest each."""
-        del parts
-        return [replace(self, manifests=(manifest,)) for manifest in self.manifests]
+        """Some of the manifests each."""
+        size = -(-len(self.manifests) // parts)
+        groups = (self.manifests[at : at + size] for at in range(0, len(self.manifests), size))
+        return [replace(self, manifests=manifests) for manifests in groups]
 
     def covers(self, recordings: Sequence[Recording]) -> np.ndarray:
         """Those in its rows, which are read once more for this."""
@@ -140,10 +152,17 @@ def _members(uri: str) -> dict[str, tuple[int, Member]]:
 
 @dataclass(frozen=True)
 class _Manifest:
-    """A manifest and its columns."""
+    """A manifest and its columns.
+
+    Attributes:
+        uri: absolute.
+        schema: of all columns.
+        repeated: sorted hashes of the recordings that an earlier manifest lists.
+    """
 
     uri: str
     schema: pa.Schema
+    repeated: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64), compare=False)
 
     @property
     def kept(self) -> pa.Schema:
@@ -168,8 +187,18 @@ class _Manifest:
                     )
                 ]
                 own = [name for name in table.column_names if name in kept.names]
-                yield recordings, conform(table.select(own), kept)
+                yield self._first(recordings, conform(table.select(own), kept))
                 first += len(table)
+
+    def _first(
+        self, recordings: list[Recording], columns: pa.Table
+    ) -> tuple[list[Recording], pa.Table]:
+        """Those that no earlier manifest lists."""
+        if not len(self.repeated):
+            return recordings, columns
+        wanted = ~is_in(hashes([each.identity for each in recordings]), self.repeated)
+        rows = np.flatnonzero(wanted)
+        return [recordings[row] for row in rows], columns.take(pa.array(rows))
 
     def _shards(self, table: pa.Table, first: int) -> list[str]:
         folder = self.uri.rpartition("/")[0]
@@ -179,14 +208,16 @@ class _Manifest:
                 raise CorpusError(f"--input {self.uri}: row {row}: `{SHARD}` is {value!r}")
         return [join(folder, f"audio_{value}.tar") for value in ids]
 
-    def check(self) -> None:
-        """Looks at every row.
+    def check(self) -> np.ndarray:
+        """Looks at every row; returns a hash of each recording.
 
         Raises:
             CorpusError: rows of a shard do not follow each other, or a recording is there twice.
         """
         seen, shard, identities = set[str](), "", set[str]()
+        found = [np.empty(0, np.uint64)]
         for recordings, _ in self.rows(None):
+            found.append(hashes([each.identity for each in recordings]))
             for recording in recordings:
                 if recording.uri != shard:
                     shard, identities = recording.uri, set()
@@ -198,3 +229,4 @@ class _Manifest:
                     reason = f"a recording is there twice: {recording.identity}"
                     raise CorpusError(f"--input {self.uri}: {reason}")
                 identities.add(recording.identity)
+        return np.concatenate(found)

@@ -95,9 +95,21 @@ class PackedSource:
         return [PackedFiles(self, uris) for uris in groups]
 
     def covers(self, recordings: Sequence[Recording]) -> np.ndarray:
-        """Those in its files."""
+        """Whole members of its files, by their names alone."""
         uris = frozenset(self.uris)
-        return np.array([recording.uri in uris for recording in recordings], bool)
+        covered = [
+            each.uri in uris
+            and each.member is not None
+            and each.start is None
+            and self.takes(each.member)
+            for each in recordings
+        ]
+        return np.array(covered, bool)
+
+    def takes(self, member: str) -> bool:
+        """Whether a member of a file is listed, by its name alone."""
+        del member
+        return True
 
     def list_file(self, uri: str) -> Iterator[Page]:
         """Lists one file; the last page says if it cannot be opened, or not read to its end.

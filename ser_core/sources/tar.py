@@ -5,6 +5,7 @@ its members: tar has no checksum of their content, and many programs give them n
 that is replaced is labelled again, and as long as it stays, so do the `file_id`s.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
@@ -30,6 +31,7 @@ from ser_core.storage.reading import Stopwatch
 EXTENSIONS = ("tar", "tar.gz", "tgz", "tar.zst")
 DESCRIPTION = f"a shard ({', '.join(EXTENSIONS)})"
 _SAMPLES = 100  # whose sidecars name the columns
+_REPEATED = re.compile(r"#\d+$")  # in the name of a member; see `Member`
 _MAX_PER_KEY = 256  # members: more is no sample, but a corpus whose names begin alike
 
 
@@ -73,6 +75,11 @@ class TarSource(PackedSource):
     """
 
     include: tuple[str, ...] = ()
+
+    def takes(self, member: str) -> bool:
+        """Whether a member has the name of a recording; the number of a repeated one is no part."""
+        path = _REPEATED.sub("", member)
+        return not _is_hidden(path) and is_recording(path, self.include)
 
     def _pages(self, uri: str, file: PackedFile) -> Iterator[Page]:
         page, skipped = _PageBuilder(uri, stat_file(uri).version, self.columns), SkippedNames()

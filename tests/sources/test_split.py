@@ -9,9 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 from recordings import speech_like, write_audio
 
+from ser_core.errors import CorpusError
 from ser_core.sources.forms import open_source
 from ser_core.sources.interface import InputOptions
 from ser_core.sources.recording import Recording
+from ser_core.sources.tables import TableFile
 
 
 def identities(source):
@@ -104,6 +106,63 @@ def test_tarred_manifests(corpus):
     check(open_source([str(corpus.parent / "*.json")]), 8, least=2)
 
 
+@pytest.fixture
+def nemo(tmp_path):
+    """Writes a shard with some members, and manifests that name members of it."""
+    for name in ("a.wav", "b.wav", "utterance", "_c.wav"):
+        (tmp_path / name).write_bytes(b"x")
+    with tarfile.open(tmp_path / "audio_0.tar", "w") as tar:
+        for name in ("a.wav", "b.wav", "a.wav", "utterance", "_c.wav"):
+            tar.add(tmp_path / name, name)
+
+    def write(name, *rows):
+        lines = (json.dumps({"shard_id": 0, "take": 1, **row}) + "\n" for row in rows)
+        (tmp_path / name).write_text("".join(lines))
+        return str(tmp_path / name)
+
+    return str(tmp_path / "audio_0.tar"), write
+
+
+def test_a_recording_in_several_tarred_manifests_is_in_one_part(nemo):
+    _, write = nemo
+    first = write("1.json", {"audio_filepath": "a.wav"})
+    second = write(
+        "2.json", {"audio_filepath": "a.wav", "take": 2}, {"audio_filepath": "b.wav", "take": 3}
+    )
+    third = write("3.json", {"audio_filepath": "a.wav"})
+    source = open_source([first, second, third])
+    check(source, 2, least=3)
+    assert [page.columns["take"].to_pylist() for page in source.pages()] == [[1], [3]]
+    assert [len(source.split(parts)) for parts in (1, 2, 3, 100)] == [1, 2, 3, 3]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_shard_covers_only_what_it_lists(nemo, order):
+    shard, write = nemo
+    rows = [{"audio_filepath": name} for name in ("a.wav", "a.wav#2", "utterance", "_c.wav")]
+    names = write("names.json", *rows)
+    stretches = write("stretches.json", {"audio_filepath": "b.wav", "offset": 1, "duration": 2})
+    listed = identities(open_source([shard])) + identities(open_source([names, stretches]))
+    assert len(listed) == 3 + 5
+    check(open_source([shard, names, stretches][::order]), len(set(listed)), least=2)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_folder_does_not_cover_the_members_of_a_shard_in_it(corpus, order):
+    with tarfile.open(corpus / "calls.tar", "w") as tar:
+        tar.add(corpus / "day-0" / "0.wav", "member.wav")
+    check(open_source([str(corpus), str(corpus / "calls.tar")][::order]), 5, least=2)
+
+
+def test_a_shard_does_not_cover_itself_as_a_recording(nemo):
+    shard, _ = nemo
+    folder = shard.rpartition("/")[0]
+    options = InputOptions(include=("*.tar",))
+    found = identities(open_source([shard, folder], options))
+    assert shard in found
+    assert len(found) == len(set(found))
+
+
 @pytest.mark.parametrize("order", [1, -1])
 def test_what_several_inputs_lead_to_is_in_one_part(corpus, order):
     (corpus / "calls.csv").write_text("path,take\nday-0/0.wav,1\n")
@@ -135,3 +194,29 @@ def test_a_folder_covers_what_it_would_list(corpus, root, name, listed):
     source = open_source([f"{corpus}{root}"], InputOptions(include=("*.raw",)))
     assert (str(path) in identities(source)) is listed
     assert source.covers([Recording(str(path))]).tolist() == [listed]
+
+
+def test_nothing_behind_a_link_is_taken_for_listed(corpus):
+    (corpus / "x1").symlink_to(corpus / "day-0")
+    write_audio(corpus / "x2" / "9.wav", [0.0] * 800)
+    source = open_source([str(corpus / "x*" / "*.wav"), str(corpus / "x1" / "0.wav")])
+    found = [identity for part in source.split(4) for identity in identities(part)]
+    assert str(corpus / "x1" / "0.wav") in found
+
+
+@pytest.mark.parametrize("nothing", ["empty", "*.wva"])
+def test_an_input_without_recordings_is_named_before_its_parts_are_listed(corpus, nothing):
+    (corpus / "empty").mkdir()
+    for inputs in ([str(corpus), str(corpus / nothing)], [str(corpus / "day-0" / "0.wav")]):
+        source = open_source([*inputs, str(corpus / nothing)])
+        with pytest.raises(CorpusError, match=f"{nothing.strip('*')}: (there|no)"):
+            source.split(4)
+
+
+def test_a_manifest_is_read_once_for_all_parts(corpus, monkeypatch):
+    (corpus / "calls.csv").write_text("path\nday-0/0.wav\n")
+    source = open_source([str(corpus / "calls.csv"), str(corpus / "day-0"), str(corpus / "day-1")])
+    split = parts(source)
+    monkeypatch.setattr(TableFile, "read", None)
+    found = [identity for part in split[1:] for identity in identities(part)]
+    assert len(found) == 3
