@@ -45,7 +45,7 @@ def sentences() -> Iterator[tuple[str, str]]:
         _cores_of_ray(label),
         _networks_elsewhere(),
         _limits(read_result("classifier-cpu")["casia_limits"]),
-        _memory_per_recording(read_result("scale-cpu")["sizes"]),
+        _driver_memory(read_result("scale-cpu")["sizes"]),
         _training(read_result("train-emodb")),
     ):
         yield "docs/performance.md", sentence
@@ -317,11 +317,13 @@ def _limits(limits: dict[str, Any]) -> str:
     )
 
 
-def _memory_per_recording(sizes: list[dict[str, Any]]) -> str:
+def _driver_memory(sizes: list[dict[str, Any]]) -> str:
     small, *_, large = (size for size in sizes if "labelled" in size)
     more = large["labelled"]["driver_peak_mib"] - small["labelled"]["driver_peak_mib"]
-    each = more * 2**20 / (large["recordings"] - small["recordings"])
-    return f"at its peak, each recording adds about {each / 1000:.1f} kB."
+    return (
+        f"from {small['recordings']:,} to {large['recordings']:,} recordings, its peak grows by"
+        f" {more:.0f} MiB."
+    )
 
 
 def _splits(result: dict[str, Any]) -> str:
