@@ -77,7 +77,7 @@ class LabelStore:
             self._parts()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Another process looks at the folder anew."""
+        """A copy in another process reads the folder again."""
         return LabelStore, (self.folder.uri, self._labels, self._manifest)
 
     @contextmanager

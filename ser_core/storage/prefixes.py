@@ -47,7 +47,7 @@ def _names_below(fs: Any, root: str, most: int) -> list[str]:
         for info in page:
             name, slash, _ = info["name"].removeprefix(f"{root}/").partition("/")
             files += not slash
-            if slash and name not in found:
+            if slash and name and name not in found:  # a key may have two slashes in a row
                 found.append(name)
         if found:
             key = f"{root}/{found[-1]}".partition("/")[2]
