@@ -15,7 +15,8 @@ NAMES = [
     *(f"test/{n}.wav" for n in range(4)),
     "0.wav", "tested.wav", "zz.wav", "测试/一.wav", "a b/c+d.wav", "train.wav", "train-2/1.wav",
     "é/1.wav", "_hidden/1.wav",
-    "a%2Fb/1.wav", "x#y/1.wav", "q~z/1.wav", "[1]/1.wav", "w*/1.wav", "train/speaker-1.wav", "test/notes.txt",
+    "a%2Fb/1.wav", "x#y/1.wav", "q~z/1.wav", "[1]/1.wav", "w*/1.wav",
+    "train/speaker-1.wav", "test/notes.txt",
 ]  # fmt: skip
 
 
