@@ -12,6 +12,7 @@ from typing import Any
 
 import psutil
 import ray
+from ray.exceptions import RayError
 
 from ser_core.errors import RunError, UsageError, one_line
 
@@ -78,6 +79,13 @@ def join(verbose: bool) -> None:
         signal.signal(signal.SIGTERM, on_sigterm)  # ray.init replaces the handler
     if not cluster:
         atexit.register(_end, _started_since(before))
+
+
+def failed(error: RayError) -> RunError:
+    """What to raise when Ray itself fails."""
+    last_line = str(error).strip().splitlines()[-1:]  # what was raised first
+    reason = one_line(*last_line) if last_line else repr(error)
+    return RunError(f"Ray stopped the run ({reason})")
 
 
 def _start(cluster: str | None, verbose: bool) -> None:

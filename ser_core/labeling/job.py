@@ -49,13 +49,14 @@ def label_corpus(config: LabelConfig) -> Plan:
     with run.store.claimed() as claim:
         stats = RunStats()
         if pages is None:
-            plan, covered = label(run, parts, None, stats, claim)
+            covered = label(run, parts, None, stats, claim)
         else:
-            plan, covered = _label_short_listing(run, pages, stats, claim)
+            covered = _label_short_listing(run, pages, stats, claim)
         claim.check()
         if stats.done:
             print_summary(stats, run.store.folder.uri)
-        finish(run, plan, covered, stats)
+        finish(run, stats.plan, covered, stats)
+    plan = stats.plan
     if not plan.to_do:
         say(f"nothing to do: all {plan.listed:,} recordings have rows in {run.store.folder.uri}")
     return plan
@@ -63,15 +64,14 @@ def label_corpus(config: LabelConfig) -> Plan:
 
 def _label_short_listing(
     run: Run, pages: Iterable[Page], stats: RunStats, claim: Claim
-) -> tuple[Plan, Coverage]:
-    plan, listed = run.plan(pages)
+) -> Coverage:
+    plan, work, listed = run.plan(pages)
     if plan.known_to_0_1:
         run.store.upgrade(pa.concat_tables(plan.known_to_0_1))
     stats.listing(plan, ended=True)
-    if plan.to_do:
-        say(f"{plan.listed:,} recordings, {plan.done:,} already done, {plan.to_do:,} to label")
-        return label(run, [listed], plan, stats, claim)
-    return plan, coverage(run.store, plan, run.store.now(), prune=run.config.prune)
+    if work:
+        return label(run, [listed], work, stats, claim)
+    return coverage(run.store, plan, run.store.now(), prune=run.config.prune)
 
 
 def finish(run: Run, plan: Plan, covered: Coverage, stats: RunStats) -> None:

@@ -1,21 +1,29 @@
 """The listing of a run, in tasks of the cluster: sources → blocks of the plan, and their tally."""
 
+import math
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 import ray
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from ser_core import cluster
 from ser_core.errors import RunError, UsageError
 from ser_core.labeling.plan import Plan, cut_into_blocks, plan_page
 from ser_core.labeling.row_index import RowIndex
-from ser_core.labeling.stages import bug
+from ser_core.labeling.stages import bug, raise_reason_to_stop
 from ser_core.schema import STOP, in_schema, plan_schema
-from ser_core.sources.interface import Listing
+from ser_core.sources.interface import PAGE_ROWS, Listing
+
+LISTING_CPUS = 0.05  # of a task that waits for storage most of the time
+_LOOK_SECONDS = 5.0  # after the first work, before classifiers start; they take longer than that
+_WAIT_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -36,9 +44,9 @@ class ListingSettings:
     index: "ray.ObjectRef[RowIndex]"
     tally: "ray.actor.ActorHandle[Tally]"
     manifest: pa.Schema
-    rows: int
-    whole: bool
-    anywhere: bool
+    rows: int = PAGE_ROWS
+    whole: bool = False
+    anywhere: bool = False
 
 
 class Tally:
@@ -91,6 +99,64 @@ def start_tally() -> "ray.actor.ActorHandle[Tally]":
     return ray.remote(num_cpus=0, scheduling_strategy=here)(Tally).remote()
 
 
+def look_for_work(count: int, settings: ListingSettings, most: int) -> list[pa.Table] | None:
+    """Lists sources as far as it takes to see whether there is much to do.
+
+    Args:
+        count: how many sources there are.
+        settings: how they are listed.
+        most: recordings that are little to do.
+
+    Returns:
+        What is to be labelled (``plan_schema``) when everything has been listed and that is
+        little; None if it is more, or if listing takes longer than some seconds after the first.
+
+    Raises:
+        RunError: as `list_here`.
+    """
+    found, deadline = list[pa.Table](), math.inf
+    with closing(_tables(count, settings)) as tables:
+        for table in tables:
+            if table is not None:
+                found.append(table)
+                deadline = min(deadline, time.monotonic() + _LOOK_SECONDS)
+            if sum(map(len, found)) > most or time.monotonic() > deadline:
+                return None
+    return found
+
+
+def list_here(count: int, settings: ListingSettings) -> Iterator[pa.Table]:
+    """Blocks of the plan (``plan_schema``) in the driver, listed by a task for each source.
+
+    Raises:
+        RunError: a source cannot be listed, a bug, or Ray failed.
+    """
+    return (table for table in _tables(count, settings) if table is not None)
+
+
+def _tables(count: int, settings: ListingSettings) -> Generator[pa.Table | None]:
+    """Blocks of the plan as they come, and None after a while without one."""
+    options = {"num_cpus": LISTING_CPUS, "max_retries": 1, "num_returns": "streaming"}
+    task = ray.remote(**options)(list_sources)
+    running = [task.remote(pa.table({"number": [number]}), settings) for number in range(count)]
+    try:
+        while running:
+            ready, running = ray.wait(running, timeout=_WAIT_SECONDS)
+            if not ready:
+                yield None
+            for blocks in ready:
+                if (block := next(blocks, None)) is not None:
+                    table = ray.get(block)
+                    raise_reason_to_stop(table)
+                    running.append(blocks)
+                    yield table
+    except RayError as error:
+        raise cluster.failed(error) from error
+    finally:
+        for blocks in running:
+            ray.cancel(blocks)
+
+
 def list_sources(numbers: pa.Table, settings: ListingSettings) -> Iterator[pa.Table]:
     """Lists sources, given by their numbers.
 
@@ -113,7 +179,10 @@ def _blocks(number: int, settings: ListingSettings) -> Iterator[pa.Table]:
         found, table = plan_page(page, settings.manifest, index)
         tally.add.remote(number, attempt, found, time.monotonic() - started)
         if len(table):
-            yield from cut_into_blocks(table, settings.rows, settings.whole, settings.anywhere)
+            # Not "yield from": Ray sends values into generators, and a list takes none.
+            blocks = cut_into_blocks(table, settings.rows, settings.whole, settings.anywhere)
+            for block in blocks:  # noqa: UP028
+                yield block
         started = time.monotonic()  # the time that a block waits is not that of listing
     ray.get(tally.end.remote(number, attempt))
 

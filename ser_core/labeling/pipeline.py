@@ -8,7 +8,7 @@ bug, comes out as a column of its rows.
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import chain
@@ -16,21 +16,21 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import ray
-from ray.data import ActorPoolStrategy, DataContext, ExecutionResources
+from ray.data import ActorPoolStrategy, DataContext
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.annotations import RayDeprecationWarning
 
 from ser_core import cluster
-from ser_core.console import say
-from ser_core.errors import RunError, one_line
+from ser_core.errors import RunError
 from ser_core.labeling.assembly import Assembly
 from ser_core.labeling.classifier_actor import ClassifierActor, StartCounter
-from ser_core.labeling.listing import ListingSettings, list_sources
+from ser_core.labeling.listing import LISTING_CPUS, ListingSettings, list_sources
 from ser_core.labeling.packing import BYTES_PER_BLOCK, map_packed, packed, unpacked
 from ser_core.labeling.resources import Resources
 from ser_core.labeling.stages import (
     StageSettings,
     decode_block,
+    raise_reason_to_stop,
     reason_to_stop,
     rows_with_reason,
     run_stage,
@@ -47,7 +47,6 @@ if TYPE_CHECKING:  # processes that only decode do without torch
 # about a hundredth of the time, and for listing. Ray fuses stages that ask for the same.
 _CLASSIFIER_CPUS = 0.85
 _DECODER_CPUS = 0.1
-_LISTING_CPUS = 0.05
 # A listing or decoding task whose process dies; its rows are left out then and run again. Ray
 # Data's default is to retry for ever. Ray 2.64 removes this setting: see pyproject.toml.
 _RETRIED_ONCE = {"max_retries": 1}
@@ -56,6 +55,7 @@ _RETRIED_ONCE = {"max_retries": 1}
 _BYTES_PER_TABLE = 16 << 20
 _BYTES_PER_TABLE_ON_GPU = 64 << 20
 _TABLES_PER_CLASSIFIER = 4  # on a CPU, that wait in the object store
+_MOST_OF_OBJECT_STORE = 0.5  # Ray Data's default
 _CALLS_ON_GPU = 2  # one call fetches its blocks while the other classifies
 _START_SECONDS = 300.0  # for one process to start on the cluster
 
@@ -105,114 +105,86 @@ def share(checkpoint: "Checkpoint") -> "ray.ObjectRef[Checkpoint]":
     return ray.put(checkpoint)
 
 
-def label_sources(
-    count: int, listing: ListingSettings, settings: PipelineSettings
-) -> Iterator[pa.Table]:
+def listed(count: int, listing: ListingSettings) -> ray.data.Dataset:
+    """Blocks of the plan (``plan_schema``), listed by a task for each source."""
+    sources = [pa.table({"number": [number]}) for number in range(count)]
+    return held(sources).map_batches(
+        partial(map_packed, partial(list_sources, settings=listing)),
+        batch_format="pyarrow",
+        batch_size=None,
+        num_cpus=LISTING_CPUS,
+        **_RETRIED_ONCE,
+    )
+
+
+def held(tables: Sequence[pa.Table]) -> ray.data.Dataset:
+    """Tables that the driver holds, each a row of the dataset."""
+    DataContext.get_current().target_max_block_size = BYTES_PER_BLOCK
+    return ray.data.from_blocks([packed(table) for table in tables])
+
+
+def label_planned(planned: ray.data.Dataset, settings: PipelineSettings) -> Iterator[pa.Table]:
     """The rows (``labeled_schema``) of all that is to be labelled, those of a recording together.
 
     What a dying process takes with it is left out.
 
     Args:
-        count: how many sources there are.
-        listing: how they are listed.
+        planned: from `listed` or `held`.
         settings: how their recordings are labelled.
 
     Raises:
         RunError: a source cannot be listed, a bug, no classifier runs, or Ray failed.
     """
-    assembly = Assembly()
-    for segments in _run(_labeled(count, listing, settings)):
-        yield assembly.add(segments)
-
-
-def list_again(count: int, listing: ListingSettings) -> Iterator[pa.Table]:
-    """The plan (``plan_schema``) of all that is to be labelled, in the driver.
-
-    Raises:
-        RunError: a source cannot be listed, a bug, or Ray failed.
-    """
-    yield from _run(_planned(count, listing))
-
-
-def _run(dataset: ray.data.Dataset) -> Iterator[pa.Table]:
-    try:
-        blocks = dataset.iter_batches(
-            batch_size=None,
-            batch_format="pyarrow",
-            prefetch_batches=0,  # otherwise each block waits until the next one is done
-        )
-        for table in chain.from_iterable(map(unpacked, blocks)):
-            if reason := reason_to_stop(table):
-                raise _stopped(reason)
-            yield table
-    except RayError as error:
-        raise ray_failed(error) from error
-
-
-def ray_failed(error: RayError) -> RunError:
-    """What to raise when Ray itself fails."""
-    last_line = str(error).strip().splitlines()[-1:]  # what was raised first
-    reason = one_line(*last_line) if last_line else repr(error)
-    return RunError(f"Ray stopped the run ({reason})")
-
-
-def _stopped(reason: str) -> RunError:
-    """Shows the traceback of a bug, if it is one."""
-    summary, _, details = reason.partition("\n")
-    if details:
-        say(details)
-    return RunError(summary)
-
-
-def _planned(count: int, listing: ListingSettings) -> ray.data.Dataset:
-    """Blocks of the plan, each a row of the dataset."""
-    sources = [packed(pa.table({"number": [number]})) for number in range(count)]
-    DataContext.get_current().target_max_block_size = BYTES_PER_BLOCK
-    return ray.data.from_blocks(sources).map_batches(
-        partial(map_packed, partial(list_sources, settings=listing)),
-        batch_format="pyarrow",
+    blocks = _labeled(planned, settings).iter_batches(
         batch_size=None,
-        num_cpus=_LISTING_CPUS,
-        **_RETRIED_ONCE,
+        batch_format="pyarrow",
+        prefetch_batches=0,  # otherwise each block waits until the next one is done
     )
+    assembly = Assembly()
+    try:
+        for table in chain.from_iterable(map(unpacked, blocks)):
+            raise_reason_to_stop(table)
+            yield assembly.add(table)
+    except RayError as error:
+        raise cluster.failed(error) from error
 
 
-def _labeled(count: int, listing: ListingSettings, settings: PipelineSettings) -> ray.data.Dataset:
-    classifiers = settings.resources.classifiers
-    if settings.resources.on_gpu:
+def _labeled(planned: ray.data.Dataset, settings: PipelineSettings) -> ray.data.Dataset:
+    resources = settings.resources
+    if resources.on_gpu:
         decoder_cpus, num_bytes, calls = 1.0, _BYTES_PER_TABLE_ON_GPU, _CALLS_ON_GPU
         classifier: dict[str, Any] = {"num_gpus": 1, "num_cpus": 0}
     else:
         decoder_cpus, num_bytes, calls = _DECODER_CPUS, _BYTES_PER_TABLE, 1
-        classifier = {"num_cpus": _CLASSIFIER_CPUS}
-        # Decoders are faster than classifiers there, and would fill the object store.
-        waiting = ExecutionResources(
-            object_store_memory=_TABLES_PER_CLASSIFIER * classifiers * num_bytes
-        )
-        DataContext.get_current().execution_options.resource_limits = waiting
-    return (
-        _planned(count, listing)
-        .map_batches(
-            _decode,
-            fn_args=(settings.stages, settings.decoder, num_bytes),
-            batch_format="pyarrow",
-            batch_size=None,
-            num_cpus=decoder_cpus,
-            **_RETRIED_ONCE,
-        )
-        .map_batches(
-            ClassifierActor,
-            fn_constructor_args=(
-                settings.stages,
-                partial(_load, settings),
-                _start_counter(classifiers),
-            ),
-            batch_format="pyarrow",
-            batch_size=1,  # table; Ray Data insists on a number for GPUs
-            compute=ActorPoolStrategy(size=classifiers, max_concurrent_calls_per_actor=calls),
-            max_task_retries=0,  # another classifier gets the rows of one that died
-            **classifier,
-        )
+        classifier = {"num_cpus": _CLASSIFIER_CPUS, "memory": resources.classifier_bytes}
+        # Decoders are faster than classifiers there, and would fill the object store. It is a
+        # fraction of it, because it grows with a cluster that does.
+        waiting = _TABLES_PER_CLASSIFIER * resources.classifiers * num_bytes
+        fraction = min(_MOST_OF_OBJECT_STORE, waiting / resources.object_store_bytes)
+        DataContext.get_current().override_object_store_memory_limit_fraction = fraction
+    return planned.map_batches(
+        _decode,
+        fn_args=(settings.stages, settings.decoder, num_bytes),
+        batch_format="pyarrow",
+        batch_size=None,
+        num_cpus=decoder_cpus,
+        **_RETRIED_ONCE,
+    ).map_batches(
+        ClassifierActor,
+        fn_constructor_args=(
+            settings.stages,
+            partial(_load, settings),
+            _start_counter(resources.classifiers),
+        ),
+        batch_format="pyarrow",
+        batch_size=1,  # table; Ray Data insists on a number for GPUs
+        compute=ActorPoolStrategy(
+            min_size=resources.classifiers,
+            max_size=resources.most_classifiers,  # on machines that come later
+            max_concurrent_calls_per_actor=calls,
+        ),
+        max_task_retries=0,  # another classifier gets the rows of one that died
+        **classifier,
     )
 
 

@@ -100,13 +100,14 @@ class Run:
         """What the store has; what was written since then is done."""
         return self.store.index(self.digest, self.config.precision, self.config.retry, since)
 
-    def plan(self, pages: Iterable[Page]) -> tuple[Plan, ListedSource]:
+    def plan(self, pages: Iterable[Page]) -> tuple[Plan, list[pa.Table], ListedSource]:
         """What there is to do of a listing, as far as ``--limit`` goes, and the pages with that."""
-        plan, kept = Plan(), []
+        plan, work, kept = Plan(), [], []
         for page, planned in self.planned(pages, self.index(), plan):
             if len(planned):
+                work.append(planned)
                 kept.append(page)
-        return plan, ListedSource(self.source.columns, kept)
+        return plan, work, ListedSource(self.source.columns, kept)
 
     def planned(
         self, pages: Iterable[Page], index: RowIndex, plan: Plan

@@ -24,13 +24,19 @@ class Resources:
 
     Attributes:
         classifiers: how many actors hold the model.
+        most_classifiers: that the work justifies; machines that come later get them.
         on_gpu: whether each has a GPU.
         rows_per_block: recordings decoded by one task.
+        classifier_bytes: of memory, for a classifier on a CPU.
+        object_store_bytes: that the cluster has.
     """
 
     classifiers: int
+    most_classifiers: int
     on_gpu: bool
     rows_per_block: int
+    classifier_bytes: int
+    object_store_bytes: int
 
 
 def choose_resources(recordings: int, segments: int) -> Resources:
@@ -41,19 +47,25 @@ def choose_resources(recordings: int, segments: int) -> Resources:
         segments: about how many there are in them.
     """
     present = ray.cluster_resources()
-    cpus = max(1, int(present.get("CPU", 1)))
+    cpus, memory = max(1, int(present.get("CPU", 1))), int(present.get("memory", 0))
     gpus_present = int(present.get("GPU", 0))
     gpus = max(gpus_present, int(present.get(_GPU_POOL, 0)))
     if gpus:
         worth = max(gpus_present, math.ceil(segments / _SEGMENTS_PER_GPU))
         classifiers = min(gpus, worth)
     else:
-        worth = math.ceil(segments / _SEGMENTS_PER_CORE)
-        classifiers = min(cpus, worth, int(present.get("memory", 0) // _CLASSIFIER_BYTES))
-    classifiers = max(1, classifiers)
+        worth = max(1, math.ceil(segments / _SEGMENTS_PER_CORE))
+        classifiers = max(1, min(cpus, worth, memory // _CLASSIFIER_BYTES))
     bounds = _ROWS_PER_BLOCK if gpus else _ROWS_PER_BLOCK_ON_CPU
     workers = cpus if gpus else classifiers
-    return Resources(classifiers, bool(gpus), rows_per_block(recordings, workers, bounds))
+    return Resources(
+        classifiers,
+        max(classifiers, worth),
+        bool(gpus),
+        rows_per_block(recordings, workers, bounds),
+        min(_CLASSIFIER_BYTES, memory),  # on a machine with less, one is tried
+        int(present.get("object_store_memory", 0)) or 1,
+    )
 
 
 def rows_per_block(recordings: int, workers: int, bounds: tuple[int, int]) -> int:

@@ -10,22 +10,29 @@ import pyarrow as pa
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from ser_core import cluster
 from ser_core.console import say
 from ser_core.errors import RunError, Status
 from ser_core.labeling.assembly import assembled_rows
 from ser_core.labeling.coverage import Coverage, coverage
-from ser_core.labeling.listing import ListingSettings, Tally, start_tally
+from ser_core.labeling.listing import (
+    ListingSettings,
+    Tally,
+    list_here,
+    look_for_work,
+    start_tally,
+)
 from ser_core.labeling.output_rows import output_rows
 from ser_core.labeling.part_writer import PartWriter
 from ser_core.labeling.pipeline import (
     PipelineSettings,
     connect,
-    label_sources,
-    list_again,
-    ray_failed,
+    held,
+    label_planned,
+    listed,
     share,
 )
-from ser_core.labeling.plan import Plan
+from ser_core.labeling.plan import cut_into_blocks
 from ser_core.labeling.preparation import Run
 from ser_core.labeling.progress import Display, RunStats
 from ser_core.labeling.resources import choose_resources
@@ -34,7 +41,7 @@ from ser_core.labeling.rules import is_useful
 from ser_core.labeling.stages import StageSettings, failed_rows
 from ser_core.schema import HAS_FINAL, INDEX
 from ser_core.sources.inputs import shown
-from ser_core.sources.interface import Listing
+from ser_core.sources.interface import PAGE_ROWS, Listing
 from ser_core.storage.claim import Claim
 
 _SMALLER = 8  # what was lost runs again in blocks smaller by this factor, down to one recording
@@ -50,24 +57,26 @@ class _Labeling:
     Attributes:
         run: checked and ready.
         sources: what is listed, each by a task of its own.
-        known: the plan, if the listing was short enough to be made by the driver.
         stats: of the run.
         claim: of its output.
-        settings: of the pipeline.
-        tally: of what is listed.
         since: the time of the run's first rows.
+        work: what is to be labelled, where it is little and has not been tried yet.
+        planned_here: whether the driver has made the plan, with the hashes of all recordings.
+        tally: of what tasks list.
         dropped: hashes of the recordings whose rows were of no use.
+        listing: of the latest round that listed.
     """
 
     run: Run
     sources: Sequence[Listing]
-    known: Plan | None
     stats: RunStats
     claim: Claim
-    settings: PipelineSettings
-    tally: "ray.actor.ActorHandle[Tally]"
     since: datetime
+    work: Sequence[pa.Table] | None
+    planned_here: bool
+    tally: "ray.actor.ActorHandle[Tally]"
     dropped: list[np.ndarray] = field(default_factory=list)
+    listing: ListingSettings | None = None
 
     @property
     def ended(self) -> bool:
@@ -76,8 +85,12 @@ class _Labeling:
 
 
 def label(
-    run: Run, sources: Sequence[Listing], known: Plan | None, stats: RunStats, claim: Claim
-) -> tuple[Plan, Coverage]:
+    run: Run,
+    sources: Sequence[Listing],
+    work: Sequence[pa.Table] | None,
+    stats: RunStats,
+    claim: Claim,
+) -> Coverage:
     """Labels what has no row yet, until nothing is left out.
 
     What is lost with its process even if it runs alone is `unavailable`: a classifier that dies
@@ -86,42 +99,67 @@ def label(
     Args:
         run: checked and ready.
         sources: what it lists, each by a task of its own.
-        known: the plan, if the listing was short enough to be made by the driver.
+        work: what is to be labelled, if the driver has made the plan, which ``stats`` has then.
         stats: to be filled.
         claim: of the output.
 
     Returns:
-        What there was to do, and what the output has of it.
+        What the output has of the plan.
 
     Raises:
         RunError: a bug, no classifier runs, Ray or the storage failed.
     """
     connect(run.config.verbose)
     stats.stage_seconds["start"] = stats.elapsed
-    labeling = _prepare(run, sources, known, stats, claim)
-    rows, number = labeling.settings.resources.rows_per_block, 0
+    now, here = run.store.now(), work is not None
+    labeling = _Labeling(run, sources, stats, claim, now, work, here, start_tally())
     with Display(stats, lambda: _count_listed(labeling)) as display:
-        while True:
-            last = number >= _FEWEST_ROUNDS and rows == 1
-            covered = _round(labeling, display, rows, number, last)
-            if labeling.ended and not covered.missing:
-                break
-            problem = _unfinished(labeling, covered)
-            if last or (number + 1 == _FEWEST_ROUNDS and not stats.done):
-                raise RunError(f"--input {shown(run.config.input)}: {problem}, each time")
-            rows, number = max(1, rows // _SMALLER), number + 1
-            say(f"{problem}; retrying in blocks of {rows}")
-    return stats.plan, covered
+        if not here:
+            _look_for_work(labeling)
+        if labeling.ended:
+            plan = stats.plan
+            say(f"{plan.listed:,} recordings, {plan.done:,} already done, {plan.to_do:,} to label")
+        if stats.total == 0:
+            return _coverage(labeling)
+        return _label_in_rounds(labeling, display)
 
 
-def _prepare(
-    run: Run, sources: Sequence[Listing], known: Plan | None, stats: RunStats, claim: Claim
-) -> _Labeling:
-    checkpoint, whole = run.checkpoint, run.decoder.how.whole
-    to_do, segments = (known.to_do, known.segments) if known else (_UNKNOWN, _UNKNOWN)
+def _look_for_work(labeling: _Labeling) -> None:
+    """Lists everything if little is to be labelled; else only until that is known.
+
+    Classifiers are started for work that was seen, and no more of them than it takes.
+    """
+    labeling.work = look_for_work(len(labeling.sources), _listing(labeling, 0), PAGE_ROWS)
+    if labeling.work is None:  # listed again from its beginning, while the first are labelled
+        labeling.tally = start_tally()
+    _count_listed(labeling)
+
+
+def _label_in_rounds(labeling: _Labeling, display: Display) -> Coverage:
+    run, settings = labeling.run, _settings(labeling)
+    rows, number = settings.resources.rows_per_block, 0
+    while True:
+        last = number >= _FEWEST_ROUNDS and rows == 1
+        labeled = _labeled(labeling, settings, rows, number, last)
+        _write(labeling, labeled, settings.stages, display)
+        _count_listed(labeling)
+        covered = _coverage(labeling)
+        if labeling.ended and not covered.missing:
+            return covered
+        problem = _unfinished(labeling, covered)
+        if last or (number + 1 == _FEWEST_ROUNDS and not labeling.stats.done):
+            raise RunError(f"--input {shown(run.config.input)}: {problem}, each time")
+        rows, number = max(1, rows // _SMALLER), number + 1
+        say(f"{problem}; retrying in blocks of {rows}")
+
+
+def _settings(labeling: _Labeling) -> PipelineSettings:
+    run, checkpoint, plan = labeling.run, labeling.run.checkpoint, labeling.stats.plan
+    whole = run.decoder.how.whole
+    to_do, segments = (plan.to_do, plan.segments) if labeling.ended else (_UNKNOWN, _UNKNOWN)
     resources = choose_resources(to_do, segments if whole else to_do)
     say(f"classifiers: {resources.classifiers}, on {'GPUs' if resources.on_gpu else 'CPUs'}")
-    settings = PipelineSettings(
+    return PipelineSettings(
         StageSettings(checkpoint.labels, run.source.columns),
         run.decoder,
         share(checkpoint),
@@ -129,34 +167,45 @@ def _prepare(
         run.config.batch_size,
         resources,
     )
-    since = run.store.now()
-    return _Labeling(run, sources, known, stats, claim, settings, start_tally(), since)
 
 
-def _round(labeling: _Labeling, display: Display, rows: int, number: int, last: bool) -> Coverage:
-    """Labels what has no row of this run yet, and looks at the output; the last one gives up."""
-    run, count = labeling.run, len(labeling.sources)
-    listing = ListingSettings(
-        ray.put(labeling.sources),
-        _computed(labeling, _index, run, labeling.since if number else None, labeling.dropped),
-        labeling.tally,
-        run.source.columns,
-        rows,
-        run.decoder.how.whole,
-        anywhere=number > 0,
-    )
-    labeled = (
-        _lost(labeling.settings.stages, list_again(count, listing))
-        if last
-        else label_sources(count, listing, labeling.settings)
-    )
-    _write(labeling, labeled, display)
-    _count_listed(labeling)
-    plan: Any = labeling.known
-    if plan is None:
-        if known_to_0_1 := ray.get(labeling.tally.known_to_0_1.remote()):
+def _labeled(
+    labeling: _Labeling, settings: PipelineSettings, rows: int, number: int, last: bool
+) -> Iterator[pa.Table]:
+    """Labels what has no row of this run yet; the last round gives up."""
+    whole = labeling.run.decoder.how.whole
+    work, labeling.work = labeling.work, None
+    if work is not None:
+        blocks = [block for table in work for block in cut_into_blocks(table, rows, whole)]
+        return label_planned(held(blocks), settings)
+    listing = replace(_listing(labeling, number), rows=rows, whole=whole, anywhere=number > 0)
+    count = len(labeling.sources)
+    if last:
+        return _lost(settings.stages, list_here(count, listing))
+    return label_planned(listed(count, listing), settings)
+
+
+def _listing(labeling: _Labeling, number: int) -> ListingSettings:
+    """Lists what has no row yet; after the first round, no row of this run."""
+    if labeling.listing is None or number:
+        since = labeling.since if number else None
+        labeling.listing = ListingSettings(
+            ray.put(labeling.sources),
+            _computed(labeling, _index, labeling.run, since, labeling.dropped),
+            labeling.tally,
+            labeling.run.source.columns,
+        )
+    return replace(labeling.listing, tally=labeling.tally)
+
+
+def _coverage(labeling: _Labeling) -> Coverage:
+    """Looks at the output, and upgrades the rows of release 0.1 in it."""
+    run, tally = labeling.run, labeling.tally
+    plan: Any = labeling.stats.plan
+    if not labeling.planned_here:
+        if known_to_0_1 := ray.get(tally.known_to_0_1.remote()):
             run.store.upgrade(pa.concat_tables(known_to_0_1))
-        plan = labeling.tally.plan.remote()
+        plan = tally.plan.remote()
     seen = (labeling.since, labeling.dropped, run.config.prune)
     covered: Coverage = ray.get(_computed(labeling, coverage, run.store, plan, *seen))
     return covered
@@ -170,7 +219,7 @@ def _computed(
     Raises:
         RunError: what it raises, or Ray failed.
     """
-    if labeling.known is not None:
+    if labeling.planned_here:
         return ray.put(function(*args))
     result = ray.remote(num_cpus=0)(function).remote(*args)
     try:
@@ -178,7 +227,7 @@ def _computed(
     except RayTaskError as error:
         raise error.cause from None
     except RayError as error:
-        raise ray_failed(error) from error
+        raise cluster.failed(error) from error
     return result
 
 
@@ -191,9 +240,11 @@ def _lost(stages: StageSettings, left_out: Iterable[pa.Table]) -> Iterator[pa.Ta
     return (failed_rows(each, stages, Status.UNAVAILABLE, _LOST) for each in left_out)
 
 
-def _write(labeling: _Labeling, labeled: Iterable[pa.Table], display: Display) -> None:
+def _write(
+    labeling: _Labeling, labeled: Iterable[pa.Table], stages: StageSettings, display: Display
+) -> None:
     """Writes rows as they come."""
-    run, stats, stages = labeling.run, labeling.stats, labeling.settings.stages
+    run, stats = labeling.run, labeling.stats
     origin = {"model": run.checkpoint.name, "model_digest": run.digest}
     with PartWriter(run.store, run.config.part_seconds) as writer:
         for segments in labeled:
@@ -214,8 +265,10 @@ def _write(labeling: _Labeling, labeled: Iterable[pa.Table], display: Display) -
 
 def _count_listed(labeling: _Labeling) -> None:
     """Shows how far listing has come."""
+    if labeling.planned_here:
+        return
     plan, ended, seconds = ray.get(labeling.tally.numbers.remote())
-    labeling.stats.listing(labeling.known or plan, ended == len(labeling.sources))
+    labeling.stats.listing(plan, ended == len(labeling.sources))
     labeling.stats.stage_seconds["list"] = seconds
 
 

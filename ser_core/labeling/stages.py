@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from ser_core.audio.segments import Segment
+from ser_core.console import say
 from ser_core.errors import DeviceError, RecordingError, RunError, Status, UsageError
 from ser_core.schema import (
     CLASSIFY_STAGES,
@@ -260,6 +261,19 @@ def reason_to_stop(block: pa.Table) -> str | None:
         return None
     reasons = block[STOP.name].drop_null()
     return str(reasons[0]) if len(reasons) else None
+
+
+def raise_reason_to_stop(block: pa.Table) -> None:
+    """Ends the run if a stage said so, in the driver.
+
+    Raises:
+        RunError: why; the traceback of a bug is shown before.
+    """
+    if reason := reason_to_stop(block):
+        summary, _, details = reason.partition("\n")
+        if details:
+            say(details)
+        raise RunError(summary)
 
 
 def rows_with_reason(block: pa.Table, settings: StageSettings, reason: str) -> pa.Table:

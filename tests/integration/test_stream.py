@@ -118,35 +118,64 @@ def test_a_long_listing_gives_the_rows_of_a_short_one(label, corpus, monkeypatch
 
 
 def test_what_a_process_takes_with_it_is_found_by_looking_again(label, corpus, monkeypatch, capsys):
-    label_sources, calls = rounds.label_sources, []
+    label_planned, calls = rounds.label_planned, []
 
-    def lossy(count, listing, settings):
+    def lossy(planned, settings):
         """The first round loses what each of its blocks begins with."""
-        calls.append(listing.rows)
-        for labeled in label_sources(count, listing, settings):
+        calls.append(planned)
+        for labeled in label_planned(planned, settings):
             yield labeled.slice(1 if len(calls) == 1 else 0)
 
-    monkeypatch.setattr(rounds, "label_sources", lossy)
+    monkeypatch.setattr(rounds, "label_planned", lossy)
     label(corpus)
     assert len(calls) == 2
-    assert calls[1] < calls[0] or calls == [1, 1]
     assert len(table(label)) == 12
     assert "recordings were lost with a process; retrying in blocks" in capsys.readouterr().err
 
 
 def test_what_is_always_lost_is_unavailable(label, corpus, monkeypatch):
-    label_sources = rounds.label_sources
+    label_planned = rounds.label_planned
 
-    def lossy(count, listing, settings):
-        for labeled in label_sources(count, listing, settings):
+    def lossy(planned, settings):
+        for labeled in label_planned(planned, settings):
             keep = [not uri.endswith("05.wav") for uri in labeled["uri"].to_pylist()]
             yield labeled.filter(pa.array(keep))
 
-    monkeypatch.setattr(rounds, "label_sources", lossy)
+    monkeypatch.setattr(rounds, "label_planned", lossy)
     label(corpus)
     status = table(label)["status"].astype(str)
     assert status.drop(str(corpus / "day-2" / "05.wav")).unique().tolist() == ["ok"]
     assert status[str(corpus / "day-2" / "05.wav")] == "unavailable"
+
+
+def test_classifiers_start_for_work_that_was_seen(label, corpus, monkeypatch):
+    label_planned, seen = rounds.label_planned, []
+
+    def watched(planned, settings):
+        seen.append((planned.count(), settings.resources))
+        return label_planned(planned, settings)
+
+    label(corpus)
+    monkeypatch.setattr(rounds, "PAGE_ROWS", 3)  # is little to do
+    monkeypatch.setattr(rounds, "label_planned", watched)
+    assert label(corpus).to_do == 0
+    assert not seen
+    for name in ("a", "b"):
+        write_audio(corpus / f"{name}.wav", speech_like(1.0))
+    plan = label(corpus)
+    assert (plan.listed, plan.done, plan.to_do) == (14, 12, 2)
+    ((blocks, resources),) = seen
+    assert blocks == 2  # so that two processes can decode
+    assert resources.classifiers == resources.most_classifiers == 1
+    seen.clear()
+    for number in range(5):
+        write_audio(corpus / f"new-{number}.wav", speech_like(1.0))
+    plan = label(corpus)
+    assert (plan.listed, plan.done, plan.to_do) == (19, 14, 5)
+    ((parts, resources),) = seen
+    assert parts == 1  # a folder, listed while the first of it are labelled
+    assert resources.most_classifiers > 1_000_000
+    assert len(table(label)) == 19
 
 
 @dataclass(frozen=True)

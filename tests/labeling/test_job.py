@@ -21,7 +21,6 @@ from ser_core.labeling.config import LabelConfig
 from ser_core.labeling.coverage import coverage
 from ser_core.labeling.job import finish
 from ser_core.labeling.label_store import LabelStore
-from ser_core.labeling.plan import plan_page
 from ser_core.labeling.preparation import Run
 from ser_core.labeling.progress import RunStats
 from ser_core.labeling.rules import is_useful
@@ -86,10 +85,9 @@ class World:
         with store.claimed():
             pages = [Page([self.recording(name) for name in self.contents])]
             pages += [Page([], unseen=self.unseen)] if self.unseen else []
-            plan, listed = run.plan(pages)
+            plan, work, _ = run.plan(pages)
             stats, since, dropped = RunStats(), store.now(), []
-            tables = [plan_page(page, NONE, run.index())[1] for page in listed.pages()]
-            self._label(tables, store, model, stats, stop_after, dropped)
+            self._label(work, store, model, stats, stop_after, dropped)
             covered = coverage(store, plan, since, dropped, run.config.prune)
             assert not covered.missing
             finish(run, plan, covered, stats)
