@@ -1,6 +1,7 @@
 """Measures how the time of labelling and resuming, and the driver's memory, grow with a corpus.
 
-The network is so small that it hardly counts: what is measured is the job around it.
+The network is so small that it hardly counts: what is measured is the job around it. Local folders
+are labelled; a bucket of up to ten million recordings, which exists only as a rule, is planned.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,13 +22,15 @@ import pyarrow as pa
 import soundfile
 
 from benchmarks.measuring import ROOT, Watch, machine, run_reports, waveforms, write_result
+from benchmarks.synthetic_bucket import bucket_of, synthetic_buckets
 from ser_core.labeling.label_store import ROWS_PER_PART, LabelStore
 from ser_core.models.checkpoint import Checkpoint, load_checkpoint
 from ser_core.sources.forms import open_source
-from ser_core.sources.interface import PAGE_ROWS
+from ser_core.sources.recording import Recording
 
 _DISTINCT_RECORDINGS = 64  # the others are hard links to them
 _RECORDINGS_PER_FOLDER = 1000
+_NEW = 1000  # recordings of a nightly run
 
 
 def make_corpus(folder: Path, count: int) -> None:
@@ -42,33 +46,35 @@ def make_corpus(folder: Path, count: int) -> None:
         os.link(first / f"{index % _DISTINCT_RECORDINGS:07}.wav", subfolder / f"{index:07}.wav")
 
 
-def write_finished_output(corpus: Path, output: Path, checkpoint: Checkpoint) -> None:
-    """Writes the rows that a finished run would have written, without labelling."""
+def write_finished_output(uri: str, output: Path, checkpoint: Checkpoint, new: int) -> None:
+    """Writes the rows of a finished run without labelling, but for the last ``new`` recordings."""
     store = LabelStore(str(output), checkpoint.labels, pa.schema([]))
-    pages = open_source([str(corpus)]).pages()
-    while pages_of_part := list(itertools.islice(pages, ROWS_PER_PART // PAGE_ROWS)):
-        recordings = [recording for page in pages_of_part for recording in page.recordings]
-        constants = {
-            "duration": 0.3, "sampling_rate": 16_000, "label": "sad", "score": 0.5,
-            "status": "ok", "model": checkpoint.name, "model_digest": checkpoint.digest,
-            "precision": "fp32", "labeled_at": datetime.now(UTC),
-        }  # fmt: skip
+    constants = {
+        "duration": 0.3, "sampling_rate": 16_000, "label": "sad", "score": 0.5,
+        "status": "ok", "model": checkpoint.name, "model_digest": checkpoint.digest,
+        "precision": "fp32", "labeled_at": datetime.now(UTC),
+    }  # fmt: skip
+    recordings = (each for page in open_source([uri]).pages() for each in page.recordings)
+    held = deque[Recording]()  # the last ones, which get no row
+    while part := list(itertools.islice(recordings, ROWS_PER_PART)):
+        held += part
+        part = [held.popleft() for _ in range(max(0, len(held) - new))]
         columns = {
-            name: pa.repeat(pa.scalar(value), len(recordings)) for name, value in constants.items()
+            name: pa.repeat(pa.scalar(value), len(part)) for name, value in constants.items()
         }
-        for name in ("path", "uri", "file_id"):
-            columns[name] = pa.array([getattr(recording, name) for recording in recordings])
+        columns["path"] = columns["uri"] = pa.array([each.uri for each in part])
+        columns["file_id"] = pa.array([each.file_id for each in part])
         store.write_part(pa.table(columns))
 
 
-def run_job(corpus: Path, output: Path, checkpoint: str) -> dict[str, Any]:
-    """Runs the command and returns its duration, its driver's memory, and its speed if it labelled.
+def run_job(uri: str, output: Path, checkpoint: str, *flags: str) -> dict[str, Any]:
+    """Runs the command and returns its duration, its memory, and its speed if it labelled.
 
     Raises:
         RuntimeError: the job failed; the message is its output.
     """
-    command = [sys.executable, "-m", "jobs.label", "--input", str(corpus)]
-    command += ["--output", str(output), "--model", checkpoint, "--batch-size", "64"]
+    command = [sys.executable, "-m", "jobs.label", "--input", uri, *flags]
+    command += ["--output", str(output), "--model", checkpoint, "--precision", "fp32"]
     earlier_reports = run_reports(output)
     started = time.perf_counter()
     with tempfile.TemporaryFile() as log:
@@ -79,53 +85,68 @@ def run_job(corpus: Path, output: Path, checkpoint: str) -> dict[str, Any]:
         log.seek(0)
         if code:
             raise RuntimeError(log.read().decode())
-    result: dict[str, Any] = {"seconds": seconds, "driver_peak_mib": watch.peak_of_parent_mib}
+    result: dict[str, Any] = {
+        "seconds": seconds,
+        "driver_peak_mib": watch.peak_of_parent_mib,
+        "peak_mib": watch.peak_mib,
+    }
     for path in run_reports(output) - earlier_reports:
         report = json.loads(path.read_text())
-        if not report["recordings"]:
-            continue
-        labelling_seconds = report["elapsed_seconds"] - report["seconds_to_first_row"]
-        result |= {
-            "files_per_second_after_first_row": report["recordings"] / labelling_seconds,
-            "stage_seconds": report["stage_seconds"],
-        }
+        result |= {name: report[name] for name in ("listed", "recordings", "stage_seconds")}
+        if report["recordings"]:
+            labelling_seconds = report["elapsed_seconds"] - report["seconds_to_first_row"]
+            result["files_per_second_after_first_row"] = report["recordings"] / labelling_seconds
     return result
 
 
-def measure(count: int, label: bool, checkpoint: str) -> dict[str, Any]:
-    """Measures one corpus size: the labelling run if ``label`` is set, then a rerun."""
-    result: dict[str, Any] = {"recordings": count}
+def measure_folder(count: int, checkpoint: str) -> dict[str, Any]:
+    """Labels a local folder, and again when nothing is to do."""
     with tempfile.TemporaryDirectory() as work:
         corpus, output = Path(work, "corpus"), Path(work, "out")
         make_corpus(corpus, count)
-        if label:
-            result["labelled"] = run_job(corpus, output, checkpoint)
-        else:
-            write_finished_output(corpus, output, load_checkpoint(checkpoint))
-        result["resumed"] = run_job(corpus, output, checkpoint)
-    print(json.dumps(result), flush=True)
-    return result
+        labelled = run_job(str(corpus), output, checkpoint, "--batch-size", "64")
+        resumed = run_job(str(corpus), output, checkpoint)
+    return {"recordings": count, "labelled": labelled, "resumed": resumed}
+
+
+def measure_bucket(count: int, checkpoint: str) -> dict[str, Any]:
+    """Plans a bucket of which nothing, nearly all, and all is labelled."""
+    uri = bucket_of(count)
+    with tempfile.TemporaryDirectory() as work:
+        planned = run_job(uri, Path(work, "none"), checkpoint, "--dry-run")
+        output = Path(work, "out")
+        write_finished_output(uri, output, load_checkpoint(checkpoint), _NEW)
+        few_new = run_job(uri, output, checkpoint)
+        resumed = run_job(uri, output, checkpoint)
+    assert (few_new["recordings"], resumed["recordings"]) == (_NEW, 0)
+    assert few_new["listed"] == resumed["listed"] == count
+    return {"recordings": count, "planned": planned, "few_new": few_new, "resumed": resumed}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--label", type=int, nargs="*", default=[10_000, 100_000, 1_000_000], metavar="COUNT",
-        help="corpus sizes to label and then resume",
+        "--folder", type=int, nargs="*", default=[10_000, 100_000], metavar="COUNT",
+        help="sizes of local folders to label",
     )  # fmt: skip
     parser.add_argument(
-        "--resume", type=int, nargs="*", default=[2_000_000], metavar="COUNT",
-        help="corpus sizes to resume only; the rows of a finished run are made up",
+        "--bucket", type=int, nargs="*", metavar="COUNT",
+        default=[10_000, 100_000, 1_000_000, 10_000_000],
+        help="sizes of synthetic buckets to plan and to resume",
     )  # fmt: skip
     flags = parser.parse_args()
-    machine_before = machine()
-    with tempfile.TemporaryDirectory() as work:
+    result: dict[str, Any] = {"machine": machine(), "new_recordings": _NEW}
+    with tempfile.TemporaryDirectory() as work, synthetic_buckets() as environment:
+        os.environ |= environment
         checkpoint = str(Path(work, "small"))
         command = [sys.executable, "-m", "examples.make_checkpoint", checkpoint]
         subprocess.run(command, cwd=ROOT, check=True)
-        sizes = [measure(count, True, checkpoint) for count in flags.label]
-        sizes += [measure(count, False, checkpoint) for count in flags.resume]
-    write_result("scale-cpu", {"machine": machine_before, "sizes": sizes})
+        for name, measure in {"folder": measure_folder, "bucket": measure_bucket}.items():
+            result[name] = []
+            for count in getattr(flags, name):
+                result[name].append(measure(count, checkpoint))
+                print(json.dumps(result[name][-1]), flush=True)
+    write_result("scale-cpu", result)
 
 
 if __name__ == "__main__":

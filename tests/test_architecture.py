@@ -97,8 +97,11 @@ def test_packages_have_a_docstring_and_no_code():
         assert len(tree.body) == 1, f"{name}/__init__.py contains code"
 
 
-@pytest.mark.parametrize("module", ["labeling.pipeline", "labeling.stages", "sources.forms"])
-def test_decoding_processes_do_not_import_torch(module):
+LISTING = ("sources.forms", "labeling.listing", "labeling.label_store", "labeling.coverage")
+
+
+@pytest.mark.parametrize("module", ["labeling.pipeline", "labeling.stages", *LISTING])
+def test_processes_that_list_and_decode_do_not_import_torch(module):
     code = (
         f"import sys, ser_core.{module}; sys.exit('torch' in sys.modules or"
         " 'librosa' in sys.modules)"

@@ -120,6 +120,7 @@ class LabelStore:
         precision: Precision,
         retry: Collection[str] = (),
         since: datetime | None = None,
+        dropped: Sequence[np.ndarray] = (),
     ) -> RowIndex:
         """Which recordings have rows, and which of these need no labelling.
 
@@ -128,6 +129,7 @@ class LabelStore:
             precision: that it asks for.
             retry: statuses that it tries again.
             since: the time of the run's first rows; what it has labelled is done.
+            dropped: hashes of further recordings that count as done.
         """
         rows, hashed, done = self.rows(), [np.empty(0, np.uint64)], [np.empty(0, bool)]
         for table in self._tables(["file_id", "model_digest", "status", "precision", "labeled_at"]):
@@ -138,9 +140,9 @@ class LabelStore:
             done.append(mask.to_numpy())
         current = rows.current
         file_id_hash, is_final = np.concatenate(hashed)[current], rows.final[current]
-        return RowIndex.from_rows(
-            rows.identity_hash[current], file_id_hash, np.concatenate(done)[current], is_final
-        )
+        identity_hash, is_current_done = rows.identity_hash[current], np.concatenate(done)[current]
+        skipped = np.sort(np.concatenate([np.empty(0, np.uint64), *dropped]))
+        return RowIndex.from_rows(identity_hash, file_id_hash, is_current_done, is_final, skipped)
 
     def write_part(self, rows: pa.Table) -> str:
         """Writes rows as one part and returns its name; the same rows always have the same name.

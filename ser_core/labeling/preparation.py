@@ -2,7 +2,7 @@
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -21,6 +21,7 @@ from ser_core.labeling.rules import labeling_digest
 from ser_core.models.build import build_model
 from ser_core.models.checkpoint import Checkpoint, load_checkpoint
 from ser_core.schema import reserved_columns
+from ser_core.settings import Precision
 from ser_core.sources.decoder import DecoderSettings
 from ser_core.sources.forms import open_source
 from ser_core.sources.inputs import shown
@@ -96,9 +97,14 @@ class Run:
         config = self.config
         return labeling_digest(self.checkpoint.digest, config.rows, config.hop, config.channels)
 
-    def index(self, since: datetime | None = None) -> RowIndex:
-        """What the store has; what was written since then is done."""
-        return self.store.index(self.digest, self.config.precision, self.config.retry, since)
+    @property
+    def index_settings(self) -> tuple[str, Precision, Collection[str]]:
+        """What `LabelStore.index` has to know of a run."""
+        return self.digest, self.config.precision, self.config.retry
+
+    def index(self) -> RowIndex:
+        """What the store has."""
+        return self.store.index(*self.index_settings)
 
     def plan(self, pages: Iterable[Page]) -> tuple[Plan, list[pa.Table], ListedSource]:
         """What there is to do of a listing, as far as ``--limit`` goes, and the pages with that."""

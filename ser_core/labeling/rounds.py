@@ -36,7 +36,6 @@ from ser_core.labeling.plan import cut_into_blocks
 from ser_core.labeling.preparation import Run
 from ser_core.labeling.progress import Display, RunStats
 from ser_core.labeling.resources import choose_resources
-from ser_core.labeling.row_index import RowIndex
 from ser_core.labeling.rules import is_useful
 from ser_core.labeling.stages import StageSettings, failed_rows
 from ser_core.schema import HAS_FINAL, INDEX
@@ -187,13 +186,14 @@ def _labeled(
 
 def _listing(labeling: _Labeling, number: int) -> ListingSettings:
     """Lists what has no row yet; after the first round, no row of this run."""
+    run = labeling.run
     if labeling.listing is None or number:
         since = labeling.since if number else None
         labeling.listing = ListingSettings(
             ray.put(labeling.sources),
-            _computed(labeling, _index, labeling.run, since, labeling.dropped),
+            _computed(labeling, run.store.index, *run.index_settings, since, labeling.dropped),
             labeling.tally,
-            labeling.run.source.columns,
+            run.source.columns,
         )
     return replace(labeling.listing, tally=labeling.tally)
 
@@ -221,7 +221,8 @@ def _computed(
     """
     if labeling.planned_here:
         return ray.put(function(*args))
-    result = ray.remote(num_cpus=0)(function).remote(*args)
+    call = ray.remote(num_cpus=0)(lambda function, *args: function(*args))
+    result = call.remote(function, *args)
     try:
         ray.get(result)  # large arrays stay in shared memory
     except RayTaskError as error:
@@ -229,11 +230,6 @@ def _computed(
     except RayError as error:
         raise cluster.failed(error) from error
     return result
-
-
-def _index(run: Run, since: datetime | None, dropped: Sequence[np.ndarray]) -> RowIndex:
-    skipped = np.sort(np.concatenate([np.empty(0, np.uint64), *dropped]))
-    return replace(run.index(since), skipped=skipped)
 
 
 def _lost(stages: StageSettings, left_out: Iterable[pa.Table]) -> Iterator[pa.Table]:

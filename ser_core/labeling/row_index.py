@@ -38,6 +38,7 @@ class RowIndex:
         file_id_hash: np.ndarray,
         is_done: np.ndarray,
         is_final: np.ndarray,
+        skipped: np.ndarray = _NO_HASHES,
     ) -> "RowIndex":
         """Of current rows; a recording is done if all of its rows are."""
         order = np.argsort(identity_hash, kind="stable")
@@ -45,7 +46,7 @@ class RowIndex:
         first = np.flatnonzero(np.append(True, identity[1:] != identity[:-1])[: len(identity)])
         done = np.logical_and.reduceat(is_done[order], first) if len(first) else is_done
         at = order[first]
-        return cls(identity[first], file_id_hash[at], done, is_final[at])
+        return cls(identity[first], file_id_hash[at], done, is_final[at], skipped)
 
     def done(self, recordings: Sequence[Recording]) -> tuple[np.ndarray, np.ndarray]:
         """Which recordings need no labelling, and which of these only release 0.1 has seen.
