@@ -67,14 +67,19 @@ def write_finished_output(uri: str, output: Path, checkpoint: Checkpoint, new: i
         store.write_part(pa.table(columns))
 
 
+def label_command(uri: str, output: Path, checkpoint: str) -> list[str]:
+    """The command that labels an input."""
+    command = [sys.executable, "-m", "jobs.label", "--input", uri, "--output", str(output)]
+    return [*command, "--model", checkpoint, "--precision", "fp32"]
+
+
 def run_job(uri: str, output: Path, checkpoint: str, *flags: str) -> dict[str, Any]:
     """Runs the command and returns its duration, its memory, and its speed if it labelled.
 
     Raises:
         RuntimeError: the job failed; the message is its output.
     """
-    command = [sys.executable, "-m", "jobs.label", "--input", uri, *flags]
-    command += ["--output", str(output), "--model", checkpoint, "--precision", "fp32"]
+    command = [*label_command(uri, output, checkpoint), *flags]
     earlier_reports = run_reports(output)
     started = time.perf_counter()
     with tempfile.TemporaryFile() as log:

@@ -26,6 +26,7 @@ class AudioTable:
 
     Attributes:
         columns: all others, as the output names them; without those that hold bytes.
+        num_groups: of rows.
         mean_bytes: of a row, uncompressed; the file does not tell those of each.
     """
 
@@ -41,7 +42,8 @@ class AudioTable:
             self._parquet = pq.ParquetFile(file, buffer_size=_BUFFER_BYTES, pre_buffer=False)
             schema = self._parquet.schema_arrow
             # Of the columns' metadata, a damaged one would abort the process.
-            groups = [self._parquet.metadata.row_group(n) for n in self._groups]
+            self.num_groups: int = self._parquet.num_row_groups
+            groups = [self._parquet.metadata.row_group(n) for n in range(self.num_groups)]
             sizes = [(group.num_rows, group.total_byte_size) for group in groups]
         except Exception as error:
             raise self._damage("the file is no Parquet file", error) from None
@@ -57,12 +59,15 @@ class AudioTable:
         total = sum(max(0, size) for _, size in sizes)
         self.mean_bytes = total // max(1, self._starts[-1])
 
-    @property
-    def _groups(self) -> range:
-        return range(self._parquet.num_row_groups)
+    def rows(self, groups: range) -> Iterator[tuple[int, list[str | None], pa.Table]]:
+        """Rows of some groups, page by page.
 
-    def rows(self) -> Iterator[tuple[list[str | None], pa.Table]]:
-        """The paths in the column of recordings, and the other columns; page by page.
+        Args:
+            groups: by their numbers.
+
+        Yields:
+            The number of the first row, the paths in the column of recordings, and the other
+            columns.
 
         Raises:
             RecordingError: the file is damaged.
@@ -70,11 +75,13 @@ class AudioTable:
         """
         wanted = [field.name for field in self._own]
         wanted += [self._leaf("path")] if self._is_struct else []
-        row = 0
+        row = self._starts[groups.start]
         try:
-            for batch in self._parquet.iter_batches(PAGE_ROWS, columns=wanted, use_threads=False):
+            for batch in self._parquet.iter_batches(
+                PAGE_ROWS, row_groups=list(groups), columns=wanted, use_threads=False
+            ):
+                yield row, self._names(batch), self._renamed(batch)
                 row += batch.num_rows
-                yield self._names(batch), self._renamed(batch)
         except Exception as error:
             raise self._damage(f"the file is damaged behind row {row:,}", error) from None
 
@@ -99,7 +106,7 @@ class AudioTable:
         """
         for group, some in groupby(rows, lambda row: bisect_right(self._starts, row) - 1):
             waiting = deque(some)
-            if group not in self._groups:
+            if not 0 <= group < self.num_groups:
                 yield from [no_longer_there()] * len(waiting)
                 continue
             error: RecordingError | None = None

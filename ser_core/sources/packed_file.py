@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from ser_core.errors import CorpusError, RecordingError, Status
 from ser_core.sources.inputs import input_errors, shown
-from ser_core.sources.interface import Page
+from ser_core.sources.interface import Listing, Page
 from ser_core.sources.recording import Recording
 from ser_core.sources.skipped import describe
 from ser_core.storage.reading import Stopwatch, open_table, recording_error
@@ -88,7 +88,7 @@ class PackedSource:
         """
         yield from list_each(self.uris, self.list_file)
 
-    def split(self, parts: int) -> Sequence["PackedFiles"]:
+    def split(self, parts: int) -> Sequence[Listing]:
         """Some of the files each."""
         size = -(-len(self.uris) // parts)
         groups = (self.uris[at : at + size] for at in range(0, len(self.uris), size))

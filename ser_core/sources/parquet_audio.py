@@ -8,14 +8,15 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 
 import pyarrow as pa
 
 from ser_core.errors import CorpusError, RecordingError, Status
 from ser_core.sources.audio_table import AudioTable, audio_column
 from ser_core.sources.inputs import has_extension, input_errors
-from ser_core.sources.interface import InputOptions, Page
-from ser_core.sources.packed_file import PackedFile, PackedSource, read_each
+from ser_core.sources.interface import InputOptions, Listing, Page
+from ser_core.sources.packed_file import PackedFile, PackedSource, list_one, read_each
 from ser_core.sources.recording import Recording
 from ser_core.sources.tables import conform
 from ser_core.storage.listing import stat_file
@@ -98,7 +99,29 @@ class ParquetSource(PackedSource):
         columns: of all files together, less the recordings; a file may lack some.
     """
 
+    def split(self, parts: int) -> Sequence[Listing]:
+        """Some of the files each; where there are fewer, some row groups of a file."""
+        groups = parts // len(self.uris)
+        if groups < 2:
+            return super().split(parts)
+        with ThreadPoolExecutor(_CONCURRENT_FOOTERS) as pool:
+            counts = pool.map(_num_groups, self.uris)
+        return [
+            RowGroups(self, uri, range(at, min(count, at + size)) if count else None)
+            for uri, count in zip(self.uris, counts, strict=True)
+            for size in [max(1, -(-count // groups))]
+            for at in range(0, max(1, count), size)
+        ]
+
     def _pages(self, uri: str, file: PackedFile) -> Iterator[Page]:
+        yield from self.list_groups(uri, None, file)
+
+    def list_groups(self, uri: str, groups: range | None, file: PackedFile) -> Iterator[Page]:
+        """Lists row groups of a file, by default all.
+
+        Raises:
+            RecordingError: it cannot be used.
+        """
         table, version = AudioTable(file), stat_file(uri).version
         if _unified(self.columns, table.columns) != self.columns:
             others = (field for field in table.columns if field.name in self.columns.names)
@@ -106,14 +129,45 @@ class ParquetSource(PackedSource):
             kind = self.columns.field(other.name).type
             reason = f"the column `{other.name}` is {other.type}, and {kind} in other files"
             raise RecordingError(Status.DECODE_ERROR, reason)
-        first = 0
-        for names, columns in table.rows():
+        for first, names, columns in table.rows(groups or range(table.num_groups)):
             recordings = [
                 Recording(uri, table.mean_bytes, version, f"{row}", name)
                 for row, name in enumerate(names, first)
             ]
-            first += len(names)
             yield Page(recordings, conform(columns, self.columns))
+
+
+@dataclass(frozen=True)
+class RowGroups:
+    """Some row groups of a file.
+
+    Attributes:
+        source: of the file.
+        uri: of the file.
+        groups: by their numbers; None is the whole file, which says if it cannot be used.
+    """
+
+    source: ParquetSource
+    uri: str
+    groups: range | None
+
+    @property
+    def columns(self) -> pa.Schema:
+        """Those of all files."""
+        return self.source.columns
+
+    def pages(self) -> Iterator[Page]:
+        """As those of the file."""
+        return list_one(self.uri, partial(self.source.list_groups, self.uri, self.groups))
+
+
+def _num_groups(uri: str) -> int:
+    """How many row groups a file has; 0 if it cannot be used."""
+    try:
+        with input_errors("--input", uri), closing(PackedFile(uri)) as file:
+            return AudioTable(file).num_groups
+    except (CorpusError, RecordingError):
+        return 0
 
 
 def read_members(

@@ -86,6 +86,29 @@ def test_parquet_files_with_audio(corpus):
     check(open_source([str(corpus.parent / "*.parquet")]), 4, least=4)
 
 
+def test_row_groups_of_a_parquet_file(corpus):
+    rows = [{"bytes": b"RIFF", "path": f"{number}.wav"} for number in range(10)]
+    table = pa.table({"audio": rows, "take": range(10)})
+    pq.write_table(table, corpus / "one.parquet", row_group_size=3)
+    source = open_source([str(corpus / "one.parquet")])
+    split = check(source, 10, least=4)
+    assert [len(identities(part)) for part in split] == [3, 3, 3, 1]
+    assert [len(identities(part)) for part in parts(source, 2)] == [6, 4]
+    assert len(parts(source, 1)) == 1
+    pages = [page for part in split for page in part.pages()]
+    takes = [take for page in pages for take in page.columns["take"].to_pylist()]
+    named = [int(each.member) for page in pages for each in page.recordings]
+    assert takes == named == list(range(10))
+
+
+def test_a_file_without_row_groups_or_of_no_use_is_a_part_that_says_so(corpus):
+    pq.write_table(pa.table({"audio": [b"RIFF"]}), corpus / "good.parquet")
+    pq.write_table(pa.table({"audio": pa.array([], pa.binary())}), corpus / "none.parquet")
+    (corpus / "bad.parquet").write_bytes(b"no table")
+    split = check(open_source([str(corpus / "*.parquet")]), 1, least=3)
+    assert [page.unseen[0] for part in split for page in part.pages() if page.unseen]
+
+
 def test_manifests(corpus):
     for day in range(2):
         rows = [f"day-{day}/{number}.wav,{number}\n" for number in (day, day + 2)]

