@@ -1,15 +1,25 @@
-"""The sentences of docs/performance.md on object stores and long recordings."""
+"""The tables and sentences of docs/performance.md on large corpora and long recordings."""
 
 from collections.abc import Iterator
 from typing import Any
 
-from benchmarks.measuring import read_result
+from benchmarks.measuring import markdown_table, read_result
 
 _PAGE = "docs/performance.md"
 
 
+def corpus_tables() -> Iterator[list[str]]:
+    """The tables, each as lines of Markdown."""
+    scale = read_result("scale-cpu")
+    yield _scale(scale)
+    yield _planning(scale)
+
+
 def corpus_sentences() -> Iterator[tuple[str, str]]:
     """The sentences, each with the document that contains it."""
+    yield _PAGE, _driver_memory(read_result("scale-cpu"))
+    for sentence in _million(read_result("bucket-cpu")):
+        yield _PAGE, sentence
     yield _PAGE, _storage(read_result("storage-cpu"))
     yield _PAGE, _long(read_result("long-cpu")["by_hours"])
 
@@ -31,3 +41,50 @@ def _long(by_hours: dict[str, dict[str, Any]]) -> str:
         f" {long['peak_mib_of_all_processes'] / 1024:.1f} GiB in all processes together, one of a"
         f" minute {short['peak_mib_of_all_processes'] / 1024:.1f} GiB (`long-cpu.json`)."
     )
+
+
+def _scale(result: dict[str, Any]) -> list[str]:
+    rows = []
+    for size in result["folder"]:
+        labelled = size["labelled"]
+        rate = f"{labelled['files_per_second_after_first_row']:,.0f}"
+        rows.append([f"{size['recordings']:,}", rate, *_cost(labelled), *_cost(size["resumed"])])
+    header = ["recordings", "files/s", "all labelled", "driver", "nothing to do", "driver"]
+    return markdown_table(header, rows)
+
+
+def _planning(result: dict[str, Any]) -> list[str]:
+    sides = ("planned", "few_new", "resumed")
+    rows = [
+        [f"{size['recordings']:,}", *(cell for side in sides for cell in _cost(size[side]))]
+        for size in result["bucket"]
+    ]
+    titles = "`--dry-run`", f"{result['new_recordings']:,} new", "nothing to do"
+    header = (name for title in titles for name in (title, "driver"))
+    return markdown_table(["recordings", *header], rows)
+
+
+def _cost(run: dict[str, Any]) -> list[str]:
+    return [f"{run['seconds']:,.0f} s", f"{run['driver_peak_mib']:,.0f} MiB"]
+
+
+def _driver_memory(result: dict[str, Any]) -> str:
+    few, *_, many = result["bucket"]
+    more = many["few_new"]["driver_peak_mib"] - few["few_new"]["driver_peak_mib"]
+    each = 1e6 * many["resumed"]["seconds"] / many["recordings"]
+    return (
+        f"from {few['recordings']:,} to {many['recordings']:,} recordings, its peak grows by"
+        f" {more:.0f} MiB, and a rerun takes {each:.0f} µs for each."
+    )
+
+
+def _million(result: dict[str, Any]) -> Iterator[str]:
+    killed, resumed, rerun = (result[run] for run in ("killed", "resumed", "nothing_to_do"))
+    yield (
+        f"{result['recordings']:,} objects on SeaweedFS, on the same two cores: a run that was"
+        f" killed after {killed['rows']:,} rows, and one that labelled the other"
+        f" {resumed['recordings']:,} at {resumed['files_per_second_after_first_row']:,.0f} files/s"
+        f" left one row for each object; a third one found nothing to do in"
+        f" {rerun['seconds']:.0f} s."
+    )
+    yield f"The driver of the second run took {resumed['driver_peak_mib']:,.0f} MiB."

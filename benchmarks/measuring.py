@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -154,6 +154,13 @@ def read_result(name: str) -> dict[str, Any]:
     """Reads a result that `write_result` wrote."""
     result: dict[str, Any] = json.loads((_RESULTS / f"{name}.json").read_text())
     return result
+
+
+def markdown_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
+    """The lines of a table."""
+    header = list(header)
+    lines = [header, ["---"] * len(header), *rows]
+    return [f"| {' | '.join(cells)} |" for cells in lines]
 
 
 def run_reports(output: Path) -> set[Path]:

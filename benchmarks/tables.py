@@ -1,12 +1,12 @@
 """Prints the tables and figures that README and docs/ quote, from the files under `results/`."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from operator import itemgetter
 from typing import Any
 
-from benchmarks.corpus_tables import corpus_sentences
+from benchmarks.corpus_tables import corpus_sentences, corpus_tables
 from benchmarks.gpu_tables import gpu_sentences
-from benchmarks.measuring import read_result
+from benchmarks.measuring import markdown_table, read_result
 
 _KINDS = {"casia": "CASIA's mix", "real": "real, about 2 s"}
 
@@ -25,7 +25,7 @@ def tables() -> Iterator[list[str]]:
     yield _classifier(read_result("classifier-gpu"))
     yield _batches(read_result("batches-cpu"))
     yield _decode(read_result("decode-cpu"))
-    yield _scale(read_result("scale-cpu"))
+    yield from corpus_tables()
 
 
 def sentences() -> Iterator[tuple[str, str]]:
@@ -45,7 +45,6 @@ def sentences() -> Iterator[tuple[str, str]]:
         _cores_of_ray(label),
         _networks_elsewhere(),
         _limits(read_result("classifier-cpu")["casia_limits"]),
-        _driver_memory(read_result("scale-cpu")["sizes"]),
         _training(read_result("train-emodb")),
     ):
         yield "docs/performance.md", sentence
@@ -53,12 +52,6 @@ def sentences() -> Iterator[tuple[str, str]]:
 
 
 # ---- tables --------------------------------------------------------------------------------------
-
-
-def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
-    header = list(header)
-    lines = [header, ["---"] * len(header), *rows]
-    return [f"| {' | '.join(cells)} |" for cells in lines]
 
 
 def _label(result: dict[str, Any]) -> list[str]:
@@ -71,7 +64,7 @@ def _label(result: dict[str, Any]) -> list[str]:
     ]
     peaks = [[measured["sides"][side]["peak_mib"] for measured in kinds.values()] for side in sides]
     rows.append(["peak memory", *(f"{max(peak) / 1024:.1f} GiB" for peak in peaks)])
-    return _table(["files/s", *sides], rows)
+    return markdown_table(["files/s", *sides], rows)
 
 
 def _rate(side: dict[str, Any], cores: int) -> str:
@@ -102,7 +95,7 @@ def _classifier(result: dict[str, Any]) -> list[str]:
         ]
         for kind in rates
     ]
-    return _table(["recordings/s", *sides], rows)
+    return markdown_table(["recordings/s", *sides], rows)
 
 
 def _batches(result: dict[str, Any]) -> list[str]:
@@ -118,7 +111,7 @@ def _batches(result: dict[str, Any]) -> list[str]:
         for compiled, step in sorted({form[2:] for form in rates})
     ]
     header = (f"{precision}, batches of {size}" for precision, size in columns)
-    return _table(["lengths rounded up to", *header], rows)
+    return markdown_table(["lengths rounded up to", *header], rows)
 
 
 def _decode(result: dict[str, Any]) -> list[str]:
@@ -131,24 +124,7 @@ def _decode(result: dict[str, Any]) -> list[str]:
         ]
         for name, measured in result["formats"].items()
     ]
-    return _table(["ten minutes of", "first 6 s", "librosa, whole file", "ratio"], rows)
-
-
-def _scale(result: dict[str, Any]) -> list[str]:
-    rows = []
-    for size in result["sizes"]:
-        labelled, resumed = size.get("labelled"), size["resumed"]
-        rows.append(
-            [
-                f"{size['recordings']:,}",
-                f"{labelled['files_per_second_after_first_row']:,.0f}" if labelled else "–",
-                f"{labelled['driver_peak_mib']:,.0f} MiB" if labelled else "–",
-                f"{resumed['seconds']:.0f} s",
-                f"{resumed['driver_peak_mib']:,.0f} MiB",
-            ]
-        )
-    labelling = ["files/s, small network", "driver memory"]
-    return _table(["recordings", *labelling, "rerun, nothing to do", "driver memory"], rows)
+    return markdown_table(["ten minutes of", "first 6 s", "librosa, whole file", "ratio"], rows)
 
 
 # ---- sentences -----------------------------------------------------------------------------------
@@ -314,15 +290,6 @@ def _limits(limits: dict[str, Any]) -> str:
         "On CASIA's mix, the network's matrix products and convolutions run at"
         f" {fp32:.0%} (fp32) and {bf16:.0%} (bf16) of the rate that large matrix products reach on"
         " the same core."
-    )
-
-
-def _driver_memory(sizes: list[dict[str, Any]]) -> str:
-    small, *_, large = (size for size in sizes if "labelled" in size)
-    more = large["labelled"]["driver_peak_mib"] - small["labelled"]["driver_peak_mib"]
-    return (
-        f"from {small['recordings']:,} to {large['recordings']:,} recordings, its peak grows by"
-        f" {more:.0f} MiB."
     )
 
 

@@ -22,7 +22,8 @@ from ser_core.schema import STOP, in_schema, plan_schema
 from ser_core.sources.interface import PAGE_ROWS, Listing
 
 LISTING_CPUS = 0.05  # of a task that waits for storage most of the time
-_LOOK_SECONDS = 5.0  # after the first work, before classifiers start; they take longer than that
+_LOOK_SECONDS = 5.0  # from the first work to a decision, which classifiers start after
+_FEW = 0.1  # of what is listed: a nightly run, which lists to the end before it labels
 _WAIT_SECONDS = 0.5
 
 
@@ -109,19 +110,30 @@ def look_for_work(count: int, settings: ListingSettings, most: int) -> list[pa.T
 
     Returns:
         What is to be labelled (``plan_schema``) when everything has been listed and that is
-        little; None if it is more, or if listing takes longer than some seconds after the first.
+        little; None if it is more, if a good part of what was listed in some seconds is to be
+        labelled, or if a process died.
 
     Raises:
-        RunError: as `list_here`.
+        RunError: a source cannot be listed, or a bug.
     """
-    found, deadline = list[pa.Table](), math.inf
-    with closing(_tables(count, settings)) as tables:
-        for table in tables:
-            if table is not None:
-                found.append(table)
-                deadline = min(deadline, time.monotonic() + _LOOK_SECONDS)
-            if sum(map(len, found)) > most or time.monotonic() > deadline:
-                return None
+    found, recordings, deadline = list[pa.Table](), 0, math.inf
+    try:
+        with closing(_tables(count, settings)) as tables:
+            for table in tables:
+                now = time.monotonic()
+                if table is not None:
+                    found.append(table)
+                    recordings += len(table)
+                    deadline = min(deadline, now + _LOOK_SECONDS)
+                if recordings > most:
+                    return None
+                if now > deadline:
+                    plan, *_ = ray.get(settings.tally.numbers.remote())
+                    if recordings > _FEW * plan.listed:
+                        return None
+                    deadline = now + _LOOK_SECONDS
+    except RayError:
+        return None
     return found
 
 
@@ -131,7 +143,10 @@ def list_here(count: int, settings: ListingSettings) -> Iterator[pa.Table]:
     Raises:
         RunError: a source cannot be listed, a bug, or Ray failed.
     """
-    return (table for table in _tables(count, settings) if table is not None)
+    try:
+        yield from (table for table in _tables(count, settings) if table is not None)
+    except RayError as error:
+        raise cluster.failed(error) from error
 
 
 def _tables(count: int, settings: ListingSettings) -> Generator[pa.Table | None]:
@@ -146,12 +161,10 @@ def _tables(count: int, settings: ListingSettings) -> Generator[pa.Table | None]
                 yield None
             for blocks in ready:
                 if (block := next(blocks, None)) is not None:
+                    running.append(blocks)
                     table = ray.get(block)
                     raise_reason_to_stop(table)
-                    running.append(blocks)
                     yield table
-    except RayError as error:
-        raise cluster.failed(error) from error
     finally:
         for blocks in running:
             ray.cancel(blocks)
