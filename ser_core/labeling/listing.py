@@ -21,7 +21,8 @@ from ser_core.labeling.stages import bug, raise_reason_to_stop
 from ser_core.schema import STOP, in_schema, plan_schema
 from ser_core.sources.interface import PAGE_ROWS, Listing
 
-LISTING_CPUS = 0.05  # of a task that waits for storage most of the time
+# Of a task that waits for storage most of the time, and is a process of 130 MB all of the time.
+_CPUS = 0.25
 _LOOK_SECONDS = 5.0  # from the first work to a decision, which classifiers start after
 _FEW = 0.1  # of what is listed: a nightly run, which lists to the end before it labels
 _WAIT_SECONDS = 0.5
@@ -151,7 +152,7 @@ def list_here(count: int, settings: ListingSettings) -> Iterator[pa.Table]:
 
 def _tables(count: int, settings: ListingSettings) -> Generator[pa.Table | None]:
     """Blocks of the plan as they come, and None after a while without one."""
-    options = {"num_cpus": LISTING_CPUS, "max_retries": 1, "num_returns": "streaming"}
+    options = {"num_cpus": _CPUS, "max_retries": 1, "num_returns": "streaming"}
     task = ray.remote(**options)(list_sources)
     running = [task.remote(pa.table({"number": [number]}), settings) for number in range(count)]
     try:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import ray
-from ray.data import ActorPoolStrategy, DataContext
+from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.annotations import RayDeprecationWarning
 
@@ -24,7 +24,7 @@ from ser_core import cluster
 from ser_core.errors import RunError
 from ser_core.labeling.assembly import Assembly
 from ser_core.labeling.classifier_actor import ClassifierActor, StartCounter
-from ser_core.labeling.listing import LISTING_CPUS, ListingSettings, list_sources
+from ser_core.labeling.listing import ListingSettings, list_sources
 from ser_core.labeling.packing import BYTES_PER_BLOCK, map_packed, packed, unpacked
 from ser_core.labeling.resources import Resources
 from ser_core.labeling.stages import (
@@ -47,6 +47,8 @@ if TYPE_CHECKING:  # processes that only decode do without torch
 # about a hundredth of the time, and for listing. Ray fuses stages that ask for the same.
 _CLASSIFIER_CPUS = 0.85
 _DECODER_CPUS = 0.1
+_LISTING_CPUS = 0.05
+_LISTING_TASKS = 32  # at most, as each is a process of 130 MB
 # A listing or decoding task whose process dies; its rows are left out then and run again. Ray
 # Data's default is to retry for ever. Ray 2.64 removes this setting: see pyproject.toml.
 _RETRIED_ONCE = {"max_retries": 1}
@@ -112,7 +114,8 @@ def listed(count: int, listing: ListingSettings) -> ray.data.Dataset:
         partial(map_packed, partial(list_sources, settings=listing)),
         batch_format="pyarrow",
         batch_size=None,
-        num_cpus=LISTING_CPUS,
+        num_cpus=_LISTING_CPUS,
+        compute=TaskPoolStrategy(size=_LISTING_TASKS),
         **_RETRIED_ONCE,
     )
 
