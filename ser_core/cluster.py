@@ -23,6 +23,9 @@ _NO_DASHBOARD_DATA = {
     "RAY_enable_metrics_collection": "0",
     "RAY_task_events_report_interval_ms": "0",
 }
+# Ray ends workers that are idle for a second where there are more of them than cores. Tasks that
+# decode are a tenth of a core each, and each of their processes has children that took a second.
+_KEEP_WORKERS = {"RAY_idle_worker_killing_time_threshold_ms": "600000"}
 # A task that Ray ends because memory runs out: by default, it is tried again for ever.
 _OOM_RETRIES = {"RAY_task_oom_retries": "3"}
 _PR_SET_CHILD_SUBREAPER = 36  # of Linux' prctl
@@ -95,7 +98,7 @@ def _start(cluster: str | None, verbose: bool) -> None:
         os.environ.setdefault(variable, value)
     if not cluster:
         options["include_dashboard"] = False
-        for variable, value in _NO_DASHBOARD_DATA.items():
+        for variable, value in (_NO_DASHBOARD_DATA | _KEEP_WORKERS).items():
             os.environ.setdefault(variable, value)
     if verbose:
         ray.init(**options)

@@ -22,7 +22,7 @@ from ser_core.schema import STOP, in_schema, plan_schema
 from ser_core.sources.interface import PAGE_ROWS, Listing
 
 # Of a task that waits for storage most of the time, and is a process of 130 MB all of the time.
-_CPUS = 0.25
+_CPUS = 0.5
 _LOOK_SECONDS = 5.0  # from the first work to a decision, which classifiers start after
 _FEW = 0.1  # of what is listed: a nightly run, which lists to the end before it labels
 _WAIT_SECONDS = 0.5
