@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
+from ray.data._internal.execution.backpressure_policy import DownstreamCapacityBackpressurePolicy
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.annotations import RayDeprecationWarning
 
@@ -58,6 +59,7 @@ _BYTES_PER_TABLE = 16 << 20
 _BYTES_PER_TABLE_ON_GPU = 64 << 20
 _TABLES_PER_CLASSIFIER = 4  # on a CPU, that wait in the object store
 _MOST_OF_OBJECT_STORE = 0.5  # Ray Data's default
+_WAITING_FOR_EACH_IN_WORK = 4.0  # bytes that wait for a stage, to those that it works on
 _CALLS_ON_GPU = 2  # one call fetches its blocks while the other classifies
 _START_SECONDS = 300.0  # for one process to start on the cluster
 
@@ -91,6 +93,10 @@ def connect(verbose: bool) -> None:
     """
     cluster.join(verbose)
     context = DataContext.get_current()  # read when a dataset is made, ignored afterwards
+    # Listing is faster than decoding, and the driver holds the blocks that wait in between. Ray
+    # Data limits them to twice those in work, but only where half of the object store is full.
+    DownstreamCapacityBackpressurePolicy.OBJECT_STORE_BUDGET_UTIL_THRESHOLD = 0.0
+    context.downstream_capacity_backpressure_ratio = _WAITING_FOR_EACH_IN_WORK
     context.max_errored_blocks = -1  # lost rows are run again; bugs come as rows
     context.max_consecutive_actor_init_deaths = -1  # `StartCounter` says when it is enough
     context.enable_progress_bars = verbose
