@@ -104,8 +104,9 @@ def connect(verbose: bool) -> None:
     if not verbose:
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)
         warnings.filterwarnings("ignore", category=RayDeprecationWarning)
-        # It counts the blocks that a listing begins with, and not those that it becomes.
-        warnings.filterwarnings("ignore", "The minimum number of concurrent actors")
+        # They count the blocks that a listing begins with, and not those that it becomes.
+        for limit in ("minimum number of concurrent actors", "maximum number of concurrent tasks"):
+            warnings.filterwarnings("ignore", f"The {limit}")
 
 
 def share(checkpoint: "Checkpoint") -> "ray.ObjectRef[Checkpoint]":
