@@ -24,7 +24,7 @@ _NO_DASHBOARD_DATA = {
     "RAY_task_events_report_interval_ms": "0",
 }
 # Ray ends workers that are idle for a second where there are more of them than cores. Tasks that
-# decode are a tenth of a core each, and each of their processes has children that took a second.
+# decode are a tenth of a core each, and each of their workers starts child processes, for a second.
 _KEEP_WORKERS = {"RAY_idle_worker_killing_time_threshold_ms": "600000"}
 # A task that Ray ends because memory runs out: by default, it is tried again for ever.
 _OOM_RETRIES = {"RAY_task_oom_retries": "3"}

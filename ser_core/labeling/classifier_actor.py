@@ -51,18 +51,19 @@ class StartCounter:
     """
 
     def __init__(self, classifiers: int) -> None:
-        self._classifiers = classifiers
+        self._most = classifiers  # at the same time; more may join
         self._starts: Counter[str] = Counter()
         self._given_up = 0  # since anyone finished a block
 
     def started(self, classifier: str) -> Verdict:
         """Counts a start."""
         self._starts[classifier] += 1
+        self._most = max(self._most, len(self._starts))
         if self._starts[classifier] <= _STARTS:
             return Verdict.WORK
         del self._starts[classifier]
         self._given_up += 1
-        hopeless = self._given_up >= _GIVEN_UP * self._classifiers  # Ray replaces some of them
+        hopeless = self._given_up >= _GIVEN_UP * self._most  # Ray replaces some of them
         return Verdict.STOP if hopeless or not self._starts else Verdict.GIVE_UP
 
     def finished(self, classifier: str) -> None:

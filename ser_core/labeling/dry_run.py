@@ -93,8 +93,8 @@ class _Look:
 def _look(run: Run) -> tuple[Plan, _Look]:
     plan, index, look = Plan(), run.index(), _Look(run.decoder.how.whole)
     for _, planned in run.planned(run.pages(), index, plan):
-        plan.identity_hashes.clear()  # they grow with the corpus, and nobody asks for them
-        plan.to_do_hashes.clear()
+        for growing in (plan.identity_hashes, plan.to_do_hashes, plan.known_to_0_1):
+            growing.clear()  # nobody asks for them
         if len(planned):
             look.add(planned)
     return plan, look

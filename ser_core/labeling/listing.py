@@ -3,9 +3,10 @@
 import math
 import secrets
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -21,8 +22,9 @@ from ser_core.labeling.stages import bug, raise_reason_to_stop
 from ser_core.schema import STOP, in_schema, plan_schema
 from ser_core.sources.interface import PAGE_ROWS, Listing
 
-# Of a task that waits for storage most of the time, and is a process of 130 MB all of the time.
-_CPUS = 0.5
+# A task waits for storage most of the time, and holds 130 MB while it does.
+TASKS = 32  # that list at the same time, at most
+_CPUS = 0.5  # of each while nothing else runs
 _LOOK_SECONDS = 5.0  # from the first work to a decision, which classifiers start after
 _FEW = 0.1  # of what is listed: a nightly run, which lists to the end before it labels
 _WAIT_SECONDS = 0.5
@@ -34,7 +36,7 @@ class ListingSettings:
 
     Attributes:
         sources: each listed by one task; from `ray.put`.
-        index: of what is done; from `ray.put`.
+        index: of what is done, in the object store.
         tally: adds up what they find.
         manifest: the manifest's own columns.
         rows: recordings in a block.
@@ -101,13 +103,16 @@ def start_tally() -> "ray.actor.ActorHandle[Tally]":
     return ray.remote(num_cpus=0, scheduling_strategy=here)(Tally).remote()
 
 
-def look_for_work(count: int, settings: ListingSettings, most: int) -> list[pa.Table] | None:
+def look_for_work(
+    count: int, settings: ListingSettings, most: int, show: Callable[[], None]
+) -> list[pa.Table] | None:
     """Lists sources as far as it takes to see whether there is much to do.
 
     Args:
         count: how many sources there are.
         settings: how they are listed.
         most: recordings that are little to do.
+        show: called every now and then.
 
     Returns:
         What is to be labelled (``plan_schema``) when everything has been listed and that is
@@ -121,6 +126,7 @@ def look_for_work(count: int, settings: ListingSettings, most: int) -> list[pa.T
     try:
         with closing(_tables(count, settings)) as tables:
             for table in tables:
+                show()
                 now = time.monotonic()
                 if table is not None:
                     found.append(table)
@@ -154,9 +160,16 @@ def _tables(count: int, settings: ListingSettings) -> Generator[pa.Table | None]
     """Blocks of the plan as they come, and None after a while without one."""
     options = {"num_cpus": _CPUS, "max_retries": 1, "num_returns": "streaming"}
     task = ray.remote(**options)(list_sources)
-    running = [task.remote(pa.table({"number": [number]}), settings) for number in range(count)]
+    numbers = (pa.table({"number": [number]}) for number in range(count))
+    running: list[Any] = []
     try:
-        while running:
+        while True:
+            # All at once, they would make a cluster grow only to list.
+            running += [
+                task.remote(each, settings) for each in islice(numbers, TASKS - len(running))
+            ]
+            if not running:
+                return
             ready, running = ray.wait(running, timeout=_WAIT_SECONDS)
             if not ready:
                 yield None

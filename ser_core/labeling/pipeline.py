@@ -25,7 +25,7 @@ from ser_core import cluster
 from ser_core.errors import RunError
 from ser_core.labeling.assembly import Assembly
 from ser_core.labeling.classifier_actor import ClassifierActor, StartCounter
-from ser_core.labeling.listing import ListingSettings, list_sources
+from ser_core.labeling.listing import TASKS, ListingSettings, list_sources
 from ser_core.labeling.packing import BYTES_PER_BLOCK, map_packed, packed, unpacked
 from ser_core.labeling.resources import Resources
 from ser_core.labeling.stages import (
@@ -49,7 +49,6 @@ if TYPE_CHECKING:  # processes that only decode do without torch
 _CLASSIFIER_CPUS = 0.85
 _DECODER_CPUS = 0.1
 _LISTING_CPUS = 0.05
-_LISTING_TASKS = 32  # at most, as each is a process of 130 MB
 # A listing or decoding task whose process dies; its rows are left out then and run again. Ray
 # Data's default is to retry for ever. Ray 2.64 removes this setting: see pyproject.toml.
 _RETRIED_ONCE = {"max_retries": 1}
@@ -59,7 +58,9 @@ _BYTES_PER_TABLE = 16 << 20
 _BYTES_PER_TABLE_ON_GPU = 64 << 20
 _TABLES_PER_CLASSIFIER = 4  # on a CPU, that wait in the object store
 _MOST_OF_OBJECT_STORE = 0.5  # Ray Data's default
-_WAITING_FOR_EACH_IN_WORK = 4.0  # bytes that wait for a stage, to those that it works on
+# Bytes that wait for a stage, to those that it works on. Listing ends early where all of a corpus
+# may wait, and then the time left is known.
+_WAITING_FOR_EACH_IN_WORK = 64.0
 _CALLS_ON_GPU = 2  # one call fetches its blocks while the other classifies
 _START_SECONDS = 300.0  # for one process to start on the cluster
 
@@ -94,7 +95,7 @@ def connect(verbose: bool) -> None:
     cluster.join(verbose)
     context = DataContext.get_current()  # read when a dataset is made, ignored afterwards
     # Listing is faster than decoding, and the driver holds the blocks that wait in between. Ray
-    # Data limits them to twice those in work, but only where half of the object store is full.
+    # Data limits them, too, but only where half of the object store is full.
     DownstreamCapacityBackpressurePolicy.OBJECT_STORE_BUDGET_UTIL_THRESHOLD = 0.0
     context.downstream_capacity_backpressure_ratio = _WAITING_FOR_EACH_IN_WORK
     context.max_errored_blocks = -1  # lost rows are run again; bugs come as rows
@@ -122,7 +123,7 @@ def listed(count: int, listing: ListingSettings) -> ray.data.Dataset:
         batch_format="pyarrow",
         batch_size=None,
         num_cpus=_LISTING_CPUS,
-        compute=TaskPoolStrategy(size=_LISTING_TASKS),
+        compute=TaskPoolStrategy(size=TASKS),
         **_RETRIED_ONCE,
     )
 

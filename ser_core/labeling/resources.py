@@ -1,7 +1,7 @@
 """How much of the cluster a run uses; it starts nothing."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import ray
@@ -52,13 +52,15 @@ def choose_resources(recordings: int, segments: int) -> Resources:
     gpus_present = int(present.get("GPU", 0))
     gpus = max(gpus_present, int(present.get(_GPU_POOL, 0)))
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    classifier_bytes = _classifier_bytes(nodes)
+    machines = [(int(each.get("CPU", 0)), int(each.get("memory", 0))) for each in nodes]
+    classifier_bytes = bytes_for_a_classifier(machines)
     if gpus:
         worth = max(gpus_present, math.ceil(segments / _SEGMENTS_PER_GPU))
         classifiers = min(gpus, worth)
     else:
         worth = max(1, math.ceil(segments / _SEGMENTS_PER_CORE))
-        classifiers = max(1, min(worth, cores_with_memory(nodes, classifier_bytes)))
+        fitting = sum(min(cores, memory // classifier_bytes) for cores, memory in machines)
+        classifiers = max(1, min(worth, fitting))
     bounds = _ROWS_PER_BLOCK if gpus else _ROWS_PER_BLOCK_ON_CPU
     workers = cpus if gpus else classifiers
     return Resources(
@@ -71,25 +73,22 @@ def choose_resources(recordings: int, segments: int) -> Resources:
     )
 
 
-def _classifier_bytes(nodes: Sequence[Mapping[str, float]]) -> int:
-    """What a classifier asks for: less where no machine has as much, so that one is tried there."""
-    return min(_CLASSIFIER_BYTES, max((int(node.get("memory", 0)) for node in nodes), default=0))
+def bytes_for_a_classifier(machines: Sequence[tuple[int, int]]) -> int:
+    """What memory a classifier on a CPU asks for: a core's share, so that cores get one each.
 
-
-def cores_with_memory(nodes: Sequence[Mapping[str, float]], num_bytes: int) -> int:
-    """How many cores have so much memory each.
+    Less than it needs where no machine has as much, so that one is tried there.
 
     Args:
-        nodes: what Ray has on each, ``CPU`` and ``memory``.
-        num_bytes: of memory.
+        machines: cores and bytes of memory of each.
 
-    >>> cores_with_memory([{"CPU": 4.0, "memory": 5e9}, {"CPU": 2.0, "memory": 9e9}], 2 << 30)
-    4
+    >>> gib = 1 << 30
+    >>> sizes = [(2, 16), (64, 64), (1, 1)]
+    >>> [bytes_for_a_classifier([(0, 99 * gib), (n, m * gib)]) / gib for n, m in sizes]
+    [8.0, 2.0, 1.0]
     """
-    return sum(
-        min(int(node.get("CPU", 0)), int(node.get("memory", 0)) // max(1, num_bytes))
-        for node in nodes
-    )
+    shares = [memory // cores for cores, memory in machines if cores]
+    largest = max((memory for cores, memory in machines if cores), default=_CLASSIFIER_BYTES)
+    return max(1, min(_CLASSIFIER_BYTES, largest), min(shares, default=0))
 
 
 def rows_per_block(recordings: int, workers: int, bounds: tuple[int, int]) -> int:

@@ -114,7 +114,7 @@ def label(
     labeling = _Labeling(run, sources, stats, claim, now, work, here, start_tally())
     with Display(stats, lambda: _count_listed(labeling)) as display:
         if not here:
-            _look_for_work(labeling)
+            _look_for_work(labeling, display)
         if labeling.ended:
             plan = stats.plan
             say(f"{plan.listed:,} recordings, {plan.done:,} already done, {plan.to_do:,} to label")
@@ -123,14 +123,13 @@ def label(
         return _label_in_rounds(labeling, display)
 
 
-def _look_for_work(labeling: _Labeling) -> None:
-    """Lists everything if little is to be labelled; else only until that is known.
-
-    Classifiers are started for work that was seen, and no more of them than it takes.
-    """
-    labeling.work = look_for_work(len(labeling.sources), _listing(labeling, 0), PAGE_ROWS)
+def _look_for_work(labeling: _Labeling, display: Display) -> None:
+    """Lists everything if little is to be labelled; else only until that is known."""
+    count, listing = len(labeling.sources), _listing(labeling, 0)
+    labeling.work = look_for_work(count, listing, PAGE_ROWS, display.update)
     if labeling.work is None:  # listed again from its beginning, while the first are labelled
         labeling.tally = start_tally()
+        labeling.listing = replace(listing, tally=labeling.tally)
     _count_listed(labeling)
 
 
@@ -195,7 +194,7 @@ def _listing(labeling: _Labeling, number: int) -> ListingSettings:
             labeling.tally,
             run.source.columns,
         )
-    return replace(labeling.listing, tally=labeling.tally)
+    return labeling.listing
 
 
 def _coverage(labeling: _Labeling) -> Coverage:

@@ -75,7 +75,7 @@ class AudioTable:
         """
         wanted = [field.name for field in self._own]
         wanted += [self._leaf("path")] if self._is_struct else []
-        row = self._starts[groups.start]
+        row = self._starts[min(groups.start, self.num_groups)]
         try:
             for batch in self._parquet.iter_batches(
                 PAGE_ROWS, row_groups=list(groups), columns=wanted, use_threads=False

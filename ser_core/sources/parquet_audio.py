@@ -105,31 +105,51 @@ class ParquetSource(PackedSource):
         if groups < 2:
             return super().split(parts)
         with ThreadPoolExecutor(_CONCURRENT_FOOTERS) as pool:
-            counts = pool.map(_num_groups, self.uris)
+            counts = pool.map(self._num_groups, self.uris)
         return [
-            RowGroups(self, uri, range(at, min(count, at + size)) if count else None)
+            RowGroups(self, uri, at, at + size if at + size < count else None)
             for uri, count in zip(self.uris, counts, strict=True)
             for size in [max(1, -(-count // groups))]
             for at in range(0, max(1, count), size)
         ]
 
     def _pages(self, uri: str, file: PackedFile) -> Iterator[Page]:
-        yield from self.list_groups(uri, None, file)
+        yield from self.list_groups(uri, 0, None, file)
 
-    def list_groups(self, uri: str, groups: range | None, file: PackedFile) -> Iterator[Page]:
-        """Lists row groups of a file, by default all.
+    def _num_groups(self, uri: str) -> int:
+        """How many row groups a file has; 0 if it cannot be used, which its only part says then."""
+        try:
+            with input_errors("--input", uri), closing(PackedFile(uri)) as file:
+                return self._opened(file).num_groups
+        except (CorpusError, RecordingError):
+            return 0
+
+    def _opened(self, file: PackedFile) -> AudioTable:
+        """A file whose columns fit those of the others.
 
         Raises:
             RecordingError: it cannot be used.
         """
-        table, version = AudioTable(file), stat_file(uri).version
+        table = AudioTable(file)
         if _unified(self.columns, table.columns) != self.columns:
             others = (field for field in table.columns if field.name in self.columns.names)
             other = next(f for f in others if not _unified(self.columns, pa.schema([f])))
             kind = self.columns.field(other.name).type
             reason = f"the column `{other.name}` is {other.type}, and {kind} in other files"
             raise RecordingError(Status.DECODE_ERROR, reason)
-        for first, names, columns in table.rows(groups or range(table.num_groups)):
+        return table
+
+    def list_groups(
+        self, uri: str, start: int, end: int | None, file: PackedFile
+    ) -> Iterator[Page]:
+        """Lists row groups of a file, from ``start`` to before ``end`` or to the last one.
+
+        Raises:
+            RecordingError: it cannot be used.
+        """
+        table, version = self._opened(file), stat_file(uri).version
+        groups = range(table.num_groups)[start:end]  # fewer in a file that was replaced
+        for first, names, columns in table.rows(groups):
             recordings = [
                 Recording(uri, table.mean_bytes, version, f"{row}", name)
                 for row, name in enumerate(names, first)
@@ -144,12 +164,14 @@ class RowGroups:
     Attributes:
         source: of the file.
         uri: of the file.
-        groups: by their numbers; None is the whole file, which says if it cannot be used.
+        start: the first of them.
+        end: the first behind them; None if these are the last.
     """
 
     source: ParquetSource
     uri: str
-    groups: range | None
+    start: int
+    end: int | None
 
     @property
     def columns(self) -> pa.Schema:
@@ -158,16 +180,7 @@ class RowGroups:
 
     def pages(self) -> Iterator[Page]:
         """As those of the file."""
-        return list_one(self.uri, partial(self.source.list_groups, self.uri, self.groups))
-
-
-def _num_groups(uri: str) -> int:
-    """How many row groups a file has; 0 if it cannot be used."""
-    try:
-        with input_errors("--input", uri), closing(PackedFile(uri)) as file:
-            return AudioTable(file).num_groups
-    except (CorpusError, RecordingError):
-        return 0
+        return list_one(self.uri, partial(self.source.list_groups, self.uri, self.start, self.end))
 
 
 def read_members(

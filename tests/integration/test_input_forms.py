@@ -46,10 +46,10 @@ def label(small_checkpoint):
 def expected(label, corpus, tmp_path_factory) -> pd.DataFrame:
     output = tmp_path_factory.mktemp("expected") / "labels"
     label(output, "--input", corpus)
-    return by_score(pd.read_parquet(output))
+    return in_order(pd.read_parquet(output))
 
 
-def by_score(rows):
+def in_order(rows):
     """In an order that does not depend on names, which differ from form to form."""
     return rows.sort_values(["status", "duration"], ignore_index=True)
 
@@ -62,7 +62,7 @@ def check_form(make, arguments, label, corpus, expected, root):
     count = 2 if make is form_inputs.recordings else len(expected)
     plan = label("labels", *arguments)
     assert (plan.listed, plan.done, plan.to_do) == (count, 1, count - 1)
-    rows = by_score(pd.read_parquet("labels"))
+    rows = in_order(pd.read_parquet("labels"))
     assert first["file_id"].isin(rows["file_id"]).all()
     assert rows["uri"].is_unique
     if count < len(expected):

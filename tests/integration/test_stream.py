@@ -154,6 +154,7 @@ def test_listing_waits_for_classifiers(label, corpus, tmp_path, monkeypatch, sma
     monkeypatch.setattr(job, "prepare", lambda config: replace(prepare(config), source=source))
     monkeypatch.setattr(preparation.Run, "short_listing", lambda _: None)
     monkeypatch.setattr(rounds, "look_for_work", lambda *_: None)
+    monkeypatch.setattr(pipeline, "_WAITING_FOR_EACH_IN_WORK", 4.0)
     monkeypatch.setattr(pipeline, "_load", lambda *_: WaitingScorer(labels, tmp_path))
     label(corpus)
     assert len(table(label)) == 2 * PAGES
@@ -190,17 +191,23 @@ def test_a_long_listing_gives_the_rows_of_a_short_one(label, corpus, monkeypatch
 
 
 def test_what_a_process_takes_with_it_is_found_by_looking_again(label, corpus, monkeypatch, capsys):
-    label_planned, calls = rounds.label_planned, []
+    label_planned, listed, calls, rows = rounds.label_planned, rounds.listed, [], []
 
     def lossy(planned, settings):
         """The first round loses what each of its blocks begins with."""
-        calls.append(planned)
+        calls.append(settings.resources.rows_per_block)
         for labeled in label_planned(planned, settings):
             yield labeled.slice(1 if len(calls) == 1 else 0)
 
+    def watched(count, listing):
+        rows.append(listing.rows)
+        return listed(count, listing)
+
     monkeypatch.setattr(rounds, "label_planned", lossy)
+    monkeypatch.setattr(rounds, "listed", watched)
     label(corpus)
     assert len(calls) == 2
+    assert rows[-1] < calls[0] or rows[-1] == 1
     assert len(table(label)) == 12
     assert "recordings were lost with a process; retrying in blocks" in capsys.readouterr().err
 
@@ -221,22 +228,24 @@ def test_what_is_always_lost_is_unavailable(label, corpus, monkeypatch):
 
 
 def test_classifiers_start_for_work_that_was_seen(label, corpus, monkeypatch):
-    label_planned, seen = rounds.label_planned, []
+    label_planned, held, listed, seen = rounds.label_planned, rounds.held, rounds.listed, []
 
     def watched(planned, settings):
-        seen.append((planned.count(), settings.resources))
+        seen.append(settings.resources)
         return label_planned(planned, settings)
 
     label(corpus)
     monkeypatch.setattr(rounds, "PAGE_ROWS", 3)  # is little to do
     monkeypatch.setattr(rounds, "label_planned", watched)
+    monkeypatch.setattr(rounds, "held", lambda blocks: seen.append(len(blocks)) or held(blocks))
+    monkeypatch.setattr(rounds, "listed", lambda *each: seen.append("listed") or listed(*each))
     assert label(corpus).to_do == 0
     assert not seen
     for name in ("a", "b"):
         write_audio(corpus / f"{name}.wav", speech_like(1.0))
     plan = label(corpus)
     assert (plan.listed, plan.done, plan.to_do) == (14, 12, 2)
-    ((blocks, resources),) = seen
+    blocks, resources = seen
     assert blocks == 2  # so that two processes can decode
     assert resources.classifiers == resources.most_classifiers == 1
     seen.clear()
@@ -244,8 +253,8 @@ def test_classifiers_start_for_work_that_was_seen(label, corpus, monkeypatch):
         write_audio(corpus / f"new-{number}.wav", speech_like(1.0))
     plan = label(corpus)
     assert (plan.listed, plan.done, plan.to_do) == (19, 14, 5)
-    ((parts, resources),) = seen
-    assert parts == 1  # a folder, listed while the first of it are labelled
+    form, resources = seen
+    assert form == "listed"  # while the first of it are labelled
     assert resources.most_classifiers > 1_000_000
     assert len(table(label)) == 19
 

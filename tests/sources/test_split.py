@@ -101,6 +101,29 @@ def test_row_groups_of_a_parquet_file(corpus):
     assert takes == named == list(range(10))
 
 
+def test_a_parquet_file_that_is_replaced_loses_none_of_its_rows(corpus):
+    def write(rows):
+        table = pa.table({"audio": [b"RIFF"] * rows})
+        pq.write_table(table, corpus / "one.parquet", row_group_size=1)
+
+    write(4)
+    split = parts(open_source([str(corpus / "one.parquet")]), 4)
+    for rows in (7, 2):  # row groups
+        write(rows)
+        listed = [identity for part in split for identity in identities(part)]
+        assert len(listed) == len(set(listed)) == rows
+        assert not [page.unseen for part in split for page in part.pages() if page.unseen]
+
+
+def test_a_parquet_file_whose_columns_do_not_fit_is_named_once(corpus):
+    for name, take in {"a": 1, "b": pa.scalar({"x": 1})}.items():
+        table = pa.table({"audio": [b"RIFF"] * 3, "take": [take] * 3})
+        pq.write_table(table, corpus / f"{name}.parquet", row_group_size=1)
+    split = parts(open_source([str(corpus / "*.parquet")]), 64)
+    (unseen,) = [place for part in split for page in part.pages() for place in page.unseen]
+    assert "the column `take` is" in unseen
+
+
 def test_a_parquet_file_of_no_use_is_a_part_that_says_so(corpus):
     for name in ("good", "replaced"):
         pq.write_table(pa.table({"audio": [b"RIFF"]}), corpus / f"{name}.parquet")
