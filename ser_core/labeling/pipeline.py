@@ -167,7 +167,8 @@ def _labeled(planned: ray.data.Dataset, settings: PipelineSettings) -> ray.data.
         classifier: dict[str, Any] = {"num_gpus": 1, "num_cpus": 0}
     else:
         decoder_cpus, num_bytes, calls = _DECODER_CPUS, _BYTES_PER_TABLE, 1
-        classifier = {"num_cpus": _CLASSIFIER_CPUS, "memory": resources.classifier_bytes}
+        # Not `memory`, which Ray Data counts for all stages: with little left, it waited for ever.
+        classifier = {"num_cpus": _CLASSIFIER_CPUS * resources.cores_per_classifier}
         # Decoders are faster than classifiers there, and would fill the object store. It is a
         # fraction of it, because it grows with a cluster that does.
         waiting = _TABLES_PER_CLASSIFIER * resources.classifiers * num_bytes

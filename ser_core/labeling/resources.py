@@ -1,7 +1,6 @@
 """How much of the cluster a run uses; it starts nothing."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import ray
@@ -28,7 +27,7 @@ class Resources:
         most_classifiers: that the work justifies; machines that come later get them.
         on_gpu: whether each has a GPU.
         rows_per_block: recordings decoded by one task.
-        classifier_bytes: of memory, for a classifier on a CPU.
+        cores_per_classifier: that it takes on CPUs: more than one where memory is short.
         object_store_bytes: that the cluster has.
     """
 
@@ -36,7 +35,7 @@ class Resources:
     most_classifiers: int
     on_gpu: bool
     rows_per_block: int
-    classifier_bytes: int
+    cores_per_classifier: float
     object_store_bytes: int
 
 
@@ -48,19 +47,17 @@ def choose_resources(recordings: int, segments: int) -> Resources:
         segments: about how many there are in them.
     """
     present = ray.cluster_resources()
-    cpus = max(1, int(present.get("CPU", 1)))
+    cpus, memory = max(1, int(present.get("CPU", 1))), int(present.get("memory", 0))
     gpus_present = int(present.get("GPU", 0))
     gpus = max(gpus_present, int(present.get(_GPU_POOL, 0)))
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    machines = [(int(each.get("CPU", 0)), int(each.get("memory", 0))) for each in nodes]
-    classifier_bytes = bytes_for_a_classifier(machines)
+    fitting = max(1, min(cpus, memory // _CLASSIFIER_BYTES))
+    largest = max(node["Resources"].get("CPU", 1) for node in ray.nodes() if node["Alive"])
     if gpus:
         worth = max(gpus_present, math.ceil(segments / _SEGMENTS_PER_GPU))
         classifiers = min(gpus, worth)
     else:
         worth = max(1, math.ceil(segments / _SEGMENTS_PER_CORE))
-        fitting = sum(min(cores, memory // classifier_bytes) for cores, memory in machines)
-        classifiers = max(1, min(worth, fitting))
+        classifiers = min(worth, fitting)
     bounds = _ROWS_PER_BLOCK if gpus else _ROWS_PER_BLOCK_ON_CPU
     workers = cpus if gpus else classifiers
     return Resources(
@@ -68,27 +65,9 @@ def choose_resources(recordings: int, segments: int) -> Resources:
         max(classifiers, worth),
         bool(gpus),
         rows_per_block(recordings, workers, bounds),
-        classifier_bytes,
+        min(cpus / fitting, max(1, largest)),
         int(present.get("object_store_memory", 0)) or 1,
     )
-
-
-def bytes_for_a_classifier(machines: Sequence[tuple[int, int]]) -> int:
-    """What memory a classifier on a CPU asks for: a core's share, so that cores get one each.
-
-    Less than it needs where no machine has as much, so that one is tried there.
-
-    Args:
-        machines: cores and bytes of memory of each.
-
-    >>> gib = 1 << 30
-    >>> sizes = [(2, 16), (64, 64), (1, 1)]
-    >>> [bytes_for_a_classifier([(0, 99 * gib), (n, m * gib)]) / gib for n, m in sizes]
-    [8.0, 2.0, 1.0]
-    """
-    shares = [memory // cores for cores, memory in machines if cores]
-    largest = max((memory for cores, memory in machines if cores), default=_CLASSIFIER_BYTES)
-    return max(1, min(_CLASSIFIER_BYTES, largest), min(shares, default=0))
 
 
 def rows_per_block(recordings: int, workers: int, bounds: tuple[int, int]) -> int:

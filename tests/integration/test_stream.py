@@ -1,12 +1,10 @@
 """The plan as a stream: listing in the cluster, while the first recordings are labelled."""
 
-import os
 import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
@@ -14,16 +12,14 @@ import ray
 from recordings import speech_like, write_audio
 
 from ser_core.errors import RunError
-from ser_core.labeling import job, pipeline, preparation, rounds
+from ser_core.labeling import job, preparation, rounds
 from ser_core.labeling.config import LabelConfig
 from ser_core.labeling.job import label_corpus
-from ser_core.models.checkpoint import load_checkpoint
 from ser_core.sources.interface import Page
 from ser_core.sources.recording import Recording
 from ser_core.storage.listing import stat_file
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import it
-PAGES = 300
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -96,71 +92,6 @@ def test_the_first_recording_is_labelled_while_listing_goes_on(label, corpus, mo
     assert (plan.listed, plan.done, plan.to_do) == (12, 0, 12)
     assert list(table(label).index) == list(uris)
     assert set(table(label)["status"]) == {"ok"}
-
-
-def num_lines(path):
-    return len(path.read_bytes()) if path.exists() else 0
-
-
-@dataclass(frozen=True)
-class CountedSource:
-    """Lists two recordings in each page; all but the first pages when classifiers have work."""
-
-    uris: tuple[str, ...]
-    folder: Path
-    columns: pa.Schema = pa.schema([])  # noqa: RUF009
-
-    def pages(self):
-        for page in range(PAGES):
-            wait_until(lambda page=page: page < 4 or (self.folder / "classifying").exists())
-            with (self.folder / "listed").open("a") as file:
-                file.write(".")
-            yield Page([Recording(*stat_file(uri)) for uri in self.uris[2 * page : 2 * page + 2]])
-
-    def split(self, _):
-        return [self]
-
-
-class WaitingScorer:
-    """Classifies when listing has stood still for a while; notes how far it had come."""
-
-    transfer_seconds, precision, description = 0.0, "fp32", "waiting"
-
-    def __init__(self, labels, folder):
-        self.labels, self.folder, self.calls = labels, folder, 0
-
-    def scores(self, waveforms):
-        self.calls += 1
-        if self.calls == 2:  # the first one is of noise
-            (self.folder / "classifying").touch()
-            self.wait_for_listing()
-        return np.full((len(waveforms), self.labels), 1 / self.labels, np.float32)
-
-    def wait_for_listing(self):
-        listed, since = 0, time.monotonic()
-        while listed < PAGES and (listed <= 4 or time.monotonic() < since + 5):
-            now = num_lines(self.folder / "listed")
-            listed, since = now, since if now == listed else time.monotonic()
-            time.sleep(0.05)
-        (self.folder / f"stood-still-at-{listed}").touch()
-
-
-def test_listing_waits_for_classifiers(label, corpus, tmp_path, monkeypatch, small_checkpoint):
-    names = tuple(str(corpus / f"{number:04}.wav") for number in range(2 * PAGES))
-    for name in names:
-        os.link(corpus / "day-0" / "00.wav", name)
-    labels, prepare = len(load_checkpoint(str(small_checkpoint)).labels), job.prepare
-    source = CountedSource(names, tmp_path)
-    monkeypatch.setattr(job, "prepare", lambda config: replace(prepare(config), source=source))
-    monkeypatch.setattr(preparation.Run, "short_listing", lambda _: None)
-    monkeypatch.setattr(rounds, "look_for_work", lambda *_: None)
-    monkeypatch.setattr(pipeline, "_WAITING_FOR_EACH_IN_WORK", 4.0)
-    monkeypatch.setattr(pipeline, "_load", lambda *_: WaitingScorer(labels, tmp_path))
-    label(corpus)
-    assert len(table(label)) == 2 * PAGES
-    assert num_lines(tmp_path / "listed") == PAGES
-    reached = [int(path.name.rpartition("-")[2]) for path in tmp_path.glob("stood-still-at-*")]
-    assert max(reached) < PAGES
 
 
 def test_a_long_listing_gives_the_rows_of_a_short_one(label, corpus, monkeypatch, small_checkpoint):
