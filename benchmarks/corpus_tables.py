@@ -70,20 +70,23 @@ def _cost(run: dict[str, Any]) -> list[str]:
 
 def _driver_memory(result: dict[str, Any]) -> str:
     few, *_, many = result["bucket"]
-    more = many["few_new"]["driver_peak_mib"] - few["few_new"]["driver_peak_mib"]
+    peaks = (f"{size['few_new']['driver_peak_mib']:,.0f} MiB" for size in (few, many))
     each = 1e6 * many["resumed"]["seconds"] / many["recordings"]
     return (
-        f"from {few['recordings']:,} to {many['recordings']:,} recordings, its peak grows by"
-        f" {more:.0f} MiB, and a rerun takes {each:.0f} µs for each."
+        f"With {result['new_recordings']:,} new recordings, its peak is {next(peaks)} for"
+        f" {few['recordings']:,} recordings and {next(peaks)} for {many['recordings']:,}. A rerun"
+        f" of these with nothing to do takes {each:.0f} µs for each."
     )
 
 
 def _million(result: dict[str, Any]) -> Iterator[str]:
     killed, resumed, rerun = (result[run] for run in ("killed", "resumed", "nothing_to_do"))
     yield (
-        f"{result['recordings']:,} objects on SeaweedFS, with the server on the same two cores: a"
-        f" run that was killed after {killed['rows']:,} rows, and one that labelled the other"
-        f" {resumed['recordings']:,}, left one row for each object; a third one found nothing to do"
-        f" in {rerun['seconds']:.0f} s."
+        f"{result['recordings']:,} objects on SeaweedFS, with the server on the same two cores:"
+        f" what was killed left {killed['rows']:,} rows, the next run labelled the other"
+        f" {resumed['recordings']:,}, and each object had one row. A further run found nothing to"
+        f" do in {rerun['seconds']:.0f} s."
     )
-    yield f"The driver of the second run took {resumed['driver_peak_mib']:,.0f} MiB."
+    yield (
+        f"The driver's peak was {resumed['driver_peak_mib']:,.0f} MiB in the second of these runs."
+    )
