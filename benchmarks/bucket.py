@@ -6,7 +6,6 @@ is the job around it.
 
 import argparse
 import importlib
-import io
 import os
 import subprocess
 import sys
@@ -22,9 +21,8 @@ import numpy as np
 import psutil
 import pyarrow.parquet as pq
 import s3fs
-import soundfile
 
-from benchmarks.measuring import ROOT, machine, waveforms, write_result
+from benchmarks.measuring import ROOT, machine, small_checkpoint, wav, waveforms, write_result
 from benchmarks.scale import label_command, run_job
 from ser_core.storage.filesystem import resolve
 from ser_core.versions import installed_versions
@@ -39,11 +37,7 @@ _KILLED_AT = 0.1  # of all rows
 def upload(count: int) -> None:
     """Makes the bucket, with a thousand objects in each folder."""
     s3fs.S3FileSystem().mkdir(_BUCKET)
-    contents = []
-    for waveform in waveforms(np.linspace(0.2, 0.4, _DISTINCT_RECORDINGS)):
-        content = io.BytesIO()
-        soundfile.write(content, waveform, 16_000, format="WAV", subtype="PCM_16")
-        contents.append(content.getvalue())
+    contents = list(map(wav, waveforms(np.linspace(0.2, 0.4, _DISTINCT_RECORDINGS))))
     store = resolve(f"s3://{_BUCKET}")[0]
 
     def put(folder: int) -> None:
@@ -111,10 +105,7 @@ def main() -> None:
     seaweed = importlib.import_module("seaweed")  # runs the server for the tests
     before = machine()
     with tempfile.TemporaryDirectory() as work:
-        checkpoint, folder = str(Path(work, "small")), Path(work, "server")
-        subprocess.run(
-            [sys.executable, "-m", "examples.make_checkpoint", checkpoint], cwd=ROOT, check=True
-        )
+        checkpoint, folder = small_checkpoint(Path(work, "small")), Path(work, "server")
         folder.mkdir()
         with ExitStack() as stack:
             if not flags.filled:

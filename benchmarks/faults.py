@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 import soundfile
 
-from benchmarks.measuring import ROOT, machine, waveforms, write_result
+from benchmarks.measuring import ROOT, machine, small_checkpoint, waveforms, write_result
 from benchmarks.scale import make_corpus
 
 # On the PYTHONPATH of the jobs: it makes soundfile fail at certain sampling rates.
@@ -51,9 +51,7 @@ def run_job(corpus: Path, output: Path, checkpoint: str) -> tuple[float, dict[st
 
 def measure(recordings: int, crashing: int, repeats: int, work: Path) -> dict[str, Any]:
     """Runs the job on a good corpus and on one with faults, in turns."""
-    checkpoint = str(work / "small")
-    command = [sys.executable, "-m", "examples.make_checkpoint", checkpoint]
-    subprocess.run(command, cwd=ROOT, check=True)
+    checkpoint = small_checkpoint(work / "small")
     seconds: dict[int, list[float]] = {0: [], crashing: []}
     for count in seconds:
         make_corpus(work / f"corpus-{count}", recordings)

@@ -1,6 +1,7 @@
 """Shared by the benchmarks: machine details, memory and CPU usage, waveforms, result files."""
 
 import argparse
+import io
 import itertools
 import json
 import os
@@ -85,9 +86,27 @@ def waveforms(lengths: Sequence[float] | np.ndarray) -> list[np.ndarray]:
     return result
 
 
+def wav(waveform: np.ndarray) -> bytes:
+    """A WAV file of 16 bits at 16 kHz."""
+    import soundfile
+
+    content = io.BytesIO()
+    soundfile.write(content, waveform, 16_000, format="WAV", subtype="PCM_16")
+    return content.getvalue()
+
+
+def small_checkpoint(folder: Path) -> str:
+    """Makes a checkpoint in a folder whose network hardly counts."""
+    return _checkpoint(folder)
+
+
 def full_checkpoint(folder: Path) -> str:
     """Makes a checkpoint of the published size with random weights in a folder."""
-    command = [sys.executable, "-m", "examples.make_checkpoint", str(folder), "--full"]
+    return _checkpoint(folder, "--full")
+
+
+def _checkpoint(folder: Path, *flags: str) -> str:
+    command = [sys.executable, "-m", "examples.make_checkpoint", str(folder), *flags]
     subprocess.run(command, cwd=ROOT, check=True)
     return str(folder)
 

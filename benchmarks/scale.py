@@ -21,7 +21,15 @@ import numpy as np
 import pyarrow as pa
 import soundfile
 
-from benchmarks.measuring import ROOT, Watch, machine, run_reports, waveforms, write_result
+from benchmarks.measuring import (
+    ROOT,
+    Watch,
+    machine,
+    run_reports,
+    small_checkpoint,
+    waveforms,
+    write_result,
+)
 from benchmarks.synthetic_bucket import bucket_of, synthetic_buckets
 from ser_core.labeling.label_store import ROWS_PER_PART, LabelStore
 from ser_core.models.checkpoint import Checkpoint, load_checkpoint
@@ -143,9 +151,7 @@ def main() -> None:
     result: dict[str, Any] = {"machine": machine(), "new_recordings": _NEW}
     with tempfile.TemporaryDirectory() as work, synthetic_buckets() as environment:
         os.environ |= environment
-        checkpoint = str(Path(work, "small"))
-        command = [sys.executable, "-m", "examples.make_checkpoint", checkpoint]
-        subprocess.run(command, cwd=ROOT, check=True)
+        checkpoint = small_checkpoint(Path(work, "small"))
         for name, measure in {"folder": measure_folder, "bucket": measure_bucket}.items():
             result[name] = []
             for count in getattr(flags, name):

@@ -1,7 +1,6 @@
 """Buckets that exist only as a rule: their server makes up every name and content when asked."""
 
 import bisect
-import io
 import multiprocessing
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +12,8 @@ from urllib.parse import parse_qs, urlsplit
 from xml.sax.saxutils import escape
 
 import numpy as np
-import soundfile
 
-from benchmarks.measuring import waveforms
+from benchmarks.measuring import wav, waveforms
 
 _KEYS_PER_FOLDER = 100_000
 _KEYS_PER_PAGE = 1000  # as S3
@@ -56,17 +54,10 @@ def synthetic_buckets() -> Iterator[dict[str, str]]:
 
 
 def _serve(ready: Connection) -> None:
-    handler = type("Handler", (_Handler,), {"content": _wav()})
+    handler = type("Handler", (_Handler,), {"content": wav(*waveforms(np.array([0.3])))})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     ready.send(server.server_address[1])
     server.serve_forever()
-
-
-def _wav() -> bytes:
-    content = io.BytesIO()
-    (waveform,) = waveforms(np.array([0.3]))
-    soundfile.write(content, waveform, 16_000, format="WAV", subtype="PCM_16")
-    return content.getvalue()
 
 
 def _key(index: int) -> str:

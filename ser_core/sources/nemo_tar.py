@@ -20,7 +20,7 @@ from ser_core.sources.interface import InputOptions, Page
 from ser_core.sources.manifest import content_errors
 from ser_core.sources.manifest_columns import layout_of, paths_of, stretches_of
 from ser_core.sources.nemo_manifest import PATH, SHARD, names_shards
-from ser_core.sources.packed_file import PackedFile
+from ser_core.sources.packed_file import PackedFile, in_groups
 from ser_core.sources.recording import Recording
 from ser_core.sources.shard import Member, Shard
 from ser_core.sources.tables import TableFile, conform, union_schema
@@ -102,8 +102,7 @@ class NemoSource:
 
     def split(self, parts: int) -> "Sequence[NemoSource]":
         """Some of the manifests each."""
-        size = -(-len(self.manifests) // parts)
-        groups = (self.manifests[at : at + size] for at in range(0, len(self.manifests), size))
+        groups = in_groups(self.manifests, parts)
         return [replace(self, manifests=manifests) for manifests in groups]
 
     def covers(self, recordings: Sequence[Recording]) -> np.ndarray:

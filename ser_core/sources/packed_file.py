@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +18,8 @@ from ser_core.sources.interface import Listing, Page
 from ser_core.sources.recording import Recording
 from ser_core.sources.skipped import describe
 from ser_core.storage.reading import Stopwatch, open_table, recording_error
+
+Item = TypeVar("Item")
 
 
 class PackedFile:
@@ -90,9 +92,7 @@ class PackedSource:
 
     def split(self, parts: int) -> Sequence[Listing]:
         """Some of the files each."""
-        size = -(-len(self.uris) // parts)
-        groups = (self.uris[at : at + size] for at in range(0, len(self.uris), size))
-        return [PackedFiles(self, uris) for uris in groups]
+        return [PackedFiles(self, uris) for uris in in_groups(self.uris, parts)]
 
     def covers(self, recordings: Sequence[Recording]) -> np.ndarray:
         """Whole members of its files, by their names alone."""
@@ -138,6 +138,16 @@ class PackedFiles:
     def pages(self) -> Iterator[Page]:
         """Lists one file after the other."""
         return chain.from_iterable(map(self.source.list_file, self.uris))
+
+
+def in_groups(items: tuple[Item, ...], most: int) -> Iterator[tuple[Item, ...]]:
+    """Items in their order, in at most so many groups of one size; the last may be smaller.
+
+    >>> list(in_groups((1, 2, 3, 4, 5), 2))
+    [(1, 2, 3), (4, 5)]
+    """
+    size = -(-len(items) // most)
+    return (items[at : at + size] for at in range(0, len(items), size))
 
 
 def list_one(uri: str, pages: Callable[[PackedFile], Iterator[Page]]) -> Iterator[Page]:
