@@ -17,7 +17,7 @@ import numpy as np
 import psutil
 import pyarrow.parquet as pq
 
-from benchmarks.measuring import ROOT, machine, write_result
+from benchmarks.measuring import ROOT, machine, small_checkpoint, write_result
 from benchmarks.scale import make_corpus
 
 _SAMPLING_SECONDS = 5.0
@@ -153,9 +153,8 @@ def soak(minutes: float, warm_up: float, recordings: int, work: Path) -> dict[st
     Raises:
         RuntimeError: it ended before; the message is its output.
     """
-    checkpoint, corpus, output = (str(work / name) for name in ("small", "corpus", "labels"))
-    make_checkpoint = [sys.executable, "-m", "examples.make_checkpoint", checkpoint]
-    subprocess.run(make_checkpoint, cwd=ROOT, check=True)
+    checkpoint = small_checkpoint(work / "small")
+    corpus, output = str(work / "corpus"), str(work / "labels")
     make_corpus(Path(corpus), recordings)
     command = [sys.executable, "-m", "jobs.label", "--input", corpus, "--output", output]
     command += ["--model", checkpoint, "--batch-size", "64", "--part-seconds", str(_PART_SECONDS)]
