@@ -291,6 +291,7 @@ def apply_diff(diff, root):
 
 
 LABEL_ONE_FILE = """
+from contextlib import nullcontext
 from datetime import UTC, datetime
 
 import numpy as np
@@ -307,9 +308,12 @@ from ser_core.sources.forms import open_source
 
 
 class Scorer:
-    transfer_seconds, precision, description = 0.0, "fp32", "none"
+    precision, description = "fp32", "none"
 
-    def scores(self, waveforms):
+    def prepare(self, waveforms):
+        return waveforms
+
+    def compute(self, waveforms):
         return np.ones((len(waveforms), 1), np.float32)
 
 
@@ -319,7 +323,7 @@ settings = StageSettings(("sad",), none)
 _, planned = plan_page(page, none, RowIndex())
 decoder = Decoder(DecoderSettings())
 (decoded,) = decode_block(planned, settings, decoder)
-labeled = classify_block(decoded, settings, Scorer(), 0.0)
+labeled = classify_block(decoded, settings, Scorer(), lambda: nullcontext(0.0))
 labeled = assembled_rows(labeled, ("sad",), "recording")
 origin = {"model": "m", "model_digest": "d"}
 rows = output_rows(labeled, settings, output_schema(("sad",), none), origin, datetime.now(UTC))

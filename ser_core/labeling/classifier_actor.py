@@ -3,6 +3,7 @@
 import atexit
 import faulthandler
 import os
+import threading
 import time
 import traceback
 from collections import Counter
@@ -95,6 +96,7 @@ class ClassifierActor:
         self._settings = settings
         self._starts = starts
         self._name = ray.get_runtime_context().get_actor_id()
+        self._device = threading.Lock()
         self._idle_since: float | None = None  # the first block's wait is the pipeline's start
         self._reason: str | None = None
         verdict = _started(starts, self._name)
@@ -122,20 +124,26 @@ class ClassifierActor:
         """Classifies the segments of a block of ``decoded_schema``."""
         if reason := self._reason or reason_to_stop(decoded):
             return rows_with_reason(decoded, self._settings, reason)
-        now = time.perf_counter()
-        idle_seconds = now - (self._idle_since or now)
 
         def classified(block: pa.Table) -> Iterator[pa.Table]:
-            yield classify_block(block, self._settings, self._classifier, idle_seconds)
+            yield classify_block(block, self._settings, self._classifier, self._turn)
 
         try:
-            with _dies_if_stuck(_BATCH_SECONDS):
-                (labeled,) = run_stage(classified, decoded, self._settings)
+            (labeled,) = run_stage(classified, decoded, self._settings)
         except DeviceError:  # nothing runs on this device any more in this process
             _die()
         self._starts.finished.remote(self._name)
-        self._idle_since = time.perf_counter()
         return labeled
+
+    @contextmanager
+    def _turn(self) -> Iterator[float]:
+        """Gives the device to one block at a time; yields how long it had nothing to do."""
+        with self._device, _dies_if_stuck(_BATCH_SECONDS):
+            now = time.perf_counter()
+            try:
+                yield now - (self._idle_since or now)
+            finally:
+                self._idle_since = time.perf_counter()
 
 
 def _started(starts: "ray.actor.ActorHandle[StartCounter]", name: str) -> Verdict:
@@ -152,7 +160,7 @@ def _check_scores(scorer: Scorer) -> None:
         RunError: its scores are not finite.
     """
     noise = np.random.default_rng(0).standard_normal(SAMPLING_RATE).astype(np.float32)
-    if not np.isfinite(scorer.scores([0.1 * noise])).all():
+    if not np.isfinite(scorer.compute(scorer.prepare([0.1 * noise]))).all():
         raise RunError(not_finite(scorer.description))
 
 

@@ -7,6 +7,7 @@ the smallest size none is merged: what a stage yields is passed on at once.
 
 from collections.abc import Callable, Iterable, Iterator
 
+import numpy as np
 import pyarrow as pa
 
 BYTES_PER_BLOCK = 1  # for `DataContext.target_max_block_size`
@@ -25,8 +26,17 @@ def packed(table: pa.Table) -> pa.Table:
 
 def unpacked(rows: pa.Table) -> Iterator[pa.Table]:
     """The tables that are rows of a block, in its memory."""
-    for row in rows[_TABLE]:
-        yield pa.ipc.open_stream(row.as_buffer()).read_all()
+    for content in views(rows[_TABLE]):
+        yield pa.ipc.open_stream(content).read_all()
+
+
+def views(column: pa.ChunkedArray) -> Iterator[pa.Buffer]:
+    """The values of a large binary column that are not null; pyarrow's scalars are copies."""
+    for chunk in column.chunks:
+        _, offsets, contents = chunk.buffers()
+        bounds = np.frombuffer(offsets, np.int64)[chunk.offset : chunk.offset + len(chunk) + 1]
+        for row in np.flatnonzero(chunk.is_valid().to_numpy(zero_copy_only=False)):
+            yield contents.slice(bounds[row], bounds[row + 1] - bounds[row])
 
 
 def map_packed(

@@ -22,6 +22,7 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.annotations import RayDeprecationWarning
 
 from ser_core import cluster
+from ser_core.audio.constants import SEGMENT_SAMPLES
 from ser_core.errors import RunError
 from ser_core.labeling.assembly import Assembly
 from ser_core.labeling.classifier_actor import ClassifierActor, StartCounter
@@ -55,13 +56,13 @@ _RETRIED_ONCE = {"max_retries": 1}
 # Decoded segments are passed on in tables of this size, so that several classifiers share a long
 # recording: 85 full segments of 16 bits, some 20 s of one core.
 _BYTES_PER_TABLE = 16 << 20
-_BYTES_PER_TABLE_ON_GPU = 64 << 20
+_BYTES_PER_TABLE_ON_GPU = 512 * 2 * SEGMENT_SAMPLES  # four full batches of 16 bits
 _TABLES_PER_CLASSIFIER = 4  # on a CPU, that wait in the object store
 _MOST_OF_OBJECT_STORE = 0.5  # Ray Data's default
 # Bytes that wait for a stage, to those that it works on. Listing ends early where all of a corpus
 # may wait, and then the time left is known.
 _WAITING_FOR_EACH_IN_WORK = 64.0
-_CALLS_ON_GPU = 2  # one call fetches its blocks while the other classifies
+_CALLS_ON_GPU = 2  # one prepares its block, or passes it on, while the other computes
 _START_SECONDS = 300.0  # for one process to start on the cluster
 
 
@@ -194,6 +195,7 @@ def _labeled(planned: ray.data.Dataset, settings: PipelineSettings) -> ray.data.
             min_size=resources.classifiers,
             max_size=resources.most_classifiers,  # on machines that come later
             max_concurrent_calls_per_actor=calls,
+            enable_true_multi_threading=True,  # the actor gives its device to one at a time
         ),
         max_task_retries=0,  # another classifier gets the rows of one that died
         **classifier,

@@ -9,6 +9,7 @@
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,6 +19,7 @@ import pyarrow as pa
 from ser_core.audio.segments import Segment
 from ser_core.console import say
 from ser_core.errors import DeviceError, RecordingError, RunError, Status, UsageError
+from ser_core.labeling.packing import views
 from ser_core.schema import (
     CLASSIFY_STAGES,
     DECODE_STAGES,
@@ -50,14 +52,16 @@ _BYTES_PER_TABLE = 4 << 20  # of waveforms
 class Scorer(Protocol):
     """What classifies: `ser_core.models.classifier.Classifier`, without importing torch."""
 
-    transfer_seconds: float
     precision: str
 
     @property
     def description(self) -> str:
         """The device and the precision."""
 
-    def scores(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
+    def prepare(self, waveforms: Sequence[np.ndarray]) -> Any:
+        """Brings waveforms into the form that `compute` takes, on any thread."""
+
+    def compute(self, prepared: Any) -> np.ndarray:
         """Shape ``(len(waveforms), num_labels)``."""
 
 
@@ -188,7 +192,10 @@ def _listed_columns(planned: pa.Table, recordings: Sequence[Recording]) -> dict[
 
 
 def classify_block(
-    decoded: pa.Table, settings: StageSettings, scorer: Scorer, idle_seconds: float
+    decoded: pa.Table,
+    settings: StageSettings,
+    scorer: Scorer,
+    turn: Callable[[], AbstractContextManager[float]],
 ) -> pa.Table:
     """Classifies the segments of a decoded block.
 
@@ -196,35 +203,36 @@ def classify_block(
         decoded: of ``decoded_schema``.
         settings: of the run.
         scorer: the network.
-        idle_seconds: how long it waited for the block.
+        turn: waits until this block may be computed; yields the seconds that the device waited.
 
     Returns:
         Of ``labeled_schema``; the scores of rows without a waveform are null.
     """
-    started, transferred = time.perf_counter(), scorer.transfer_seconds
     has_waveform = decoded[WAVEFORM.name].is_valid().to_numpy()
     scores = np.full((len(decoded), len(settings.labels)), np.nan, np.float32)
-    if has_waveform.any():
-        scores[has_waveform] = scorer.scores(_waveforms(decoded.filter(pa.array(has_waveform))))
+    started = time.perf_counter()
+    prepared = scorer.prepare(_waveforms(decoded))
+    transfer = time.perf_counter() - started
+    with turn() as idle:
+        started = time.perf_counter()
+        scores[has_waveform] = scorer.compute(prepared)
+        compute = time.perf_counter() - started
     audio = (WAVEFORM.name, SAMPLE_TYPE.name)
     columns = {name: decoded[name] for name in decoded.column_names if name not in audio}
     for name, column in zip(score_columns(settings.labels), scores.T, strict=True):
         columns[name] = pa.array(column, mask=~has_waveform)
     precision = np.full(len(decoded), scorer.precision, object)
     columns["precision"] = pa.array(precision, pa.string(), mask=~has_waveform)
-    transfer = scorer.transfer_seconds - transferred
-    compute = time.perf_counter() - started - transfer
-    for stage, seconds in zip(CLASSIFY_STAGES, (idle_seconds, transfer, compute), strict=True):
+    for stage, seconds in zip(CLASSIFY_STAGES, (idle, transfer, compute), strict=True):
         columns[stage_seconds(stage).name] = np.full(len(decoded), seconds / len(decoded))
     columns[DEVICE.name] = pa.array([scorer.description] * len(decoded))
     return in_schema(columns, labeled_schema(settings.labels, settings.manifest))
 
 
 def _waveforms(decoded: pa.Table) -> list[np.ndarray]:
-    """Each row's samples, views into the block's memory."""
-    types = decoded[SAMPLE_TYPE.name].to_pylist()
-    columns = zip(decoded[WAVEFORM.name], types, strict=True)
-    return [np.frombuffer(samples.as_buffer(), sample_type) for samples, sample_type in columns]
+    """The samples of each row that has some, views into the block's memory."""
+    types = decoded[SAMPLE_TYPE.name].drop_null().to_pylist()
+    return [*map(np.frombuffer, views(decoded[WAVEFORM.name]), types)]
 
 
 # ---- rows ----------------------------------------------------------------------------------------

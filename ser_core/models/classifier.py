@@ -1,7 +1,6 @@
 """Waveforms → scores: precision, batches, memory back-off; it knows neither files nor Ray."""
 
 import logging
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, cast
 
@@ -19,7 +18,7 @@ from ser_core.models.kernels import (
     use_fast_kernels,
 )
 from ser_core.models.padding import ElidedClassifier, can_elide
-from ser_core.models.preprocessing import pad_and_normalize
+from ser_core.models.preprocessing import Stacked, normalize, stack
 from ser_core.settings import Precision
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -45,6 +44,20 @@ _WITH_MATRIX_INSTRUCTIONS = Batches(2, 16)
 _ON_GPU = Batches(128, 8)
 
 
+class Prepared(NamedTuple):
+    """Recordings as batches that a device can take.
+
+    Attributes:
+        lengths: of the segments of each recording, samples.
+        order: the positions of all segments, as they are in the batches.
+        batches: segments of similar length, longest first.
+    """
+
+    lengths: list[list[int]]
+    order: list[int]
+    batches: list[Stacked]
+
+
 class Classifier:
     """A checkpoint on a device.
 
@@ -52,7 +65,6 @@ class Classifier:
         device: the device that computes.
         precision: ``fp32``, ``bf16`` or ``fp16``: the one chosen if ``auto`` was requested.
         batch_size: segments per forward pass; halved when memory runs out.
-        transfer_seconds: total time spent on padding and on transfers to the device.
         before_pass: called before each forward pass, if there is anything to call.
     """
 
@@ -81,7 +93,6 @@ class Classifier:
         self.precision = resolve_precision(precision, self.device)
         batches = choose_batches(self.device, self.precision)
         self.batch_size = batch_size or batches.size
-        self.transfer_seconds = 0.0
         self._frames_per_step = frames_per_step or batches.frames_per_step
         self._preprocessing = checkpoint.preprocessing
         # The card's network takes no mask; others take one if their feature extractor returns it.
@@ -130,53 +141,79 @@ class Classifier:
         Raises:
             DeviceError: the device failed; nothing runs on it any more in this process.
         """
+        return self.compute(self.prepare(waveforms))
+
+    def prepare(self, waveforms: Sequence[np.ndarray]) -> Prepared:
+        """Copies waveforms into batches; other threads may compute meanwhile.
+
+        Args:
+            waveforms: as for `scores`.
+        """
         by_recording = [list(_segments(waveform)) for waveform in waveforms]
+        segments = [segment for each in by_recording for segment in each]
+        order = sorted(range(len(segments)), key=lambda row: len(segments[row]), reverse=True)
+        starts = range(0, len(order), self.batch_size)
+        rows_of_batches = [order[start : start + self.batch_size] for start in starts]
+        batches = [self._stack([segments[row] for row in rows]) for rows in rows_of_batches]
+        lengths = [[len(segment) for segment in each] for each in by_recording]
+        return Prepared(lengths, order, batches)
+
+    def compute(self, prepared: Prepared) -> np.ndarray:
+        """Computes the scores of what was prepared; one thread at a time.
+
+        Returns:
+            As `scores` does.
+
+        Raises:
+            DeviceError: as `scores` does.
+        """
         try:
-            flat = self._probabilities([segment for each in by_recording for segment in each])
+            flat = self._probabilities(prepared)
         except torch.AcceleratorError as error:
             raise DeviceError(f"{self.description}: {one_line(error)}") from error
-        scores = np.empty((len(waveforms), self._num_labels), np.float32)
+        scores = np.empty((len(prepared.lengths), self._num_labels), np.float32)
         start = 0
-        for row, segments in enumerate(by_recording):
-            end = start + len(segments)
-            lengths = [len(segment) for segment in segments]
+        for row, lengths in enumerate(prepared.lengths):
+            end = start + len(lengths)
             scores[row] = np.average(flat[start:end], axis=0, weights=lengths)
             start = end
         return scores
 
-    def _probabilities(self, segments: list[np.ndarray]) -> np.ndarray:
-        """Softmax of the logits, in batches of segments of similar length, longest first."""
-        order = sorted(range(len(segments)), key=lambda row: len(segments[row]), reverse=True)
-        batches: list[torch.Tensor] = []
-        start = 0
-        while start < len(order):
-            rows = order[start : start + self.batch_size]
-            try:
-                batches.append(self._forward([segments[row] for row in rows]))
-            except torch.OutOfMemoryError:
-                if len(rows) == 1:
-                    raise
-                self.batch_size = len(rows) // 2
-                logger.warning("out of memory; continuing with batch size %d", self.batch_size)
-                torch.cuda.empty_cache()
-            else:
-                start += len(rows)
-        probabilities = np.empty((len(segments), self._num_labels), np.float32)
-        if batches:
-            # The only point that waits for a GPU.
-            probabilities[order] = torch.cat(batches).cpu().numpy()
-        return probabilities
-
-    @torch.inference_mode()
-    def _forward(self, segments: list[np.ndarray]) -> torch.Tensor:
-        if self.before_pass:
-            self.before_pass()
-        started, num_samples = time.perf_counter(), SEGMENT_SAMPLES
+    def _stack(self, segments: list[np.ndarray]) -> Stacked:
+        num_samples = SEGMENT_SAMPLES
         if isinstance(self._model, ElidedClassifier):
             longest = max(map(len, segments))
             num_samples = self._model.required_samples(longest, self._frames_per_step)
-        values, mask = pad_and_normalize(segments, self._preprocessing, self.device, num_samples)
-        self.transfer_seconds += time.perf_counter() - started
+        return stack(segments, num_samples, pinned=self.on_gpu)
+
+    def _probabilities(self, prepared: Prepared) -> np.ndarray:
+        """Softmax of the logits of each segment."""
+        computed: list[torch.Tensor] = []
+        for batch in prepared.batches:
+            start = 0
+            while start < len(batch.lengths):
+                part = batch.part(start, start + self.batch_size)
+                try:
+                    computed.append(self._forward(part))
+                except torch.OutOfMemoryError:
+                    if len(part.lengths) == 1:
+                        raise
+                    self.batch_size = len(part.lengths) // 2
+                    logger.warning("out of memory; continuing with batch size %d", self.batch_size)
+                    torch.cuda.empty_cache()
+                else:
+                    start += len(part.lengths)
+        probabilities = np.empty((len(prepared.order), self._num_labels), np.float32)
+        if computed:
+            # The only point that waits for a GPU.
+            probabilities[prepared.order] = torch.cat(computed).cpu().numpy()
+        return probabilities
+
+    @torch.inference_mode()
+    def _forward(self, batch: Stacked) -> torch.Tensor:
+        if self.before_pass:
+            self.before_pass()
+        values, mask = normalize(batch, self._preprocessing, self.device)
         if isinstance(self._model, ElidedClassifier):
             logits = self._model(values)
         else:

@@ -5,7 +5,7 @@ Inference and training both use it.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -56,11 +56,55 @@ def preprocessing_of(
     return Preprocessing(normalize, masked, padding, segments)
 
 
+class Stacked(NamedTuple):
+    """Segments in one tensor, not yet normalized.
+
+    Attributes:
+        values: int16 or float32, shape ``(num_segments, num_samples)``, padded with zeros.
+        lengths: int64, shape ``(num_segments,)``, without the padding.
+    """
+
+    values: torch.Tensor
+    lengths: torch.Tensor
+
+    def part(self, start: int, end: int) -> "Stacked":
+        """Some of its segments."""
+        return Stacked(self.values[start:end], self.lengths[start:end])
+
+
 def pad_and_normalize(
     segments: Sequence[np.ndarray],
     preprocessing: Preprocessing,
     device: torch.device,
     num_samples: int = SEGMENT_SAMPLES,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Computes ``input_values`` and ``attention_mask``: `stack`, then `normalize`."""
+    return normalize(stack(segments, num_samples), preprocessing, device)
+
+
+def stack(segments: Sequence[np.ndarray], num_samples: int, pinned: bool = False) -> Stacked:
+    """Copies segments into one tensor on the CPU.
+
+    If all of them are int16, so is the tensor, which halves a transfer.
+
+    Args:
+        segments: mono, float32 or int16, each of shape ``(length,)`` with at most 96,000 samples.
+        num_samples: that each gets; at least the longest segment's length.
+        pinned: in memory from which a transfer to a GPU overlaps with its computation.
+    """
+    all_int16 = all(segment.dtype == np.int16 for segment in segments)
+    dtype = torch.int16 if all_int16 else torch.float32
+    values = torch.empty((len(segments), num_samples), dtype=dtype, pin_memory=pinned)
+    for row, segment in zip(values.numpy(), segments, strict=True):
+        convert = segment.dtype == np.int16 and not all_int16
+        row[: len(segment)] = segment / FULL_SCALE if convert else segment
+        row[len(segment) :] = 0
+    lengths = torch.tensor([len(segment) for segment in segments], pin_memory=pinned)
+    return Stacked(values, lengths)
+
+
+def normalize(
+    stacked: Stacked, preprocessing: Preprocessing, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Computes ``input_values`` and ``attention_mask`` as ``Wav2Vec2FeatureExtractor`` does.
 
@@ -68,17 +112,18 @@ def pad_and_normalize(
     padding therefore counts in the mean and the variance, and its normalized value is −mean/std.
 
     Args:
-        segments: mono, float32 or int16, each of shape ``(length,)`` with at most 96,000 samples.
+        stacked: the segments, with the first of the 96,000 samples that each is padded to.
         preprocessing: the checkpoint's settings.
         device: where the tensors are normalized and returned.
-        num_samples: how many of the 96,000 samples to return; at least the longest segment's
-            length.
 
     Returns:
-        float32 and int64 tensors of shape ``(len(segments), num_samples)``.
+        float32 and int64 tensors of the shape of ``stacked.values``.
     """
     padding = preprocessing.padding_value
-    values, lengths = _stack(segments, num_samples, device)
+    values = stacked.values.to(device, non_blocking=True)
+    lengths = stacked.lengths.to(device, non_blocking=True)
+    values = values / FULL_SCALE if values.dtype == torch.int16 else values
+    num_samples = values.shape[1]
     mask = torch.arange(num_samples, device=device) < lengths[:, None]
     values = torch.where(mask, values, padding)
     if preprocessing.do_normalize:
@@ -94,23 +139,3 @@ def pad_and_normalize(
         if masked:
             values = torch.where(mask, values, padding)
     return values, mask.long()
-
-
-def _stack(
-    segments: Sequence[np.ndarray], num_samples: int, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Moves segments to the device as one zero-padded float32 tensor, with their lengths.
-
-    If all segments are int16, they are transferred as int16 and converted on the device. Pinned
-    memory lets a transfer to a GPU overlap with its computation.
-    """
-    on_gpu, all_int16 = device.type == "cuda", all(s.dtype == np.int16 for s in segments)
-    dtype = torch.int16 if all_int16 else torch.float32
-    stacked = torch.zeros((len(segments), num_samples), dtype=dtype, pin_memory=on_gpu)
-    for row, segment in zip(stacked.numpy(), segments, strict=True):
-        convert = segment.dtype == np.int16 and not all_int16
-        row[: len(segment)] = segment / FULL_SCALE if convert else segment
-    values = stacked.to(device, non_blocking=True).float()
-    lengths = torch.tensor([len(segment) for segment in segments], pin_memory=on_gpu)
-    lengths = lengths.to(device, non_blocking=True)
-    return values / FULL_SCALE if all_int16 else values, lengths

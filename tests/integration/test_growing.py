@@ -24,7 +24,6 @@ SECONDS = 150.0  # for a node to start and a classifier on it; ten on two idle c
 class Waiting:
     """Classifies one batch at once, and the next ones when there are classifiers on two nodes."""
 
-    transfer_seconds = 0.0
     precision = "fp32"
     description = "waiting"
 
@@ -32,7 +31,10 @@ class Waiting:
         self.labels, self.nodes, self.calls = labels, nodes, 0
         (nodes / ray.get_runtime_context().get_node_id()).touch()
 
-    def scores(self, waveforms):
+    def prepare(self, waveforms):
+        return waveforms
+
+    def compute(self, waveforms):
         self.calls += 1
         deadline = time.monotonic() + SECONDS
         while self.calls > 2 and len(os.listdir(self.nodes)) < 2:  # the first call is of noise

@@ -70,18 +70,18 @@ def _abort_if_chosen():
 
 
 def _patch_classifier(module):
-    original, original_scores = module.Classifier.__init__, module.Classifier.scores
+    original, original_compute = module.Classifier.__init__, module.Classifier.compute
 
     def loaded(self, *args, **kwargs):
         _abort_if_told("loading")
         _abort_if_chosen()
         original(self, *args, **kwargs)
 
-    def scores(self, *args, **kwargs):
+    def compute(self, *args, **kwargs):
         _abort_if_told("batch")
-        return original_scores(self, *args, **kwargs)
+        return original_compute(self, *args, **kwargs)
 
-    module.Classifier.__init__, module.Classifier.scores = loaded, scores
+    module.Classifier.__init__, module.Classifier.compute = loaded, compute
 
 
 PATCHES = {"soundfile": _patch_soundfile, "ser_core.models.classifier": _patch_classifier}
