@@ -17,6 +17,7 @@ def gpu_sentences() -> Iterator[tuple[str, str]]:
     yield "docs/performance.md", _compiled(read_result("batches-gpu")["forms"])
     yield "docs/performance.md", _kernels(job["kernels"]["6"])
     yield "docs/performance.md", _job(job["job"])
+    yield "docs/performance.md", _start(read_result("gpu-start")["seconds"])
     yield "docs/performance.md", _forms(read_result("gpu-forms"))
 
 
@@ -78,12 +79,24 @@ def _kernels(profile: dict[str, Any]) -> str:
 
 
 def _job(job: dict[str, Any]) -> str:
-    wav, flac = (job[name]["files_per_second_once_started"] for name in ("wav", "flac"))
+    wav, flac, mp3 = (job[name]["files_per_second_once_started"] for name in ("wav", "flac", "mp3"))
     busy = job["wav"]["gpu_utilization_while_labelling"]
     return (
-        f"With 16 cores, a job labels {wav:,.0f} files/s from WAV at 16 kHz and {flac:,.0f} from"
-        f" FLAC at 48 kHz once it has started; the GPU is busy {busy:.0f}% of that time, and the"
-        f" first row comes after {job['wav']['seconds_to_first_row']:.0f} s."
+        f"With 16 cores, a job labels {wav:,.0f} files/s from WAV at 16 kHz once it has started,"
+        f" {flac:,.0f} from FLAC at 48 kHz and {mp3:,.0f} from MP3 at 44.1 kHz, of which decoding"
+        f" sets the pace; from WAV, the GPU is busy {busy:.0f}% of that time. The first row comes"
+        f" after {job['wav']['seconds_to_first_row']:.0f} s, in which decoders work ahead."
+    )
+
+
+def _start(seconds: dict[str, float]) -> str:
+    driver, ray, work, process, imports, first = seconds.values()
+    return (
+        f"Of {sum(seconds.values()):.0f} s from Enter to the first row in one such job, the command"
+        f" took {driver:.0f} s for its imports and the checkpoint, Ray {ray:.0f} s to start, the"
+        f" search for work {work:.0f} s, and the classifier {process:.0f} s for its process,"
+        f" {imports:.0f} s to import torch and transformers while decoders start, and {first:.0f} s"
+        " for its first batch (`gpu-start.json`)."
     )
 
 

@@ -1,6 +1,8 @@
 """The pipeline for GPUs, in a Ray session that claims to have one; the CPU computes."""
 
 import sys
+import threading
+import time
 
 import librosa
 import numpy as np
@@ -59,6 +61,46 @@ def test_scores_belong_to_their_recordings(
     expected = Classifier(load_checkpoint(str(small_checkpoint)), "fp32").scores(waveforms)
     scores = rows[:30].filter(like="score_").to_numpy()
     np.testing.assert_allclose(scores, expected, atol=1e-4)
+
+
+class TakingTurns:
+    """Is never to compute two blocks at once, and waits until another one is prepared."""
+
+    precision = "fp32"
+    description = "taking turns"
+
+    def __init__(self, labels):
+        self.labels, self.device = labels, threading.Lock()
+        self.prepared = self.computed = 0
+
+    def prepare(self, waveforms):
+        self.prepared += 1
+        return waveforms
+
+    def compute(self, waveforms):
+        assert self.device.acquire(blocking=False), "two at once"
+        self.computed += 1
+        deadline = time.monotonic() + 60
+        while 1 < self.computed < 4 and self.prepared == self.computed:  # the first is of noise
+            assert time.monotonic() < deadline, "no block was prepared meanwhile"
+            time.sleep(0.01)
+        self.device.release()
+        return np.full((len(waveforms), self.labels), 1 / self.labels, np.float32)
+
+
+def test_a_block_is_prepared_while_another_is_computed(tmp_path, small_checkpoint, monkeypatch):
+    labels = len(load_checkpoint(str(small_checkpoint)).labels)
+    monkeypatch.setattr(pipeline, "_BYTES_PER_TABLE_ON_GPU", 20_000)  # many tables
+    monkeypatch.setattr(pipeline, "_load", lambda *_: TakingTurns(labels))
+    for index in range(10):
+        write_audio(tmp_path / "corpus" / f"{index}.wav", speech_like(1.0, seed=index))
+    config = LabelConfig(
+        input=str(tmp_path / "corpus"),
+        output=str(tmp_path / "labels"),
+        model=str(small_checkpoint),
+    )
+    label_corpus(config)
+    assert list(pd.read_parquet(tmp_path / "labels")["status"]) == ["ok"] * 10
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
