@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -148,13 +149,17 @@ class Classifier:
 
         Args:
             waveforms: as for `scores`.
+
+        Raises:
+            DeviceError: as `scores` does.
         """
         by_recording = [list(_segments(waveform)) for waveform in waveforms]
         segments = [segment for each in by_recording for segment in each]
         order = sorted(range(len(segments)), key=lambda row: len(segments[row]), reverse=True)
         starts = range(0, len(order), self.batch_size)
         rows_of_batches = [order[start : start + self.batch_size] for start in starts]
-        batches = [self._stack([segments[row] for row in rows]) for rows in rows_of_batches]
+        with self._device_errors():
+            batches = [self._stack([segments[row] for row in rows]) for rows in rows_of_batches]
         lengths = [[len(segment) for segment in each] for each in by_recording]
         return Prepared(lengths, order, batches)
 
@@ -167,10 +172,8 @@ class Classifier:
         Raises:
             DeviceError: as `scores` does.
         """
-        try:
+        with self._device_errors():
             flat = self._probabilities(prepared)
-        except torch.AcceleratorError as error:
-            raise DeviceError(f"{self.description}: {one_line(error)}") from error
         scores = np.empty((len(prepared.lengths), self._num_labels), np.float32)
         start = 0
         for row, lengths in enumerate(prepared.lengths):
@@ -178,6 +181,13 @@ class Classifier:
             scores[row] = np.average(flat[start:end], axis=0, weights=lengths)
             start = end
         return scores
+
+    @contextmanager
+    def _device_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except torch.AcceleratorError as error:
+            raise DeviceError(f"{self.description}: {one_line(error)}") from error
 
     def _stack(self, segments: list[np.ndarray]) -> Stacked:
         num_samples = SEGMENT_SAMPLES

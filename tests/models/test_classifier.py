@@ -9,6 +9,7 @@ import torch
 from recordings import speech_like
 from transformers import Wav2Vec2FeatureExtractor
 
+from ser_core.errors import DeviceError
 from ser_core.models.checkpoint import load_checkpoint
 from ser_core.models.classifier import Classifier, choose_batches, resolve_precision
 from ser_core.models.preprocessing import Preprocessing, pad_and_normalize
@@ -88,6 +89,19 @@ def test_out_of_memory_with_one_recording_is_an_error(classifier):
     classifier._model.forward = without_memory
     with pytest.raises(torch.OutOfMemoryError):
         classifier.scores([speech_like(1)] * 4)
+
+
+def test_a_broken_device_is_told_apart_from_a_bug_at_every_step(classifier, monkeypatch):
+    def broken(*_, **__):
+        raise torch.AcceleratorError("an illegal memory access was encountered")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("ser_core.models.classifier.stack", broken)
+        with pytest.raises(DeviceError, match="cpu fp32: an illegal"):
+            classifier.prepare([speech_like(1)])
+    classifier._model.forward = broken
+    with pytest.raises(DeviceError, match="cpu fp32: an illegal"):
+        classifier.compute(classifier.prepare([speech_like(1)]))
 
 
 def test_segments_are_weighted_by_their_length(classifier):
