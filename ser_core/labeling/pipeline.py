@@ -54,8 +54,8 @@ _LISTING_CPUS = 0.05
 # Data's default is to retry for ever. Ray 2.64 removes this setting: see pyproject.toml.
 _RETRIED_ONCE = {"max_retries": 1}
 # Decoded segments are passed on in tables of this size, so that several classifiers share a long
-# recording: 85 full segments of 16 bits, some 20 s of one core.
-_BYTES_PER_TABLE = 16 << 20
+# recording: 21 full segments of 16 bits, some 5 s of one core.
+_BYTES_PER_TABLE = 4 << 20
 _BYTES_PER_TABLE_ON_GPU = 512 * 2 * SEGMENT_SAMPLES  # four full batches of 16 bits
 _TABLES_PER_CLASSIFIER = 4  # on a CPU, that wait in the object store
 _MOST_OF_OBJECT_STORE = 0.5  # Ray Data's default
@@ -174,7 +174,7 @@ def _labeled(planned: ray.data.Dataset, settings: PipelineSettings) -> ray.data.
         # fraction of it, because it grows with a cluster that does.
         waiting = _TABLES_PER_CLASSIFIER * resources.classifiers * num_bytes
         fraction = min(_MOST_OF_OBJECT_STORE, waiting / resources.object_store_bytes)
-        DataContext.get_current().override_object_store_memory_limit_fraction = fraction
+        planned.context.override_object_store_memory_limit_fraction = fraction
     return planned.map_batches(
         _decode,
         fn_args=(settings.stages, settings.decoder, num_bytes),
