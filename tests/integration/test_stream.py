@@ -12,7 +12,7 @@ import ray
 from recordings import speech_like, write_audio
 
 from ser_core.errors import RunError
-from ser_core.labeling import job, preparation, rounds
+from ser_core.labeling import job, pipeline, preparation, rounds
 from ser_core.labeling.config import LabelConfig
 from ser_core.labeling.job import label_corpus
 from ser_core.sources.interface import Page
@@ -226,3 +226,18 @@ def test_a_listing_that_fails_stops_the_run_and_keeps_its_rows(
             label(corpus, part_seconds=0.1)
     label(corpus)
     assert len(table(label)) == 12
+
+
+def test_decoders_stop_where_enough_waits_for_each_classifier(label, corpus, monkeypatch):
+    runs, labeled = [], pipeline._labeled
+
+    def noted(planned, settings):
+        dataset = labeled(planned, settings)
+        runs.append((dataset.context, settings.resources))  # later settings have no effect
+        return dataset
+
+    monkeypatch.setattr(pipeline, "_labeled", noted)
+    label(corpus)
+    ((context, resources),) = runs
+    limit = context.override_object_store_memory_limit_fraction * resources.object_store_bytes
+    assert limit == pytest.approx(4 * resources.classifiers * pipeline._BYTES_PER_TABLE)
