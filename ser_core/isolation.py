@@ -31,7 +31,6 @@ _CRASH_SECONDS = 60.0  # a crash closes the pipe before the process ends, and ma
 _KILLED_SECONDS = 5.0  # in which the kernel clears a killed process away
 _TICK_SECONDS = 1.0
 _UNKNOWN_EXIT_CODE = 255  # the fork server is gone, which alone would know it
-_NICENESS = 10  # of children, which run ahead of the classifier and would keep it from starting
 _GIB = 1 << 30
 _starting = threading.Lock()
 
@@ -276,7 +275,6 @@ def _serve(
     if sys.platform == "linux":
         _die_with_parent(parent_lives)
         _limit_memory(memory)
-    os.nice(_NICENESS)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
     with open(os.devnull, "wb") as devnull:  # libraries complain of every damaged frame
         os.dup2(devnull.fileno(), 2)
