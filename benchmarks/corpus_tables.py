@@ -35,6 +35,7 @@ def _storage(result: dict[str, Any]) -> str:
 
 
 def _long(by_hours: dict[str, dict[str, Any]]) -> str:
+    assert list(by_hours) == ["0.02", "1", "10"]
     minute, hour, ten = (each["peak_mib_of_all_processes"] / 1024 for each in by_hours.values())
     return (
         f"A recording of 10 hours, labelled by segment, takes {ten:.1f} GiB in all processes"

@@ -79,13 +79,20 @@ def _kernels(profile: dict[str, Any]) -> str:
 
 
 def _job(job: dict[str, Any]) -> str:
-    wav, flac, mp3 = (job[name]["files_per_second_once_started"] for name in ("wav", "flac", "mp3"))
-    busy = job["wav"]["gpu_utilization_while_labelling"]
+    once, whole, computing = (
+        [job[extension][figure] for extension in ("wav", "flac", "mp3")]
+        for figure in (
+            "files_per_second_once_started", "files_per_second", "share_computing_once_started"
+        )
+    )  # fmt: skip
     return (
-        f"With 16 cores, a job labels {wav:,.0f} files/s from WAV at 16 kHz once it has started,"
-        f" {flac:,.0f} from FLAC at 48 kHz and {mp3:,.0f} from MP3 at 44.1 kHz, of which decoding"
-        f" sets the pace; from WAV, the GPU is busy {busy:.0f}% of that time. The first row comes"
-        f" after {job['wav']['seconds_to_first_row']:.0f} s, in which decoders work ahead."
+        f"With 16 cores, a job labels {once[0]:,.0f} files/s from WAV at 16 kHz once it has"
+        f" started, {once[1]:,.0f} from FLAC at 48 kHz and {once[2]:,.0f} from MP3 at 44.1 kHz."
+        f" The network computes {computing[0]:.0%}, {computing[1]:.0%} and {computing[2]:.0%} of that"
+        f" time: for FLAC and MP3, decoding sets the pace. The first row comes"
+        f" {job['wav']['seconds_to_first_row']:.0f} s after the command's imports, and by then"
+        f" decoders have decoded part of the corpus; start included, {whole[0]:,.0f},"
+        f" {whole[1]:,.0f} and {whole[2]:,.0f} of 90,000 files are labelled per second."
     )
 
 

@@ -97,6 +97,8 @@ class ClassifierActor:
         self._starts = starts
         self._name = ray.get_runtime_context().get_actor_id()
         self._device = threading.Lock()
+        self._counting = threading.Lock()
+        self._calls = 0  # in progress
         self._idle_since: float | None = None  # the first block's wait is the pipeline's start
         self._reason: str | None = None
         verdict = _started(starts, self._name)
@@ -129,16 +131,34 @@ class ClassifierActor:
             yield classify_block(block, self._settings, self._classifier, self._turn)
 
         try:
-            (labeled,) = run_stage(classified, decoded, self._settings)
+            with self._watched():
+                (labeled,) = run_stage(classified, decoded, self._settings)
         except DeviceError:  # nothing runs on this device any more in this process
             _die()
         self._starts.finished.remote(self._name)
         return labeled
 
     @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Ends this process if none of the calls makes progress for too long."""
+        self._count_calls(1)
+        try:
+            yield
+        finally:
+            self._count_calls(-1)
+
+    def _count_calls(self, more: int) -> None:
+        with self._counting:
+            self._calls += more
+            if self._calls:
+                _restart_clock()
+            else:
+                faulthandler.cancel_dump_traceback_later()
+
+    @contextmanager
     def _turn(self) -> Iterator[float]:
         """Gives the device to one block at a time; yields how long it had nothing to do."""
-        with self._device, _dies_if_stuck(_BATCH_SECONDS):
+        with self._device:
             now = time.perf_counter()
             try:
                 yield now - (self._idle_since or now)

@@ -46,7 +46,6 @@ from ser_core.sources.recording import Recording, recordings_of
 # What a broken machine makes of every recording, as well as a bad recording of itself.
 _SUSPICIOUS = frozenset({Status.DECODE_ERROR, Status.CRASHED, Status.TIMEOUT, Status.TOO_LARGE})
 _NEARLY_ALL = 0.9  # of a block
-_BYTES_PER_TABLE = 4 << 20  # of waveforms
 
 
 class Scorer(Protocol):
@@ -85,7 +84,7 @@ def decode_block(
     planned: pa.Table,
     settings: StageSettings,
     decoder: Decoder,
-    bytes_per_table: int = _BYTES_PER_TABLE,
+    bytes_per_table: int,
 ) -> Iterator[pa.Table]:
     """Decodes a block of the plan; long recordings come in several tables.
 
@@ -112,7 +111,8 @@ def decode_block(
             yield waiting.take()
     if suspicious >= _NEARLY_ALL * len(planned):
         decoder.check()
-    yield waiting.take()
+    if len(waiting):
+        yield waiting.take()
 
 
 class _WaitingRows:
@@ -129,6 +129,9 @@ class _WaitingRows:
         self._num_rows = [0] * len(listed)  # of each recording so far
         self._rows: list[dict[str, Any]] = []
         self._recordings: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self._rows)
 
     def add(self, decoded: Decoded) -> None:
         failed = isinstance(decoded.result, RecordingError)
@@ -213,7 +216,8 @@ def classify_block(
     started = time.perf_counter()
     prepared = scorer.prepare(_waveforms(decoded))
     transfer = time.perf_counter() - started
-    with turn() as idle:
+    with turn() as waited:
+        idle = max(0.0, waited - transfer)
         started = time.perf_counter()
         scores[has_waveform] = scorer.compute(prepared)
         compute = time.perf_counter() - started
@@ -232,7 +236,8 @@ def classify_block(
 def _waveforms(decoded: pa.Table) -> list[np.ndarray]:
     """The samples of each row that has some, views into the block's memory."""
     types = decoded[SAMPLE_TYPE.name].drop_null().to_pylist()
-    return [*map(np.frombuffer, views(decoded[WAVEFORM.name]), types)]
+    contents = zip(views(decoded[WAVEFORM.name]), types, strict=True)
+    return [np.frombuffer(samples, sample_type) for samples, sample_type in contents]
 
 
 # ---- rows ----------------------------------------------------------------------------------------

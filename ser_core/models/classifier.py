@@ -156,8 +156,8 @@ class Classifier:
         by_recording = [list(_segments(waveform)) for waveform in waveforms]
         segments = [segment for each in by_recording for segment in each]
         order = sorted(range(len(segments)), key=lambda row: len(segments[row]), reverse=True)
-        starts = range(0, len(order), self.batch_size)
-        rows_of_batches = [order[start : start + self.batch_size] for start in starts]
+        size = self.batch_size  # which `compute` may halve in the meantime
+        rows_of_batches = [order[start : start + size] for start in range(0, len(order), size)]
         with self._device_errors():
             batches = [self._stack([segments[row] for row in rows]) for rows in rows_of_batches]
         lengths = [[len(segment) for segment in each] for each in by_recording]

@@ -68,7 +68,7 @@ class Stacked(NamedTuple):
     lengths: torch.Tensor
 
     def part(self, start: int, end: int) -> "Stacked":
-        """Some of its segments."""
+        """The segments from ``start`` to ``end``."""
         return Stacked(self.values[start:end], self.lengths[start:end])
 
 
@@ -79,7 +79,8 @@ def pad_and_normalize(
     num_samples: int = SEGMENT_SAMPLES,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Computes ``input_values`` and ``attention_mask``: `stack`, then `normalize`."""
-    return normalize(stack(segments, num_samples), preprocessing, device)
+    pinned = device.type == "cuda"
+    return normalize(stack(segments, num_samples, pinned), preprocessing, device)
 
 
 def stack(segments: Sequence[np.ndarray], num_samples: int, pinned: bool = False) -> Stacked:

@@ -9,7 +9,7 @@ from harness import Job, Output, until_done
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1200)]
 FORMS = {form: make for form, make in form_inputs.FORMS.items() if form != "recordings"}
 COUNT = 3_000
-# More than are listed before anything is labelled: tasks list them again, side by side.
+# Too many for the driver to list alone: tasks list them, and again while the first are labelled.
 LONG = dict.fromkeys(["a folder", "a manifest", "tar shards", "Parquet"], 12_000)
 
 

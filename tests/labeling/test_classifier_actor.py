@@ -1,10 +1,13 @@
 """How often a classifier may die, and what it checks before it works."""
 
+import threading
+
 import numpy as np
 import pytest
 
 from ser_core.errors import RunError
-from ser_core.labeling.classifier_actor import StartCounter, _check_scores
+from ser_core.labeling import classifier_actor
+from ser_core.labeling.classifier_actor import ClassifierActor, StartCounter, _check_scores
 
 WORK, GIVE_UP, STOP = "work", "give up", "stop"
 
@@ -68,3 +71,17 @@ def test_a_model_that_cannot_classify_noise_is_refused():
     _check_scores(Scorer(0.5))
     with pytest.raises(RunError, match=r"not finite numbers \(cpu bf16\); try --precision fp32"):
         _check_scores(Scorer(np.nan))
+
+
+def test_the_clock_stops_when_no_call_is_in_progress(monkeypatch):
+    clock = []
+    handler = classifier_actor.faulthandler
+    monkeypatch.setattr(handler, "dump_traceback_later", lambda *_, **__: clock.append("starts"))
+    monkeypatch.setattr(handler, "cancel_dump_traceback_later", lambda: clock.append("stops"))
+    actor = object.__new__(ClassifierActor)
+    actor._counting, actor._calls = threading.Lock(), 0
+    with actor._watched():
+        with actor._watched():
+            pass
+        assert clock == ["starts"] * 3  # the call that goes on is still watched
+    assert clock[-1] == "stops"
