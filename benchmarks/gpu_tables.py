@@ -88,8 +88,8 @@ def _job(job: dict[str, Any]) -> str:
     return (
         f"With 16 cores, a job labels {once[0]:,.0f} files/s from WAV at 16 kHz once it has"
         f" started, {once[1]:,.0f} from FLAC at 48 kHz and {once[2]:,.0f} from MP3 at 44.1 kHz."
-        f" The network computes {computing[0]:.0%}, {computing[1]:.0%} and {computing[2]:.0%} of that"
-        f" time: for FLAC and MP3, decoding sets the pace. The first row comes"
+        f" The network computes {computing[0]:.0%}, {computing[1]:.0%} and {computing[2]:.0%} of"
+        f" that time: for FLAC and MP3, decoding sets the pace. The first row comes"
         f" {job['wav']['seconds_to_first_row']:.0f} s after the command's imports, and by then"
         f" decoders have decoded part of the corpus; start included, {whole[0]:,.0f},"
         f" {whole[1]:,.0f} and {whole[2]:,.0f} of 90,000 files are labelled per second."
