@@ -92,7 +92,8 @@ def _job(job: dict[str, Any]) -> str:
         f" that time: for FLAC and MP3, decoding sets the pace. The first row comes"
         f" {job['wav']['seconds_to_first_row']:.0f} s after the command's imports, and by then"
         f" decoders have decoded part of the corpus; start included, {whole[0]:,.0f},"
-        f" {whole[1]:,.0f} and {whole[2]:,.0f} of 90,000 files are labelled per second."
+        f" {whole[1]:,.0f} and {whole[2]:,.0f} of {job['wav']['report']['recordings']:,} files are"
+        " labelled per second."
     )
 
 

@@ -5,6 +5,7 @@ import weakref
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from functools import partial
+from types import SimpleNamespace
 
 import fsspec
 import numpy as np
@@ -166,14 +167,27 @@ def test_the_classifier_gets_the_decoded_samples(corpus):
     assert labeled["score_happy"].to_pylist() == [0.75, 0.75, None, 0.75]
 
 
-def test_rows_contain_the_seconds_of_each_stage(corpus):
+def test_rows_contain_the_seconds_of_each_stage(corpus, monkeypatch):
+    clock = SimpleNamespace(now=0.0, perf_counter=lambda: clock.now)
+
+    class Timed(Recorder):
+        def prepare(self, waveforms):
+            clock.now += 0.5
+            return super().prepare(waveforms)
+
+        def compute(self, waveforms):
+            clock.now += 3.0
+            return super().compute(waveforms)
+
     for path in corpus:
         fsspec.filesystem("memory").pipe_file(f"/blocks/{path.name}", path.read_bytes())
     planned = plan(*(f"memory://blocks/{path.name}" for path in corpus))
-    labeled = classify_block(decoded_block(planned), SETTINGS, Recorder(), lambda: nullcontext(8.0))
-    assert labeled["_idle_seconds"].to_pylist() == pytest.approx([2.0] * 4, abs=0.1)
-    assert all(seconds > 0 for seconds in labeled["_transfer_seconds"].to_pylist())
-    assert all(seconds > 0 for seconds in labeled["_compute_seconds"].to_pylist())
+    decoded = decoded_block(planned)
+    monkeypatch.setattr("ser_core.labeling.stages.time", clock)
+    labeled = classify_block(decoded, SETTINGS, Timed(), lambda: nullcontext(8.5))
+    assert labeled["_idle_seconds"].to_pylist() == [2.0] * 4  # without preparing
+    assert labeled["_transfer_seconds"].to_pylist() == [0.125] * 4
+    assert labeled["_compute_seconds"].to_pylist() == [0.75] * 4
     assert all(seconds > 0 for seconds in labeled["_fetch_seconds"].to_pylist())
     assert all(seconds > 0 for seconds in labeled["_decode_seconds"].to_pylist())
 
