@@ -1,0 +1,104 @@
+"""The current rows of an output, for the jobs that read one; it writes nothing."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ser_core.errors import CorpusError
+from ser_core.labeling.parts import Part, find_parts
+from ser_core.labeling.rules import RULE_COLUMNS, AllRows
+from ser_core.schema import classes_of, output_schema
+from ser_core.storage.folder import Folder
+
+_REQUIRED = ("path", "label", "status", "labeled_at")
+
+
+@dataclass(frozen=True)
+class Labels:
+    """An output of jobs.label, read part by part.
+
+    Attributes:
+        folder: where it is.
+        parts: its Parquet files.
+        schema: the columns of all parts; texts are strings, however a part encodes them.
+        classes: the model's classes, in the checkpoint's order.
+    """
+
+    folder: Folder
+    parts: tuple[Part, ...]
+    schema: pa.Schema
+    classes: tuple[str, ...]
+
+    @property
+    def manifest(self) -> list[str]:
+        """The columns that came from a manifest."""
+        ours = output_schema(self.classes, pa.schema([])).names
+        return [name for name in self.schema.names if name not in ours]
+
+    def tables(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """The current rows of each part, by the rules of the label store.
+
+        Args:
+            columns: which ones; one that a part lacks is null there.
+
+        Raises:
+            OutputError: a part is damaged.
+            RunError: the storage failed.
+        """
+        kept = self._kept
+        for part, mask in zip(self.parts, kept, strict=True):
+            rows = part.read(self.schema, list(columns))
+            yield rows if mask.all() else rows.filter(pa.array(mask))
+
+    @cached_property
+    def _kept(self) -> list[np.ndarray]:
+        """Whether each row is current, by part."""
+        if not self.parts:
+            return []
+        current = AllRows.from_tables(map(self._rule_columns, self.parts)).current
+        return np.split(current, np.cumsum([part.num_rows for part in self.parts])[:-1])
+
+    def _rule_columns(self, part: Part) -> pa.Table:
+        rows = part.read(self.schema, list(RULE_COLUMNS))
+        if not rows["uri"].null_count:
+            return rows
+        path = part.read(self.schema, ["path"])["path"]  # of release 0.1
+        return rows.set_column(0, "uri", pc.coalesce(rows["uri"], path))
+
+
+def open_labels(uri: str, flag: str = "--labels") -> Labels:
+    """Looks at an output of jobs.label.
+
+    Args:
+        uri: of its folder.
+        flag: that named it, for messages.
+
+    Raises:
+        UsageError: there are no labels.
+        RunError: the storage cannot be reached.
+    """
+    folder = Folder(uri)
+    parts = tuple(find_parts(folder, flag))
+    if not parts:
+        raise CorpusError(f"{flag} {uri}: not an output of jobs.label (it has no Parquet files)")
+    fields = {field.name: field for field in output_schema([], pa.schema([]))}
+    classes: dict[str, None] = {}
+    for part in parts:
+        if missing := [name for name in _REQUIRED if name not in part.schema.names]:
+            columns = ", ".join(missing)
+            reason = f"{part.name} has no columns {columns}"
+            raise CorpusError(f"{flag} {uri}: not an output of jobs.label ({reason})")
+        classes |= dict.fromkeys(classes_of(part.schema))
+        for field in part.schema:
+            if field.name not in fields or pa.types.is_null(fields[field.name].type):
+                fields[field.name] = field
+    schema = pa.schema([pa.field(name, _plain(field.type)) for name, field in fields.items()])
+    return Labels(folder, parts, schema, tuple(classes))
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind

@@ -1,0 +1,192 @@
+"""Labels → tables of a temporary DuckDB database, in which reports are computed."""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.types as types
+
+from ser_core.labeling.current_rows import Labels
+from ser_core.schema import score_columns
+
+if TYPE_CHECKING:
+    import duckdb
+
+_MEMORY = "1GB"  # of DuckDB, which sorts and groups on disk beyond it
+_NOT_REPORTED = ("file_id", "embedding")
+_MOST_VALUES = 1000  # of a column by which a corpus is sliced
+FOLDER = "folder"  # a slice that every corpus has: where its recordings lie
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """The current rows of one or two outputs.
+
+    Beside the output's columns it has `seconds`, the audio that a row stands for, `margin` and
+    `entropy` (see `uncertainty`), and `folder`, that of the recording.
+
+    Attributes:
+        connection: to the database.
+        name: of the table or view.
+        classes: the model's classes.
+        columns: that it has.
+        slices: those of them by which the corpus can be divided.
+    """
+
+    connection: "duckdb.DuckDBPyConnection"
+    name: str
+    classes: tuple[str, ...]
+    columns: tuple[str, ...]
+    slices: tuple[str, ...]
+
+    def frame(self, query: str, *values: Any) -> pd.DataFrame:
+        """The result of a query.
+
+        Args:
+            query: SQL, in which ``{rows}`` is this table.
+            values: of its parameters, each a ``?``.
+        """
+        result = self.connection.execute(query.replace("{rows}", self.name), list(values))
+        frame: pd.DataFrame = result.df()
+        return frame
+
+    def record(self, query: str, *values: Any) -> dict[str, Any]:
+        """The only row of a query's result."""
+        result = self.connection.execute(query.replace("{rows}", self.name), list(values))
+        names = [column[0] for column in result.description]
+        return dict(zip(names, result.fetchone(), strict=True))
+
+    def where(self, condition: str, name: str) -> "LabelTable":
+        """The rows for which a condition holds, as a view."""
+        self.connection.execute(f"create view {name} as select * from {self.name} where {condition}")
+        return LabelTable(self.connection, name, self.classes, self.columns, self.slices)
+
+    def has(self, *columns: str) -> bool:
+        """Whether it has these columns, and a value in each."""
+        if not set(columns) <= set(self.columns):
+            return False
+        counts = ", ".join(f"count({quoted(column)})" for column in columns)
+        return all(self.record(f"select {counts} from {{rows}}").values())
+
+
+@contextmanager
+def database() -> Iterator["duckdb.DuckDBPyConnection"]:
+    """A database in a temporary folder, so that ten million rows need little memory."""
+    import duckdb  # an optional library: see libraries.py
+
+    with tempfile.TemporaryDirectory(prefix="ser-batch-report-") as folder:
+        with duckdb.connect(str(Path(folder) / "labels.duckdb")) as connection:
+            connection.execute(f"set memory_limit = '{_MEMORY}'")
+            connection.execute(f"set temp_directory = '{folder}/spilled'")
+            connection.execute("set enable_progress_bar = false")
+            connection.execute("set TimeZone = 'UTC'")
+            yield connection
+
+
+def load(connection: "duckdb.DuckDBPyConnection", labels: Labels, name: str) -> LabelTable:
+    """Reads the current rows of an output into a table."""
+    divisors = [name for name in labels.manifest if _can_slice(labels.schema.field(name).type)]
+    ours = [n for n in labels.schema.names if n not in (*labels.manifest, *_NOT_REPORTED)]
+    columns = [*ours, *divisors]
+    derived = {"seconds", "margin", "entropy", FOLDER}
+    batches = (
+        batch
+        for rows in labels.tables(columns)
+        for batch in _with_derived(rows.select(columns), labels.classes).to_batches()
+    )
+    empty = _with_derived(labels.schema.empty_table().select(columns), labels.classes)
+    reader = pa.RecordBatchReader.from_batches(empty.schema, batches)
+    connection.register("reading", reader)
+    connection.execute(f"create table {name} as select * from reading")
+    connection.unregister("reading")
+    table = LabelTable(connection, name, labels.classes, (*columns, *derived), ())
+    return LabelTable(connection, name, labels.classes, table.columns, _slices(table, divisors))
+
+
+def _can_slice(kind: pa.DataType) -> bool:
+    tests = (types.is_string, types.is_large_string, types.is_boolean, types.is_integer)
+    return any(test(kind) for test in (*tests, types.is_date, types.is_timestamp))
+
+
+def _slices(table: LabelTable, divisors: Sequence[str]) -> tuple[str, ...]:
+    """The columns that have at least two values, and not so many that each is a few rows."""
+    candidates = [FOLDER, *divisors, *(n for n in ("sampling_rate", "channel") if table.has(n))]
+    counts = ", ".join(f"approx_count_distinct({slice_value(c)})" for c in candidates)
+    values = table.record(f"select {counts}, count(*) as num_rows from {{rows}}")
+    num_rows = values.pop("num_rows")
+    most = min(_MOST_VALUES, max(2, num_rows // 2))
+    return tuple(
+        column for column, count in zip(candidates, values.values(), strict=True) if 1 < count <= most
+    )
+
+
+def slice_value(column: str) -> str:
+    """SQL for the text of a slice's value; times count by their day."""
+    name = quoted(column)
+    return f"left(cast({name} as varchar), if(typeof({name}) like 'TIMESTAMP%', 10, 200))"
+
+
+def quoted(name: str) -> str:
+    """A column's name in SQL.
+
+    >>> quoted("speaker")
+    '"speaker"'
+    """
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _with_derived(rows: pa.Table, classes: Sequence[str]) -> pa.Table:
+    stretch = rows["end"].to_numpy() - rows["start"].to_numpy()
+    seconds = np.where(np.isnan(stretch), rows["duration"].to_numpy(), stretch)
+    scores = np.empty((len(rows), len(classes)), np.float32)
+    for number, name in enumerate(score_columns(classes)):
+        scores[:, number] = np.nan_to_num(rows[name].to_numpy())
+    margin, entropy = uncertainty(scores)
+    unlabeled = rows["label"].is_null().to_numpy()
+    derived = {
+        "seconds": pa.array(seconds, mask=np.isnan(seconds)),
+        "margin": pa.array(margin, mask=unlabeled),
+        "entropy": pa.array(entropy, mask=unlabeled),
+        FOLDER: pc.replace_substring_regex(rows["path"], "(^|/)[^/]*(::.*)?$", ""),
+    }
+    for name, column in derived.items():
+        rows = rows.append_column(name, column)
+    return rows
+
+
+def uncertainty(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How sure a model is of each label.
+
+    Args:
+        scores: probabilities, shape ``(num_rows, num_classes)``.
+
+    Returns:
+        The margin, which is the highest score less the second highest, and the entropy of the
+        scores divided by that of equal scores: 0 where one class has it all, 1 where the model
+        does not know. Both of shape ``(num_rows,)``.
+
+    >>> margin, entropy = uncertainty(np.array([[0.5, 0.5], [1.0, 0.0]]))
+    >>> margin.tolist(), entropy.tolist()
+    ([0.0, 1.0], [1.0, 0.0])
+    """
+    num_classes = scores.shape[1]
+    if num_classes < 2:
+        return np.ones(len(scores), np.float32), np.zeros(len(scores), np.float32)
+    highest = np.partition(scores, num_classes - 2, axis=1)
+    margin = highest[:, -1] - highest[:, -2]
+    logs = np.log(np.where(scores > 0, scores, 1))
+    entropy = (0.0 - (scores * logs).sum(axis=1)) / np.log(num_classes)
+    return margin, np.clip(entropy, 0, 1)
+
+
+def since(moment: datetime) -> str:
+    """SQL for the rows that were made at a time or later."""
+    return f"labeled_at >= timestamptz '{moment.isoformat()}'"
