@@ -62,7 +62,8 @@ class LabelTable:
         """The only row of a query's result."""
         result = self.connection.execute(query.replace("{rows}", self.name), list(values))
         names = [column[0] for column in result.description]
-        return dict(zip(names, result.fetchone(), strict=True))
+        (row,) = result.fetchall()
+        return dict(zip(names, row, strict=True))
 
     def where(self, condition: str, name: str) -> "LabelTable":
         """The rows for which a condition holds, as a view."""

@@ -1,0 +1,267 @@
+"""Two tables of labels → how much their distributions differ, and whether that is chance."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ser_core.reporting.distributions import MEASURES, histogram
+from ser_core.reporting.label_table import LabelTable, quoted, slice_value
+from ser_core.reporting.summary import by_slice
+
+# The usual reading of the population stability index (Siddiqi 2006, "Credit Risk Scorecards").
+_MODERATE, _LARGE = 0.1, 0.25
+_ERROR_RATE = 0.01  # probability that two samples of one corpus differ in any of the comparisons
+_FEWEST_ROWS = 20  # in each of two slices that are compared
+_QUANTILES = 10  # bins of a measure, which the baseline fills evenly
+_FINE_BINS = 2000  # from which they are made
+_SMOOTHING = 0.5  # rows added to each bin: the index of an empty one is infinite
+_LOG_SCALE = frozenset({"duration"})
+_MOST_CHANGED = 200  # recordings whose labels changed, in the page's table
+MEANINGS = {
+    "none": "No drift: the difference is small, or samples of one corpus differ as much by chance.",
+    "moderate": "Moderate drift: the distribution has moved; look at it before you rely on trends.",
+    "large": "Large drift: these are different recordings, or labels of a different kind.",
+}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A distribution in the baseline and now.
+
+    Attributes:
+        measure: what is compared: a column.
+        slice: the column that divides the corpus; None for all of it.
+        value: of that column.
+        baseline_rows: that have the measure.
+        rows: that have it now.
+        psi: population stability index.
+        js: Jensen-Shannon distance, base 2: 0 for equal distributions, 1 for disjoint ones.
+        p_value: of the chi-squared test that both are samples of one distribution.
+        verdict: a key of `MEANINGS`.
+    """
+
+    measure: str
+    slice: str | None
+    value: str | None
+    baseline_rows: int
+    rows: int
+    psi: float
+    js: float
+    p_value: float
+    verdict: str = "none"
+
+
+def compare(baseline: LabelTable, current: LabelTable) -> list[Comparison]:
+    """Compares labels, measures and the parts of two corpora, overall and per slice.
+
+    Returns:
+        What differs most comes first.
+    """
+    counted = [
+        *_labels(baseline, current),
+        *_measures(baseline, current),
+        *_compositions(baseline, current),
+        *_slices(baseline, current),
+    ]
+    compared = [_compared(*names) for names in counted]
+    threshold = _ERROR_RATE / max(1, len(compared))  # Bonferroni's correction
+    judged = [_judged(comparison, threshold) for comparison in compared]
+    severity = list(MEANINGS)
+    return sorted(judged, key=lambda c: (-severity.index(c.verdict), c.slice is not None, -c.psi))
+
+
+def drifted(comparisons: list[Comparison]) -> list[Comparison]:
+    """Those that differ by more than chance and more than a little."""
+    return [comparison for comparison in comparisons if comparison.verdict != "none"]
+
+
+Counted = tuple[str, str | None, str | None, tuple[np.ndarray, np.ndarray]]
+
+
+def _labels(baseline: LabelTable, current: LabelTable) -> Iterator[Counted]:
+    for column in ("label", "status"):
+        yield column, None, None, _value_counts(baseline, current, quoted(column))
+
+
+def _measures(baseline: LabelTable, current: LabelTable) -> Iterator[Counted]:
+    for measure in MEASURES:
+        if baseline.has(measure.column) and current.has(measure.column):
+            yield measure.column, None, None, _quantile_counts(baseline, current, measure.column)
+
+
+def _compositions(baseline: LabelTable, current: LabelTable) -> Iterator[Counted]:
+    """How many rows each value of a slicing column has: speakers that left, rates that changed."""
+    columns = dict.fromkeys((*baseline.slices, *current.slices, "sampling_rate"))
+    for column in columns:
+        if column in baseline.columns and column in current.columns:
+            yield column, None, None, _value_counts(baseline, current, slice_value(column))
+
+
+def _slices(baseline: LabelTable, current: LabelTable) -> Iterator[Counted]:
+    """The labels within each part of the corpus that both have."""
+    for column in (name for name in current.slices if name in baseline.slices):
+        tables = [
+            by_slice(table, column).pivot_table(
+                index="value", columns="label", values="rows", aggfunc="sum", fill_value=0
+            )
+            for table in (baseline, current)
+        ]
+        before, now = tables[0].align(tables[1], fill_value=0)
+        for value in before.index:
+            counts = before.loc[value].to_numpy(np.float64), now.loc[value].to_numpy(np.float64)
+            if min(side.sum() for side in counts) >= _FEWEST_ROWS:
+                yield "label", column, str(value), counts
+
+
+def _value_counts(
+    baseline: LabelTable, current: LabelTable, expression: str
+) -> tuple[np.ndarray, np.ndarray]:
+    found = [
+        table.frame(
+            f"select coalesce(cast({expression} as varchar), '') as value, count(*) as n"
+            " from {rows} group by 1"
+        ).set_index("value")["n"]
+        for table in (baseline, current)
+    ]
+    before, now = found[0].align(found[1], fill_value=0)
+    return before.to_numpy(np.float64), now.to_numpy(np.float64)
+
+
+def _quantile_counts(
+    baseline: LabelTable, current: LabelTable, column: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Both in the bins that the baseline fills evenly."""
+    expression = f"ln({quoted(column)} + 0.01)" if column in _LOG_SCALE else quoted(column)
+    ends = [
+        table.record(f"select min({expression}) as low, max({expression}) as high from {{rows}}")
+        for table in (baseline, current)
+    ]
+    low, high = min(end["low"] for end in ends), max(end["high"] for end in ends)
+    edges = np.linspace(low, max(high, low + 1e-9), _FINE_BINS + 1)
+    before, now = (histogram(table, expression, edges) for table in (baseline, current))
+    starts = quantile_starts(before)
+    return np.add.reduceat(before, starts), np.add.reduceat(now, starts)
+
+
+def quantile_starts(counts: np.ndarray) -> np.ndarray:
+    """Where bins begin that each have about a tenth of the rows; a bin with more is by itself.
+
+    >>> quantile_starts(np.array([0, 100, 0, 0])).tolist()
+    [0, 1, 2]
+    """
+    reached = np.cumsum(counts) / counts.sum()
+    cuts = np.searchsorted(reached, np.arange(1, _QUANTILES) / _QUANTILES) + 1
+    heavy = np.flatnonzero(counts * _QUANTILES >= counts.sum())
+    starts = np.unique(np.concatenate([[0], cuts, heavy, heavy + 1]))
+    return starts[starts < len(counts)]
+
+
+def _compared(
+    measure: str,
+    column: str | None,
+    value: str | None,
+    counts: tuple[np.ndarray, np.ndarray],
+) -> Comparison:
+    before, now = counts
+    return Comparison(
+        measure,
+        column,
+        value,
+        int(before.sum()),
+        int(now.sum()),
+        population_stability_index(before, now),
+        jensen_shannon_distance(before, now),
+        _chi_squared(before, now),
+    )
+
+
+def population_stability_index(baseline: np.ndarray, current: np.ndarray) -> float:
+    """PSI: the sum of (q - p) ln(q / p) over the bins, p and q the shares of each.
+
+    Half a row is added to each bin, so that an empty one does not make it infinite.
+
+    Args:
+        baseline: counts by bin.
+        current: counts by bin, of the same shape.
+
+    >>> population_stability_index(np.array([50, 50]), np.array([50, 50]))
+    0.0
+    """
+    p, q = ((n + _SMOOTHING) / (n + _SMOOTHING).sum() for n in (baseline, current))
+    return float(((q - p) * np.log(q / p)).sum())
+
+
+def jensen_shannon_distance(baseline: np.ndarray, current: np.ndarray) -> float:
+    """The square root of the Jensen-Shannon divergence, base 2; 0 where there are no rows.
+
+    >>> round(jensen_shannon_distance(np.array([10, 0]), np.array([0, 10])), 6)
+    1.0
+    """
+    from scipy.spatial.distance import jensenshannon  # an optional library: see libraries.py
+
+    if not (baseline.sum() and current.sum()):
+        return 0.0
+    return float(np.nan_to_num(jensenshannon(baseline, current, base=2)))
+
+
+def _chi_squared(baseline: np.ndarray, current: np.ndarray) -> float:
+    from scipy.stats import chi2_contingency
+
+    occupied = (baseline + current) > 0
+    table = np.stack([baseline[occupied], current[occupied]])
+    if table.shape[1] < 2 or not table.sum(axis=1).all():
+        return 1.0
+    return float(chi2_contingency(table, correction=False).pvalue)
+
+
+def _judged(comparison: Comparison, threshold: float) -> Comparison:
+    verdict = "none"
+    if comparison.p_value < threshold and comparison.psi >= _MODERATE:
+        verdict = "large" if comparison.psi >= _LARGE else "moderate"
+    return Comparison(**{**vars(comparison), "verdict": verdict})
+
+
+# ---- recordings in both --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Recordings that both tables have.
+
+    Attributes:
+        in_both: how many.
+        changed: how many of them have another label, or have lost or gained one.
+        by_label: a row per pair of labels that differ: ``before``, ``now``, ``recordings``.
+        recordings: the changed ones with both labels and scores, those with the highest first.
+    """
+
+    in_both: int
+    changed: int
+    by_label: list[dict[str, Any]]
+    recordings: pd.DataFrame
+
+
+def changes(baseline: LabelTable, current: LabelTable) -> Changes:
+    """Which recordings have another label than in the baseline; segments are matched by start."""
+    joined = (
+        f"from {baseline.name} as old join {current.name} as new on old.uri = new.uri"
+        " and old.start is not distinct from new.start"
+        " and old.channel is not distinct from new.channel"
+    )
+    differ = "old.label is distinct from new.label"
+    total = current.record(f"select count(*) as n, count_if({differ}) as changed {joined}")
+    pairs = current.frame(
+        "select coalesce(old.label, old.status) as before, coalesce(new.label, new.status) as now,"
+        f" count(*) as recordings {joined} where {differ} group by all order by recordings desc"
+    )
+    rows = current.frame(
+        "select new.path as path, new.start as start, coalesce(old.label, old.status) as before,"
+        " old.score as score_before, coalesce(new.label, new.status) as now, new.score as score_now"
+        f" {joined} where {differ}"
+        " order by coalesce(old.score, 0) + coalesce(new.score, 0) desc, path"
+        f" limit {_MOST_CHANGED}"
+    )
+    return Changes(total["n"], total["changed"], pairs.to_dict("records"), rows)
