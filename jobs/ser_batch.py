@@ -14,6 +14,7 @@ from ser_core.console import say
 from ser_core.errors import hint
 from ser_core.evaluation.config import EvaluateConfig
 from ser_core.labeling.config import LabelConfig
+from ser_core.reporting.config import ReportConfig
 from ser_core.training.config import CompareSplitsConfig, TrainConfig
 
 # What Ray starts on this machine is not for others: its ports are on 127.0.0.1. Ray reads this, its
@@ -57,6 +58,11 @@ JOBS = {
         "compare labels with truth and write a report",
         EvaluateConfig,
         "ser_core.evaluation.job:evaluate_labels",
+    ),
+    "report": Job(
+        "say what labels contain, what changed, and whether to believe it",
+        ReportConfig,
+        "ser_core.reporting.job:report_labels",
     ),
     "compare-splits": Job(
         "train on random, speaker and sentence splits",

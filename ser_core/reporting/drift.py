@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
+from ser_core.reporting.changes import changes
 from ser_core.reporting.distributions import MEASURES, histogram
 from ser_core.reporting.label_table import LabelTable, quoted, slice_value
 from ser_core.reporting.summary import by_slice
@@ -19,7 +19,6 @@ _QUANTILES = 10  # bins of a measure, which the baseline fills evenly
 _FINE_BINS = 2000  # from which they are made
 _SMOOTHING = 0.5  # rows added to each bin: the index of an empty one is infinite
 _LOG_SCALE = frozenset({"duration"})
-_MOST_CHANGED = 200  # recordings whose labels changed, in the page's table
 MEANINGS = {
     "none": "No drift: the difference is small, or samples of one corpus differ as much by chance.",
     "moderate": "Moderate drift: the distribution has moved; look at it before you rely on trends.",
@@ -53,6 +52,33 @@ class Comparison:
     p_value: float
     verdict: str = "none"
 
+    @property
+    def name(self) -> str:
+        """What is compared, in words."""
+        where = "" if self.slice is None else f" of {self.slice} {self.value}"
+        return f"{self.measure}{where}"
+
+
+def summarize_drift(baseline: LabelTable, current: LabelTable, name: str) -> dict[str, Any]:
+    """How much two tables of labels differ, as JSON takes it.
+
+    Args:
+        baseline: the earlier rows.
+        current: the rows to judge.
+        name: of the baseline, for the reader.
+    """
+    comparisons = compare(baseline, current)
+    verdict = comparisons[0].verdict
+    return {
+        "baseline": name,
+        "baseline_rows": baseline.num_rows,
+        "verdict": verdict,
+        "meaning": MEANINGS[verdict],
+        "drifted": [c.name for c in comparisons if c.verdict != "none"],
+        "comparisons": [{"name": c.name, **vars(c)} for c in comparisons],
+        **changes(baseline, current),
+    }
+
 
 def compare(baseline: LabelTable, current: LabelTable) -> list[Comparison]:
     """Compares labels, measures and the parts of two corpora, overall and per slice.
@@ -71,11 +97,6 @@ def compare(baseline: LabelTable, current: LabelTable) -> list[Comparison]:
     judged = [_judged(comparison, threshold) for comparison in compared]
     severity = list(MEANINGS)
     return sorted(judged, key=lambda c: (-severity.index(c.verdict), c.slice is not None, -c.psi))
-
-
-def drifted(comparisons: list[Comparison]) -> list[Comparison]:
-    """Those that differ by more than chance and more than a little."""
-    return [comparison for comparison in comparisons if comparison.verdict != "none"]
 
 
 Counted = tuple[str, str | None, str | None, tuple[np.ndarray, np.ndarray]]
@@ -222,46 +243,3 @@ def _judged(comparison: Comparison, threshold: float) -> Comparison:
     if comparison.p_value < threshold and comparison.psi >= _MODERATE:
         verdict = "large" if comparison.psi >= _LARGE else "moderate"
     return Comparison(**{**vars(comparison), "verdict": verdict})
-
-
-# ---- recordings in both --------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Changes:
-    """Recordings that both tables have.
-
-    Attributes:
-        in_both: how many.
-        changed: how many of them have another label, or have lost or gained one.
-        by_label: a row per pair of labels that differ: ``before``, ``now``, ``recordings``.
-        recordings: the changed ones with both labels and scores, those with the highest first.
-    """
-
-    in_both: int
-    changed: int
-    by_label: list[dict[str, Any]]
-    recordings: pd.DataFrame
-
-
-def changes(baseline: LabelTable, current: LabelTable) -> Changes:
-    """Which recordings have another label than in the baseline; segments are matched by start."""
-    joined = (
-        f"from {baseline.name} as old join {current.name} as new on old.uri = new.uri"
-        " and old.start is not distinct from new.start"
-        " and old.channel is not distinct from new.channel"
-    )
-    differ = "old.label is distinct from new.label"
-    total = current.record(f"select count(*) as n, count_if({differ}) as changed {joined}")
-    pairs = current.frame(
-        "select coalesce(old.label, old.status) as before, coalesce(new.label, new.status) as now,"
-        f" count(*) as recordings {joined} where {differ} group by all order by recordings desc"
-    )
-    rows = current.frame(
-        "select new.path as path, new.start as start, coalesce(old.label, old.status) as before,"
-        " old.score as score_before, coalesce(new.label, new.status) as now, new.score as score_now"
-        f" {joined} where {differ}"
-        " order by coalesce(old.score, 0) + coalesce(new.score, 0) desc, path"
-        f" limit {_MOST_CHANGED}"
-    )
-    return Changes(total["n"], total["changed"], pairs.to_dict("records"), rows)

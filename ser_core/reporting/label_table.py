@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,10 +65,15 @@ class LabelTable:
         (row,) = result.fetchall()
         return dict(zip(names, row, strict=True))
 
+    @property
+    def num_rows(self) -> int:
+        """How many rows it has."""
+        return int(self.record("select count(*) as n from {rows}")["n"])
+
     def where(self, condition: str, name: str) -> "LabelTable":
         """The rows for which a condition holds, as a view."""
         self.connection.execute(f"create view {name} as select * from {self.name} where {condition}")
-        return LabelTable(self.connection, name, self.classes, self.columns, self.slices)
+        return replace(self, name=name)
 
     def has(self, *columns: str) -> bool:
         """Whether it has these columns, and a value in each."""
@@ -92,8 +97,20 @@ def database() -> Iterator["duckdb.DuckDBPyConnection"]:
             yield connection
 
 
-def load(connection: "duckdb.DuckDBPyConnection", labels: Labels, name: str) -> LabelTable:
-    """Reads the current rows of an output into a table."""
+def load(
+    connection: "duckdb.DuckDBPyConnection",
+    labels: Labels,
+    name: str,
+    slice_by: Sequence[str] = (),
+) -> LabelTable:
+    """Reads the current rows of an output into a table.
+
+    Args:
+        connection: to the database.
+        labels: the output.
+        name: of the table.
+        slice_by: the columns that divide the corpus; by default those that can.
+    """
     divisors = [name for name in labels.manifest if _can_slice(labels.schema.field(name).type)]
     ours = [n for n in labels.schema.names if n not in (*labels.manifest, *_NOT_REPORTED)]
     columns = [*ours, *divisors]
@@ -108,8 +125,8 @@ def load(connection: "duckdb.DuckDBPyConnection", labels: Labels, name: str) -> 
     connection.register("reading", reader)
     connection.execute(f"create table {name} as select * from reading")
     connection.unregister("reading")
-    table = LabelTable(connection, name, labels.classes, (*columns, *derived), ())
-    return LabelTable(connection, name, labels.classes, table.columns, _slices(table, divisors))
+    table = LabelTable(connection, name, labels.classes, (*columns, *derived), tuple(slice_by))
+    return table if slice_by else replace(table, slices=_slices(table, divisors))
 
 
 def _can_slice(kind: pa.DataType) -> bool:
@@ -186,6 +203,13 @@ def uncertainty(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     logs = np.log(np.where(scores > 0, scores, 1))
     entropy = (0.0 - (scores * logs).sum(axis=1)) / np.log(num_classes)
     return margin, np.clip(entropy, 0, 1)
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """A table's rows, with None for what is missing."""
+    plain = frame.astype(object)
+    rows: list[dict[str, Any]] = plain.where(plain.notna(), None).to_dict("records")
+    return rows
 
 
 def since(moment: datetime) -> str:

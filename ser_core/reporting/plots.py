@@ -96,3 +96,37 @@ def _png(figure: "Figure") -> bytes:
     # Without matplotlib's version in it, the same figure is the same bytes.
     figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
     return buffer.getvalue()
+
+
+def plot_histogram(edges: np.ndarray, counts: np.ndarray, label: str, chance: float | None) -> bytes:
+    """A histogram, with a line where guessing would be.
+
+    Args:
+        edges: of bins of equal width, shape ``(num_bins + 1,)``.
+        counts: of rows, shape ``(num_bins,)``.
+        label: of the x axis.
+        chance: what a model that cannot tell its classes apart would have, if that says something.
+    """
+    figure, axes = _figure(4.2, 2.4)
+    axes.bar(edges[:-1], counts, edges[1] - edges[0], align="edge", color=_BLUE)
+    if chance is not None:
+        axes.axvline(chance, linestyle="--", color=_RED, label="guessing")
+        axes.legend(frameon=False, fontsize=9)
+    axes.set(xlabel=label, ylabel="rows", xlim=(edges[0], edges[-1]))
+    axes.ticklabel_format(axis="y", style="plain")
+    return _png(figure)
+
+
+def plot_course(starts: np.ndarray, scores: Mapping[str, np.ndarray]) -> bytes:
+    """The scores of a recording's segments over time, stacked to 1.
+
+    Args:
+        starts: of the segments, s, shape ``(num_segments,)``.
+        scores: by class, each of the same shape.
+    """
+    figure, axes = _figure(7.6, 2.6)
+    axes.stackplot(starts, *scores.values(), labels=list(scores), step="post")
+    axes.set(xlabel="start of the segment, s", ylabel="score", ylim=(0, 1))
+    axes.set_xlim(starts[0], starts[-1])
+    axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
+    return _png(figure)

@@ -16,12 +16,12 @@ def deviations(counts: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
     Args:
         counts: a table by the column that divides the corpus, with ``value``, ``label`` and
-            ``rows``, as `summary.by_slice` returns it.
+            ``rows``, ``hours`` and ``mean_score``, as `summary.by_slice` returns it.
 
     Returns:
         Columns ``slice``, ``value``, ``label``, ``rows`` of that label, ``of``, ``share``,
-        ``rest_share``, ``difference``, ``low`` and ``high``; the differences that are certain to
-        be large come first.
+        ``rest_share``, ``difference``, ``low``, ``high``, ``hours`` and ``mean_score``; the
+        differences that are certain to be large come first.
     """
     tables = [_shares(column, table) for column, table in counts.items()]
     if not tables:
@@ -62,7 +62,8 @@ def _shares(column: str, counts: pd.DataFrame) -> pd.DataFrame:
             "rest": np.broadcast_to(rest, rows.shape).ravel(),
         }
     )
-    return found[found["rest"] > 0]
+    details = counts[["value", "label", "hours", "mean_score"]]
+    return found[found["rest"] > 0].merge(details, how="left", on=["value", "label"])
 
 
 def difference_interval(

@@ -6,7 +6,7 @@ import pandas as pd
 
 from ser_core.errors import Status
 from ser_core.reporting.distributions import MEASURES, chance, distribution
-from ser_core.reporting.label_table import LabelTable, slice_value
+from ser_core.reporting.label_table import LabelTable, records, slice_value
 
 _MOST_RATES = 12
 _MOST_ERRORS = 3  # of each status
@@ -55,7 +55,7 @@ def _by_label(table: LabelTable) -> list[dict[str, Any]]:
     found = found.reindex(table.classes, fill_value=0)
     found["share"] = found["rows"] / max(1, found["rows"].sum())
     found["share_of_hours"] = found["hours"] / (found["hours"].sum() or 1)
-    return _records(found.reset_index(names="label"))
+    return records(found.reset_index(names="label"))
 
 
 def _by_status(table: LabelTable) -> list[dict[str, Any]]:
@@ -69,9 +69,9 @@ def _by_status(table: LabelTable) -> list[dict[str, Any]]:
         f" qualify row_number() over (partition by status order by rows desc) <= {_MOST_ERRORS}"
         " order by rows desc"
     )
-    rows = _records(found)
+    rows = records(found)
     for row in rows:
-        row["examples"] = _records(errors[errors["status"] == row["status"]].drop(columns="status"))
+        row["examples"] = records(errors[errors["status"] == row["status"]].drop(columns="status"))
     return rows
 
 
@@ -86,7 +86,7 @@ def _distributions(table: LabelTable) -> dict[str, Any]:
 
 
 def _sampling_rates(table: LabelTable) -> list[dict[str, Any]]:
-    return _records(
+    return records(
         table.frame(
             "select sampling_rate, count(*) as rows, count(*) / sum(count(*)) over () as share"
             " from {rows} where sampling_rate is not null group by sampling_rate"
@@ -99,7 +99,7 @@ def _quality(table: LabelTable) -> list[dict[str, Any]]:
     """How many rows have each word of `quality`, and how many have none."""
     if not table.has("quality"):
         return []
-    return _records(
+    return records(
         table.frame(
             "with words as (select unnest(string_split(quality, ' ')) as word, count(*) as rows"
             " from {rows} where quality is not null group by quality)"
@@ -118,7 +118,7 @@ def _origins(table: LabelTable) -> list[dict[str, Any]]:
     )
     for name in ("first", "last"):
         found[name] = found[name].dt.strftime("%Y-%m-%dT%H:%M:%SZ")
-    return _records(found)
+    return records(found)
 
 
 def by_slice(table: LabelTable, column: str) -> pd.DataFrame:
@@ -150,10 +150,3 @@ def courses(table: LabelTable) -> dict[str, pd.DataFrame]:
         )
         for uri, path in zip(longest["uri"], longest["path"], strict=True)
     }
-
-
-def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """A table's rows, with None for what is missing."""
-    plain = frame.astype(object)
-    rows: list[dict[str, Any]] = plain.where(plain.notna(), None).to_dict("records")
-    return rows

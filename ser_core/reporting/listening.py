@@ -1,0 +1,109 @@
+"""A table of labels → the recordings to listen to; it opens none."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from ser_core.errors import Status
+from ser_core.reporting.label_table import LabelTable
+
+_COLUMNS = 'path, uri, start, "end", label, score, margin, status, error'
+
+
+@dataclass(frozen=True)
+class Listening:
+    """Recordings of one kind.
+
+    Attributes:
+        title: of the kind.
+        meaning: why to listen to them.
+        recordings: ``path``, ``identity`` of the recording or segment, ``text``.
+    """
+
+    title: str
+    meaning: str
+    recordings: list[dict[str, Any]]
+
+
+def to_listen(table: LabelTable, drift: dict[str, Any] | None, most: int) -> list[Listening]:
+    """Those whose label changed, the least sure, the surest of each label, the failed.
+
+    Args:
+        table: of labels.
+        drift: as `summarize_drift` returns it, if they were compared.
+        most: recordings of each kind.
+    """
+    if not most:
+        return []
+    groups = [
+        _changed(drift["changed_recordings"][:most] if drift else []),
+        _kind(
+            table,
+            "Least sure",
+            "Two classes are nearly as probable. If you cannot decide either, nothing is wrong.",
+            "label is not null",
+            "margin",
+            most,
+        )
+    ]
+    for label in table.classes:
+        meaning = "The highest scores of this label. If these are wrong, the others are, too."
+        condition, order = f"label = {_text(label)}", "score desc"
+        groups.append(_kind(table, f"Surest {label}", meaning, condition, order, most))
+    for status in sorted(set(Status) - {Status.OK}):
+        meaning = f"What has the status {status}."
+        groups.append(
+            _kind(table, f"Failed: {status}", meaning, f"status = '{status}'", "error", most)
+        )
+    return [group for group in groups if group.recordings]
+
+
+def _kind(
+    table: LabelTable, title: str, meaning: str, condition: str, order: str, most: int
+) -> Listening:
+    found = table.frame(
+        f"select {_COLUMNS} from {{rows}} where {condition} order by {order}, uri, start limit {most}"
+    )
+    return Listening(title, meaning, [_shown(row) for row in found.to_dict("records")])
+
+
+def _changed(rows: list[dict[str, Any]]) -> Listening:
+    recordings = [
+        {
+            "path": row["path"],
+            "identity": segment_identity(row["uri"], row["start"], row["end"]),
+            "text": f"{row['before']}, now {row['now']}",
+        }
+        for row in rows
+    ]
+    meaning = "They have another label than in the baseline."
+    return Listening("Changed", meaning, recordings)
+
+
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    where = "" if pd.isna(row["start"]) else f", {row['start']:.1f} to {row['end']:.1f} s"
+    text = row["error"]
+    if not pd.isna(row["label"]):
+        text = f"{row['label']} {row['score']:.3f}, margin {row['margin']:.3f}"
+    return {
+        "path": row["path"],
+        "identity": segment_identity(row["uri"], row["start"], row["end"]),
+        "text": f"{text}{where}",
+    }
+
+
+def segment_identity(uri: str, start: float | None, end: float | None) -> str:
+    """The identity of a segment of a recording, by which it can be opened.
+
+    >>> segment_identity("/a.wav", 6.0, 12.0), segment_identity("/a.wav#t=1,3", 1.0, 3.0)
+    ('/a.wav#t=6,12', '/a.wav#t=1,3')
+    """
+    if start is None or end is None or pd.isna(start):
+        return uri
+    return f"{uri.partition('#t=')[0]}#t={start:.6g},{end:.6g}"
+
+
+def _text(value: str) -> str:
+    """A text in SQL."""
+    return "'" + value.replace("'", "''") + "'"

@@ -1,0 +1,117 @@
+"""A summary of labels → the page of the report; it computes nothing and writes no file."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ser_core.errors import RecordingError
+from ser_core.reporting.clips import clips
+from ser_core.reporting.distributions import MEASURES
+from ser_core.reporting.drift import MEANINGS
+from ser_core.reporting.html import data_uri, page, percent
+from ser_core.reporting.listening import Listening
+from ser_core.reporting.plots import plot_course, plot_histogram
+from ser_core.schema import score_columns
+
+_MOST_DEVIATIONS = 30
+_MOST_COMPARISONS = 50
+_MOST_RUNS = 50
+_NO_VALUE = "(none)"
+_MEASURES = {measure.column: measure for measure in MEASURES}
+
+
+def report_page(
+    summary: dict[str, Any],
+    listening: list[Listening],
+    courses: dict[str, pd.DataFrame],
+    audio: bool,
+) -> str:
+    """The page, which needs no other file.
+
+    Args:
+        summary: what summary.json holds.
+        listening: recordings to listen to.
+        courses: the segments of some recordings, by path.
+        audio: whether they can be played.
+    """
+    drift, by_label = summary["drift"], summary["by_label"]
+    even = 1 / max(1, len(by_label))
+    return page(
+        "report.html",
+        _pictures(summary, courses),
+        summary=summary,
+        top=max(by_label, key=lambda row: row["rows"], default=None) if summary["labeled"] else None,
+        meanings=MEANINGS,
+        measures=_MEASURES,
+        histogram_text={n: _in_words(n, d) for n, d in summary["distributions"].items()},
+        by_label=[row | {"even": even} for row in by_label],
+        rates=[row | {"rate": f"{row['sampling_rate']:,}"} for row in summary["sampling_rates"]],
+        errors=[
+            {"status": row["status"], **example}
+            for row in summary["by_status"]
+            for example in row["examples"]
+        ],
+        deviations=[_deviation(row) for row in summary["slices"][:_MOST_DEVIATIONS]],
+        certain=any(row["low"] * row["high"] > 0 for row in summary["slices"]),
+        slices=list(dict.fromkeys(row["slice"] for row in summary["slices"])),
+        drift_rows=[_comparison(row) for row in drift["comparisons"][:_MOST_COMPARISONS]]
+        if drift
+        else [],
+        listening=_with_clips(listening, audio),
+        courses=list(courses),
+        runs=[_run(run) for run in summary["runs"][:_MOST_RUNS]],
+    )
+
+
+def _pictures(summary: dict[str, Any], courses: dict[str, pd.DataFrame]) -> dict[str, bytes]:
+    pictures = {}
+    for name, shown in summary["distributions"].items():
+        edges, counts = np.array(shown["edges"]), np.array(shown["counts"])
+        pictures[name] = plot_histogram(edges, counts, _MEASURES[name].title, shown["chance"])
+    for path, segments in courses.items():
+        columns = score_columns(summary["classes"])
+        scores = {
+            label: segments[column].to_numpy()
+            for label, column in zip(summary["classes"], columns, strict=True)
+        }
+        pictures[f"course: {path}"] = plot_course(segments["start"].to_numpy(), scores)
+    return pictures
+
+
+def _in_words(name: str, shown: dict[str, Any]) -> str:
+    """A histogram for those who cannot see it."""
+    low, median, high = (shown["percentiles"][percentile] for percentile in (5, 50, 95))
+    title = _MEASURES[name].title
+    return f"Distribution of {title}: median {median:.3g}, 5 % below {low:.3g}, 5 % above {high:.3g}"
+
+
+def _deviation(row: dict[str, Any]) -> dict[str, Any]:
+    part = f"{row['slice']}: {row['value'] or _NO_VALUE}"
+    return row | {"part": part, "interval": f"{percent(row['low'])} to {percent(row['high'])}"}
+
+
+def _comparison(row: dict[str, Any]) -> dict[str, Any]:
+    return row | {"what": row["name"], "p": f"{row['p_value']:.1g}"}
+
+
+def _run(run: dict[str, Any]) -> dict[str, Any]:
+    seconds = run["elapsed_seconds"]
+    return run | {"elapsed": None if seconds is None else f"{seconds:,.0f} s"}
+
+
+def _with_clips(listening: list[Listening], audio: bool) -> list[dict[str, Any]]:
+    """The recordings, each with a player or the reason why there is none."""
+    wanted = [recording["identity"] for group in listening for recording in group.recordings]
+    made = clips(wanted) if audio else {}
+    groups = []
+    for group in listening:
+        recordings = []
+        for recording in group.recordings:
+            clip = made.get(recording["identity"])
+            player = {"audio": None, "why": "" if clip is None else str(clip)}
+            if clip is not None and not isinstance(clip, RecordingError):
+                player = {"audio": data_uri("audio/mpeg", clip), "why": ""}
+            recordings.append(recording | player)
+        groups.append({"title": group.title, "meaning": group.meaning, "recordings": recordings})
+    return groups
