@@ -38,7 +38,8 @@ def _rows(random: np.random.Generator, start: int, count: int) -> pa.Table:
     best, numbers = scores.argmax(axis=1), range(start, start + count)
     speakers = random.integers(0, _SPEAKERS, count)
     days = random.integers(0, _DAYS, count)
-    paths = [f"calls/{d:02}/{s:03}/{n:09}.wav" for d, s, n in zip(days, speakers, numbers, strict=True)]
+    names = zip(days, speakers, numbers, strict=True)
+    paths = [f"calls/{day:02}/{speaker:03}/{number:09}.wav" for day, speaker, number in names]
     columns: dict[str, Any] = {
         "path": paths,
         "uri": [f"s3://bucket/{path}" for path in paths],
@@ -74,8 +75,8 @@ def measure(folder: Path, output: Path, *flags: str) -> dict[str, float]:
     Raises:
         CalledProcessError: it failed.
     """
-    command = [sys.executable, "-m", "jobs.report", "--labels", str(folder), "--output", str(output)]
-    command += ["--no-audio", *flags]
+    command = [sys.executable, "-m", "jobs.report", "--labels", str(folder)]
+    command += ["--output", str(output), "--no-audio", *flags]
     started = time.monotonic()
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
     with Watch(process.pid) as watch:

@@ -29,7 +29,7 @@ def changes(baseline: LabelTable, current: LabelTable) -> dict[str, Any]:
         f" count(*) as rows {joined} where {differ} group by all order by rows desc"
     )
     rows = current.frame(
-        "select new.path as path, new.uri as uri, new.start as start, new.\"end\" as \"end\","
+        'select new.path as path, new.uri as uri, new.start as start, new."end" as "end",'
         " coalesce(old.label, old.status) as before, old.score as score_before,"
         " coalesce(new.label, new.status) as now, new.score as score_now"
         f" {joined} where {differ}"

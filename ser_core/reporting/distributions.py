@@ -31,9 +31,7 @@ class Measure:
 
 MEASURES = (
     Measure("score", "score", 0, 1, 50, "The probability of the label."),
-    Measure(
-        "margin", "margin", 0, 1, 50, "The score less that of the second most probable class."
-    ),
+    Measure("margin", "margin", 0, 1, 50, "The score less that of the second most probable class."),
     Measure(
         "entropy",
         "entropy of the scores",

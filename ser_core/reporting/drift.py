@@ -114,11 +114,16 @@ def _measures(baseline: LabelTable, current: LabelTable) -> Iterator[Counted]:
 
 
 def _compositions(baseline: LabelTable, current: LabelTable) -> Iterator[Counted]:
-    """How many rows each value of a slicing column has: speakers that left, rates that changed."""
-    columns = dict.fromkeys((*baseline.slices, *current.slices, "sampling_rate"))
+    """How many rows each value of a slicing column has: speakers that left, rates that changed.
+
+    A column without a value in common, such as a date, tells the tables apart by design.
+    """
+    columns = dict.fromkeys(("sampling_rate", *baseline.slices, *current.slices))
     for column in columns:
         if column in baseline.columns and column in current.columns:
-            yield column, None, None, _value_counts(baseline, current, slice_value(column))
+            counts = _value_counts(baseline, current, slice_value(column))
+            if column == "sampling_rate" or (np.minimum(*counts) > 0).any():
+                yield column, None, None, counts
 
 
 def _slices(baseline: LabelTable, current: LabelTable) -> Iterator[Counted]:

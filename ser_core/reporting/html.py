@@ -25,7 +25,7 @@ def page(template: str, pictures: Mapping[str, bytes], **content: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=number, percent=percent, count=count)
+    environment.filters.update(number=number, percent=percent, count=count, hours=hours)
     inlined = {name: data_uri("image/png", picture) for name, picture in pictures.items()}
     return environment.get_template(template).render(pictures=inlined, **content)
 
@@ -70,3 +70,12 @@ def count(number: int, unit: str) -> str:
     ('1 recording', '2,000 recordings')
     """
     return f"{number:,} {unit.removesuffix('s') if number == 1 else unit}"
+
+
+def hours(number: float) -> str:
+    """A duration in hours, or in minutes if it is shorter than one.
+
+    >>> hours(0.25), hours(1234.56)
+    ('15.0 min', '1,234.6 h')
+    """
+    return f"{60 * number:.1f} min" if number < 1 else f"{number:,.1f} h"

@@ -157,7 +157,8 @@ def _print(summary: dict[str, Any], output: str) -> None:
     """The labels, the warnings and the drift, on standard output."""
     table = Table("label", summary["unit"], "share", "hours")
     for row in summary["by_label"]:
-        table.add_row(row["label"], f"{row['rows']:,}", percent(row["share"]), f"{row['hours']:.2f}")
+        share, hours = percent(row["share"]), f"{row['hours']:.2f}"
+        table.add_row(row["label"], f"{row['rows']:,}", share, hours)
     lines = [f"warning: {warning}" for warning in summary["warnings"]]
     if drift := summary["drift"]:
         lines.append(f"compared with {drift['baseline']}: {drift['meaning']}")

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.types as types
+from pyarrow import types
 
 from ser_core.labeling.current_rows import Labels
 from ser_core.schema import score_columns
@@ -72,7 +72,8 @@ class LabelTable:
 
     def where(self, condition: str, name: str) -> "LabelTable":
         """The rows for which a condition holds, as a view."""
-        self.connection.execute(f"create view {name} as select * from {self.name} where {condition}")
+        query = f"create view {name} as select * from {self.name} where {condition}"
+        self.connection.execute(query)
         return replace(self, name=name)
 
     def has(self, *columns: str) -> bool:
@@ -88,13 +89,15 @@ def database() -> Iterator["duckdb.DuckDBPyConnection"]:
     """A database in a temporary folder, so that ten million rows need little memory."""
     import duckdb  # an optional library: see libraries.py
 
-    with tempfile.TemporaryDirectory(prefix="ser-batch-report-") as folder:
-        with duckdb.connect(str(Path(folder) / "labels.duckdb")) as connection:
-            connection.execute(f"set memory_limit = '{_MEMORY}'")
-            connection.execute(f"set temp_directory = '{folder}/spilled'")
-            connection.execute("set enable_progress_bar = false")
-            connection.execute("set TimeZone = 'UTC'")
-            yield connection
+    with (
+        tempfile.TemporaryDirectory(prefix="ser-batch-report-") as folder,
+        duckdb.connect(str(Path(folder) / "labels.duckdb")) as connection,
+    ):
+        connection.execute(f"set memory_limit = '{_MEMORY}'")
+        connection.execute(f"set temp_directory = '{folder}/spilled'")
+        connection.execute("set enable_progress_bar = false")
+        connection.execute("set TimeZone = 'UTC'")
+        yield connection
 
 
 def load(
@@ -141,9 +144,8 @@ def _slices(table: LabelTable, divisors: Sequence[str]) -> tuple[str, ...]:
     values = table.record(f"select {counts}, count(*) as num_rows from {{rows}}")
     num_rows = values.pop("num_rows")
     most = min(_MOST_VALUES, max(2, num_rows // 2))
-    return tuple(
-        column for column, count in zip(candidates, values.values(), strict=True) if 1 < count <= most
-    )
+    pairs = zip(candidates, values.values(), strict=True)
+    return tuple(column for column, count in pairs if 1 < count <= most)
 
 
 def slice_value(column: str) -> str:
@@ -208,8 +210,8 @@ def uncertainty(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """A table's rows, with None for what is missing."""
     plain = frame.astype(object)
-    rows: list[dict[str, Any]] = plain.where(plain.notna(), None).to_dict("records")
-    return rows
+    rows = plain.where(plain.notna(), None).to_dict("records")
+    return [{str(name): value for name, value in row.items()} for row in rows]
 
 
 def since(moment: datetime) -> str:

@@ -6,7 +6,12 @@ from ser_core.errors import UsageError
 
 # Module → distribution. They belong to the extra `report`, so modules import them where they are
 # used: labeling runs without them.
-_LIBRARIES = {"matplotlib": "matplotlib", "jinja2": "jinja2", "sklearn": "scikit-learn", "duckdb": "duckdb"}
+_LIBRARIES = {
+    "matplotlib": "matplotlib",
+    "jinja2": "jinja2",
+    "sklearn": "scikit-learn",
+    "duckdb": "duckdb",
+}
 
 
 def require_libraries(extra: str) -> None:

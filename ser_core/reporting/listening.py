@@ -3,10 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
-
 from ser_core.errors import Status
-from ser_core.reporting.label_table import LabelTable
+from ser_core.reporting.label_table import LabelTable, records
 
 _COLUMNS = 'path, uri, start, "end", label, score, margin, status, error'
 
@@ -36,36 +34,29 @@ def to_listen(table: LabelTable, drift: dict[str, Any] | None, most: int) -> lis
     """
     if not most:
         return []
-    groups = [
-        _changed(drift["changed_recordings"][:most] if drift else []),
-        _kind(
-            table,
+    kinds = [
+        (
             "Least sure",
             "Two classes are nearly as probable. If you cannot decide either, nothing is wrong.",
-            "label is not null",
-            "margin",
-            most,
+            "label is not null order by margin",
         )
     ]
     for label in table.classes:
         meaning = "The highest scores of this label. If these are wrong, the others are, too."
-        condition, order = f"label = {_text(label)}", "score desc"
-        groups.append(_kind(table, f"Surest {label}", meaning, condition, order, most))
+        kinds.append((f"Surest {label}", meaning, f"label = {_text(label)} order by score desc"))
     for status in sorted(set(Status) - {Status.OK}):
-        meaning = f"What has the status {status}."
-        groups.append(
-            _kind(table, f"Failed: {status}", meaning, f"status = '{status}'", "error", most)
-        )
+        query = f"status = '{status}' order by error"
+        kinds.append((f"Failed: {status}", f"Their status is {status}.", query))
+    groups = [
+        _changed(drift["changed_recordings"][:most] if drift else []),
+        *(Listening(title, meaning, _found(table, query, most)) for title, meaning, query in kinds),
+    ]
     return [group for group in groups if group.recordings]
 
 
-def _kind(
-    table: LabelTable, title: str, meaning: str, condition: str, order: str, most: int
-) -> Listening:
-    found = table.frame(
-        f"select {_COLUMNS} from {{rows}} where {condition} order by {order}, uri, start limit {most}"
-    )
-    return Listening(title, meaning, [_shown(row) for row in found.to_dict("records")])
+def _found(table: LabelTable, query: str, most: int) -> list[dict[str, Any]]:
+    found = table.frame(f"select {_COLUMNS} from {{rows}} where {query}, uri, start limit {most}")
+    return [_shown(row) for row in records(found)]
 
 
 def _changed(rows: list[dict[str, Any]]) -> Listening:
@@ -82,9 +73,9 @@ def _changed(rows: list[dict[str, Any]]) -> Listening:
 
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:
-    where = "" if pd.isna(row["start"]) else f", {row['start']:.1f} to {row['end']:.1f} s"
+    where = "" if row["start"] is None else f", {row['start']:.1f} to {row['end']:.1f} s"
     text = row["error"]
-    if not pd.isna(row["label"]):
+    if row["label"] is not None:
         text = f"{row['label']} {row['score']:.3f}, margin {row['margin']:.3f}"
     return {
         "path": row["path"],
@@ -99,7 +90,7 @@ def segment_identity(uri: str, start: float | None, end: float | None) -> str:
     >>> segment_identity("/a.wav", 6.0, 12.0), segment_identity("/a.wav#t=1,3", 1.0, 3.0)
     ('/a.wav#t=6,12', '/a.wav#t=1,3')
     """
-    if start is None or end is None or pd.isna(start):
+    if start is None or end is None:
         return uri
     return f"{uri.partition('#t=')[0]}#t={start:.6g},{end:.6g}"
 

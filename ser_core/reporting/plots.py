@@ -98,7 +98,9 @@ def _png(figure: "Figure") -> bytes:
     return buffer.getvalue()
 
 
-def plot_histogram(edges: np.ndarray, counts: np.ndarray, label: str, chance: float | None) -> bytes:
+def plot_histogram(
+    edges: np.ndarray, counts: np.ndarray, label: str, chance: float | None
+) -> bytes:
     """A histogram, with a line where guessing would be.
 
     Args:

@@ -1,5 +1,6 @@
 """A summary of labels → the page of the report; it computes nothing and writes no file."""
 
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from ser_core.reporting.listening import Listening
 from ser_core.reporting.plots import plot_course, plot_histogram
 from ser_core.schema import score_columns
 
-_MOST_DEVIATIONS = 30
+_MOST_DEVIATIONS, _UNCERTAIN = 30, 10  # shown, and if none of them is certain
 _MOST_COMPARISONS = 50
 _MOST_RUNS = 50
 _NO_VALUE = "(none)"
@@ -37,11 +38,13 @@ def report_page(
     """
     drift, by_label = summary["drift"], summary["by_label"]
     even = 1 / max(1, len(by_label))
+    certain = [row for row in summary["slices"][:_MOST_DEVIATIONS] if row["low"] * row["high"] > 0]
     return page(
         "report.html",
         _pictures(summary, courses),
         summary=summary,
-        top=max(by_label, key=lambda row: row["rows"], default=None) if summary["labeled"] else None,
+        made_at=f"{datetime.fromisoformat(summary['made_at']):%Y-%m-%d %H:%M} UTC",
+        top=max(by_label, key=lambda row: row["rows"]) if summary["labeled"] else None,
         meanings=MEANINGS,
         measures=_MEASURES,
         histogram_text={n: _in_words(n, d) for n, d in summary["distributions"].items()},
@@ -52,8 +55,8 @@ def report_page(
             for row in summary["by_status"]
             for example in row["examples"]
         ],
-        deviations=[_deviation(row) for row in summary["slices"][:_MOST_DEVIATIONS]],
-        certain=any(row["low"] * row["high"] > 0 for row in summary["slices"]),
+        deviations=[_deviation(row) for row in (certain or summary["slices"][:_UNCERTAIN])],
+        certain=bool(certain),
         slices=list(dict.fromkeys(row["slice"] for row in summary["slices"])),
         drift_rows=[_comparison(row) for row in drift["comparisons"][:_MOST_COMPARISONS]]
         if drift
@@ -83,7 +86,8 @@ def _in_words(name: str, shown: dict[str, Any]) -> str:
     """A histogram for those who cannot see it."""
     low, median, high = (shown["percentiles"][percentile] for percentile in (5, 50, 95))
     title = _MEASURES[name].title
-    return f"Distribution of {title}: median {median:.3g}, 5 % below {low:.3g}, 5 % above {high:.3g}"
+    spread = f"median {median:.3g}, 5 % below {low:.3g}, 5 % above {high:.3g}"
+    return f"Distribution of {title}: {spread}"
 
 
 def _deviation(row: dict[str, Any]) -> dict[str, Any]:

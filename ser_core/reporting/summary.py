@@ -31,7 +31,8 @@ def summarize(table: LabelTable) -> dict[str, Any]:
 
 def _totals(table: LabelTable) -> dict[str, Any]:
     found = table.record(
-        "select count(*) as rows, count(label) as labeled, coalesce(sum(seconds), 0) / 3600 as hours,"
+        "select count(*) as rows, count(label) as labeled,"
+        " coalesce(sum(seconds), 0) / 3600 as hours,"
         " count(channel) + count(distinct start) > 1 as divided from {rows}"
     )
     recordings = found["rows"]
@@ -129,8 +130,9 @@ def by_slice(table: LabelTable, column: str) -> pd.DataFrame:
         ``mean_score``.
     """
     return table.frame(
-        f"select coalesce({slice_value(column)}, '') as value, coalesce(label, '{NO_LABEL}') as label,"
-        " count(*) as rows, coalesce(sum(seconds), 0) / 3600 as hours, avg(score) as mean_score"
+        f"select coalesce({slice_value(column)}, '') as value,"
+        f" coalesce(label, '{NO_LABEL}') as label, count(*) as rows,"
+        " coalesce(sum(seconds), 0) / 3600 as hours, avg(score) as mean_score"
         " from {rows} group by all order by value, label"
     )
 
