@@ -1,6 +1,6 @@
 """Two tables of labels → how much their distributions differ, and whether that is chance."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,15 +59,21 @@ class Comparison:
         return f"{self.measure}{where}"
 
 
-def summarize_drift(baseline: LabelTable, current: LabelTable, name: str) -> dict[str, Any]:
+def summarize_drift(
+    baseline: LabelTable,
+    current: LabelTable,
+    name: str,
+    components: Sequence[tuple[np.ndarray, np.ndarray]] = (),
+) -> dict[str, Any]:
     """How much two tables of labels differ, as JSON takes it.
 
     Args:
         baseline: the earlier rows.
         current: the rows to judge.
         name: of the baseline, for the reader.
+        components: of embeddings, as `embeddings.component_counts` returns them.
     """
-    comparisons = compare(baseline, current)
+    comparisons = compare(baseline, current, components)
     verdict = comparisons[0].verdict
     return {
         "baseline": name,
@@ -80,8 +86,17 @@ def summarize_drift(baseline: LabelTable, current: LabelTable, name: str) -> dic
     }
 
 
-def compare(baseline: LabelTable, current: LabelTable) -> list[Comparison]:
+def compare(
+    baseline: LabelTable,
+    current: LabelTable,
+    components: Sequence[tuple[np.ndarray, np.ndarray]] = (),
+) -> list[Comparison]:
     """Compares labels, measures and the parts of two corpora, overall and per slice.
+
+    Args:
+        baseline: the earlier rows.
+        current: the rows to judge.
+        components: of embeddings, counts of both by bin.
 
     Returns:
         What differs most comes first.
@@ -91,6 +106,7 @@ def compare(baseline: LabelTable, current: LabelTable) -> list[Comparison]:
         *_measures(baseline, current),
         *_compositions(baseline, current),
         *_slices(baseline, current),
+        *((f"embedding {number}", None, None, both) for number, both in enumerate(components, 1)),
     ]
     compared = [_compared(*names) for names in counted]
     threshold = _ERROR_RATE / max(1, len(compared))  # Bonferroni's correction

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from rich.table import Table
 
@@ -17,6 +19,7 @@ from ser_core.errors import CheckError, OutputError, UsageError, hint
 from ser_core.labeling.current_rows import Labels, open_labels
 from ser_core.reporting.config import ReportConfig
 from ser_core.reporting.drift import summarize_drift
+from ser_core.reporting.embeddings import component_counts, sample
 from ser_core.reporting.html import percent
 from ser_core.reporting.label_table import FOLDER, LabelTable, database, load, records, since
 from ser_core.reporting.libraries import require_libraries
@@ -31,7 +34,7 @@ from ser_core.storage.folder import Folder
 if TYPE_CHECKING:
     import duckdb
 
-_MOST_DEVIATIONS = 200  # in summary.json; the Parquet file has all
+_MOST_DEVIATIONS, _FEWEST_ROWS = 200, 5  # in summary.json; the Parquet file has all
 _PARTS_SCHEMA = pa.schema(
     [
         ("made_at", pa.timestamp("us", tz="UTC")),
@@ -69,9 +72,14 @@ def report_labels(config: ReportConfig) -> dict[str, Any]:
     _check_slices(config.slice_by, labels)
     with database() as connection:
         table, earlier = _tables(connection, config, labels, baseline)
-        summary = _summary(config, labels, table, earlier)
+        summary = _summary(config, labels, table)
+        if earlier is not None:
+            name = config.baseline or f"the rows made before {config.since:%Y-%m-%d %H:%M}"
+            components = component_counts(*_embeddings(config, labels, baseline))
+            summary["drift"] = summarize_drift(earlier, table, name, components)
         parts = deviations({column: by_slice(table, column) for column in table.slices})
-        summary["slices"] = records(parts.head(_MOST_DEVIATIONS))
+        shown = parts[parts["of"] >= _FEWEST_ROWS].head(_MOST_DEVIATIONS)
+        summary["slices"] = records(shown)
         listening = to_listen(table, summary["drift"], config.examples)
         page = report_page(summary, listening, courses(table), config.audio)
     output.write("summary.parquet", _as_parquet(summary, parts))
@@ -82,20 +90,27 @@ def report_labels(config: ReportConfig) -> dict[str, Any]:
     return summary
 
 
-def _summary(
-    config: ReportConfig, labels: Labels, table: LabelTable, earlier: LabelTable | None
-) -> dict[str, Any]:
+def _summary(config: ReportConfig, labels: Labels, table: LabelTable) -> dict[str, Any]:
     summary = {
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "source": config.labels,
         **summarize(table),
         "runs": read_runs(labels.folder),
     }
-    drift = None
-    if earlier is not None:
-        name = config.baseline or f"the rows made before {config.since:%Y-%m-%d %H:%M}"
-        drift = summarize_drift(earlier, table, name)
-    return summary | {"warnings": warnings(table, summary), "drift": drift}
+    return summary | {"warnings": warnings(table, summary), "drift": None}
+
+
+def _embeddings(
+    config: ReportConfig, labels: Labels, baseline: Labels | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of the rows to compare with, and of those to report on."""
+    if baseline is not None:
+        return sample(baseline), sample(labels)
+    moment = pa.scalar(config.since, pa.timestamp("us", tz="UTC"))
+    return (
+        sample(labels, lambda rows: pc.less(rows["labeled_at"], moment)),
+        sample(labels, lambda rows: pc.greater_equal(rows["labeled_at"], moment)),
+    )
 
 
 def _open_output(uri: str, read: list[Labels]) -> Folder:

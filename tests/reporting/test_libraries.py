@@ -12,12 +12,12 @@ def test_all_are_installed():
     require_libraries("report")
 
 
-@pytest.mark.parametrize("missing", ["matplotlib", "jinja2", "sklearn"])
+@pytest.mark.parametrize("missing", ["matplotlib", "jinja2", "sklearn", "duckdb"])
 def test_each_is_required(monkeypatch, missing):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == missing else name)
     with pytest.raises(UsageError) as caught:
         require_libraries("train")
     assert str(caught.value) == (
-        "matplotlib, jinja2 and scikit-learn are required for metrics and reports:"
+        "matplotlib, jinja2, scikit-learn and duckdb are required for metrics and reports:"
         " pip install 'ser-batch[train]'"
     )
