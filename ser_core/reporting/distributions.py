@@ -59,12 +59,12 @@ class Distribution:
     Attributes:
         edges: shape ``(num_bins + 1,)``.
         counts: shape ``(num_bins,)``.
-        percentiles: the 5th, 25th, 50th, 75th and 95th.
+        percentiles: by "5", "25", "50", "75" and "95", as JSON has only texts as names.
     """
 
     edges: np.ndarray
     counts: np.ndarray
-    percentiles: dict[int, float]
+    percentiles: dict[str, float]
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -91,7 +91,7 @@ def distribution(table: LabelTable, measure: Measure) -> Distribution | None:
     if high is None:
         high = max(found["q"][-1], measure.low + 1e-3)
     edges = np.linspace(measure.low, high, measure.bins + 1)
-    percentiles = dict(zip(_PERCENTILES, map(float, found["q"]), strict=False))
+    percentiles = dict(zip(map(str, _PERCENTILES), map(float, found["q"]), strict=False))
     return Distribution(edges, histogram(table, column, edges), percentiles)
 
 

@@ -63,7 +63,7 @@ def _near_chance(summary: dict[str, Any]) -> str | None:
     shown = summary["distributions"].get("score")
     if shown is None or len(summary["classes"]) < 2:
         return None
-    chance, median = shown["chance"], shown["percentiles"][50]
+    chance, median = shown["chance"], shown["percentiles"]["50"]
     if median > chance + _NEAR_CHANCE * (1 - chance):
         return None
     return (

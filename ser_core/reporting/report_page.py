@@ -84,7 +84,7 @@ def _pictures(summary: dict[str, Any], courses: dict[str, pd.DataFrame]) -> dict
 
 def _in_words(name: str, shown: dict[str, Any]) -> str:
     """A histogram for those who cannot see it."""
-    low, median, high = (shown["percentiles"][percentile] for percentile in (5, 50, 95))
+    low, median, high = (shown["percentiles"][percentile] for percentile in ("5", "50", "95"))
     title = _MEASURES[name].title
     spread = f"median {median:.3g}, 5 % below {low:.3g}, 5 % above {high:.3g}"
     return f"Distribution of {title}: {spread}"

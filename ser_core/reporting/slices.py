@@ -5,6 +5,9 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+_NONE = pd.DataFrame(
+    columns=["slice", "value", "label", "rows", "of", "share", "rest_share", "rest", "hours"]
+)
 _ERROR_RATE = 0.05  # of all intervals of a report together
 
 
@@ -24,16 +27,11 @@ def deviations(counts: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         differences that are certain to be large come first.
     """
     tables = [_shares(column, table) for column, table in counts.items()]
-    if not tables:
-        return pd.DataFrame()
-    found = pd.concat(tables, ignore_index=True)
+    found = pd.concat(tables, ignore_index=True) if tables else _NONE.copy()
     found["difference"] = found["share"] - found["rest_share"]
     found["low"], found["high"] = difference_interval(
-        found["share"].to_numpy(),
-        found["of"].to_numpy(),
-        found["rest_share"].to_numpy(),
-        found["rest"].to_numpy(),
-        _ERROR_RATE / max(1, len(found)),
+        *(found[name].to_numpy(np.float64) for name in ("share", "of", "rest_share", "rest")),
+        error=_ERROR_RATE / max(1, len(found)),
     )
     certain = np.where(
         found["low"] * found["high"] > 0, np.minimum(found["low"].abs(), found["high"].abs()), 0

@@ -13,7 +13,8 @@ def test_counts_hours_and_shares(table_of):
     scores = [[0.9, 0.05, 0.05], [0.6, 0.3, 0.1], [0.1, 0.8, 0.1], NONE]
     table = table_of(label_rows(list("abcd"), scores, duration=[3600.0, 1800.0, 1800.0, None]))
     summary = summarize(table)
-    assert {name: summary[name] for name in ("unit", "rows", "recordings", "labeled", "failed")} == {
+    names = ("unit", "rows", "recordings", "labeled", "failed")
+    assert {name: summary[name] for name in names} == {
         "unit": "recordings", "rows": 4, "recordings": 4, "labeled": 3, "failed": 1,
     }  # fmt: skip
     assert summary["hours"] == pytest.approx(2)

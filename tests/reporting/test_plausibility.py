@@ -1,0 +1,82 @@
+"""Labels that look meaningless are said to, and sound ones are not."""
+
+import numpy as np
+import pytest
+from label_folders import label_rows, random_scores
+
+from ser_core.reporting.plausibility import warnings
+from ser_core.reporting.summary import summarize
+
+COUNT = 200
+PATHS = [f"{i}.wav" for i in range(COUNT)]
+
+
+@pytest.fixture
+def warned(table_of):
+    def judge(scores=None, segments="first", **columns):
+        scores = random_scores(len(PATHS)) if scores is None else scores
+        table = table_of(label_rows(PATHS, scores, **columns))
+        return warnings(table, summarize(table) | {"runs": [{"segments": segments}]})
+
+    return judge
+
+
+def test_sound_labels_have_no_warning(warned):
+    assert warned() == []
+
+
+def test_certain_and_correct_labels_have_no_warning(warned):
+    scores = np.full((COUNT, 3), 1e-9)
+    scores[np.arange(COUNT), np.arange(COUNT) % 3] = 1 - 2e-9
+    assert warned(scores) == []
+
+
+def test_nearly_all_in_one_class(warned):
+    scores = random_scores(COUNT)
+    scores[:195] = np.sort(scores[:195])[:, ::-1]
+    found = warned(scores)
+    assert [w for w in found if "of the labels are angry" in w]
+
+
+def test_scores_near_chance(warned):
+    scores = random_scores(COUNT, sharpness=0.03)
+    (warning,) = [w for w in warned(scores) if "guessing" in w]
+    assert "0.333" in warning
+
+
+def test_the_same_score_again_and_again(warned):
+    scores = random_scores(COUNT)
+    scores[:60] = [0.8, 0.15, 0.05]
+    (warning,) = warned(scores)
+    assert "30 % of the recordings have the same score" in warning
+    assert "angry, 0.800" in warning
+
+
+def test_low_sampling_rates(warned):
+    (warning,) = warned(sampling_rate=[8000] * 100 + [16000] * 100)
+    assert warning.startswith("50 % of the recordings were sampled at 8,000 Hz")
+
+
+def test_long_recordings_of_which_the_model_got_the_beginning(warned):
+    (warning,) = warned(duration=24.0)
+    assert warning.startswith("75 % of the audio comes after the first 6 s")
+    assert warned(duration=24.0, segments="all") == []
+
+
+@pytest.mark.parametrize("word", ["short", "silent", "quiet", "clipped", "no_speech", "low_score"])
+def test_bad_quality(warned, word):
+    (warning,) = warned(quality=[f"{word}"] * 60 + [""] * 140)
+    assert warning.startswith("30 % of the recordings")
+    assert warned(quality=[word] * 20 + [""] * 180) == []
+
+
+def test_many_failed(warned):
+    scores = random_scores(COUNT)
+    scores[:40] = np.nan
+    (warning,) = warned(scores)
+    assert warning.startswith("20 % of the recordings have no label")
+
+
+def test_an_empty_folder(table_of):
+    table = table_of(label_rows(["a"], random_scores(1))).where("false", "nothing")
+    assert warnings(table, summarize(table) | {"runs": []}) == ["The folder has no rows."]
