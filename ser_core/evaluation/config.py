@@ -17,4 +17,8 @@ class EvaluateConfig(BaseModel):
     split: str | None = Field(
         None, description="evaluate only recordings with this value of `split`, such as test"
     )
+    audio: bool = Field(
+        True,
+        description="put the first 6 s of the recordings that are worth hearing into the page",
+    )
     output: str = Field(description="folder for metrics.json, tables, figures and the page")

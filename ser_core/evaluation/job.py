@@ -9,9 +9,11 @@ from rich.table import Table
 from ser_core.console import show
 from ser_core.errors import OutputError
 from ser_core.evaluation.config import EvaluateConfig
+from ser_core.evaluation.page import LISTS, evaluation_page
 from ser_core.evaluation.predictions import read_predictions
 from ser_core.evaluation.report import Report, fit_on_validation, make_report
-from ser_core.reporting.html import page
+from ser_core.reporting.clips import clips
+from ser_core.reporting.html import number
 from ser_core.reporting.libraries import require_libraries
 from ser_core.reporting.plots import plot_confusion, plot_reliability
 from ser_core.storage.folder import Folder
@@ -32,7 +34,8 @@ def evaluate_labels(config: EvaluateConfig) -> Report:
     if config.split is not None:
         predictions = predictions.of_split(config.split)
     report = make_report(predictions, temperature)
-    write_report(report, output, f"{config.labels}, {config.split or 'all recordings'}")
+    title = f"{config.labels}, {config.split or 'all recordings'}"
+    write_report(report, output, title, config.audio)
     print_report(report, output.uri)
     return report
 
@@ -50,21 +53,26 @@ def open_report(uri: str) -> Folder:
     return folder
 
 
-def write_report(report: Report, output: Folder, title: str) -> None:
+def write_report(report: Report, output: Folder, title: str, audio: bool = False) -> None:
     """Writes ``metrics.json``, a CSV file per table, the figures and ``index.html``.
+
+    Args:
+        report: what is written.
+        output: from `open_report`.
+        title: what was evaluated.
+        audio: whether the page has players.
 
     Raises:
         RunError: a file could not be written.
     """
-    pictures = {
-        "confusion": plot_confusion(report.tables["confusion"]),
-        "reliability": plot_reliability(report.tables["reliability"]),
-    }
-    html = page("evaluation.html", pictures, title=title, report=report)
+    heard = pd.concat([report.tables[name]["identity"] for name in LISTS]) if audio else []
+    reliability = plot_reliability(report.tables["reliability"])
+    html = evaluation_page(report, title, {"reliability": reliability}, clips(heard))
     files = {
         "metrics.json": as_json(report.summary),
         **{f"{name}.csv": _as_csv(table) for name, table in report.tables.items()},
-        **{f"{name}.png": picture for name, picture in pictures.items()},
+        "confusion.png": plot_confusion(report.tables["confusion"]),
+        "reliability.png": reliability,
         "index.html": html.encode(),
     }
     for name, content in files.items():
@@ -81,24 +89,22 @@ def _as_csv(table: pd.DataFrame) -> bytes:
 
 
 def print_report(report: Report, output: str) -> None:
-    """Prints the classes, the headline and the notes on standard output."""
-    table = Table("class", "recordings", "recall", "precision")
+    """Prints the classes, the headline, the warnings and the notes on standard output."""
+    table = Table("class", "recordings", "recall", "chance", "precision", "chance")
     for row in report.tables["classes"].to_dict("records"):
-        shares = (_format_share(row[name]) for name in ("recall", "precision"))
-        table.add_row(row["class"], f"{row['recordings']:,}", *shares)
+        shares = (row[name] for name in ("recall", "recall_chance", "precision", "share"))
+        table.add_row(row["class"], number(row["recordings"]), *map(number, shares))
+    warnings = [f"warning: {warning}" for warning in report.warnings]
     notes = [f"- {note}" for note in report.notes]
-    show(table, headline(report.summary), *notes, f"page: {output}/index.html")
+    show(table, headline(report.summary), *warnings, *notes, f"page: {output}/index.html")
 
 
 def headline(summary: dict[str, Any]) -> str:
-    """UAR, accuracy and macro F1 with their intervals, in one line."""
+    """UAR, accuracy and macro F1 with their intervals and with chance, in one line."""
     names = {"uar": "UAR", "accuracy": "accuracy", "macro_f1": "macro F1"}
     parts = []
     for key, name in names.items():
         low, high = summary["interval"][key]
-        parts.append(f"{name} {summary[key]:.3f} ({low:.3f} to {high:.3f})")
+        chance = summary["chance"][key]
+        parts.append(f"{name} {summary[key]:.3f} ({low:.3f} to {high:.3f}; chance {chance:.3f})")
     return ", ".join(parts)
-
-
-def _format_share(value: float) -> str:
-    return "–" if pd.isna(value) else f"{value:.3f}"

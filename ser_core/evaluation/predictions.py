@@ -34,8 +34,9 @@ class Predictions:
     """Recordings with truth, and what a model predicted for them.
 
     Attributes:
-        recordings: columns ``path``, ``truth``, ``speaker``, ``split``, ``status`` and
-            ``prediction`` (None without a label); emotions have their canonical names.
+        recordings: columns ``path``, ``identity`` (None without a row), ``truth``, ``speaker``,
+            ``split``, ``status`` and ``prediction`` (None without a label); emotions have their
+            canonical names.
         scores: float32, shape ``(num_recordings, num_classes)``; NaN without a label.
         classes: the model's classes, in the order of the scores.
         models: the names of the models that made the labels.
@@ -219,6 +220,7 @@ def _join(
     recordings = pd.DataFrame(
         {
             "path": truth["path"],
+            "identity": np.where(found, labels["identity"].to_numpy(object)[rows], None),
             "truth": truth["truth"].map(canonical),
             "speaker": truth.get("speaker", unknown),
             "split": truth.get("split", unknown),

@@ -1,4 +1,4 @@
-"""Predictions → metrics, intervals, tables, and notes on how to read them; it does no I/O."""
+"""Predictions → metrics, chance, intervals and tables; it does no I/O."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ser_core.evaluation import metrics
+from ser_core.evaluation import chance, metrics
+from ser_core.evaluation.listening import least_sure, most_confident_errors
+from ser_core.evaluation.notes import notes_on, warnings_of
 from ser_core.evaluation.predictions import Predictions
 
-_FEW_SPEAKERS = 10  # with fewer, a bootstrap over them gives intervals that are too narrow
 _TINY = np.finfo(np.float32).tiny
 
 
@@ -20,11 +21,14 @@ class Report:
 
     Attributes:
         summary: all figures, ready for JSON.
+        warnings: why the figures, or the labels, may be worth little.
         notes: what a reader needs to know about them, a sentence or two each.
-        tables: by name: ``classes``, ``speakers``, ``confusion``, ``reliability``.
+        tables: by name: ``classes``, ``speakers``, ``confusion``, ``reliability``,
+            ``confident_errors``, ``least_sure``.
     """
 
     summary: dict[str, Any]
+    warnings: list[str]
     notes: list[str]
     tables: dict[str, pd.DataFrame]
 
@@ -55,19 +59,25 @@ def make_report(predictions: Predictions, temperature: float | None = None) -> R
         "never_in_truth": [name for name in known_classes if name not in in_truth],
         **_totals(truth, prediction),
         "interval": _interval(by_speaker, confusion),
+        "chance": _chance(truth, classes, predictions),
         **_calibration(predictions.scores, truth, prediction, known, temperature),
     }
     if not known.all() and known.any():
-        totals = _totals(truth[known], prediction[known])
-        summary["classes_that_the_model_knows"] = {"recordings": int(known.sum()), **totals}
+        summary["classes_that_the_model_knows"] = {
+            "recordings": int(known.sum()),
+            **_totals(truth[known], prediction[known]),
+            "chance": _chance_of_totals(truth[known]),
+        }
     columns = [*classes, "no label"]
     tables = {
         "classes": _class_table(truth, prediction, classes),
         "confusion": pd.DataFrame(confusion, pd.Index(classes, name="truth"), columns),
         "speakers": _speaker_table(by_speaker),
         "reliability": _reliability_table(predictions.scores, truth, prediction),
+        "confident_errors": most_confident_errors(predictions),
+        "least_sure": least_sure(predictions),
     }
-    return Report(summary, _notes(summary), tables)
+    return Report(summary, warnings_of(summary), notes_on(summary), tables)
 
 
 def fit_on_validation(predictions: Predictions) -> float | None:
@@ -121,6 +131,28 @@ def _interval(by_speaker: dict[str | None, np.ndarray], confusion: np.ndarray) -
     return {"over": "speakers", "speakers": speakers, **ends}
 
 
+def _chance_of_totals(truth: np.ndarray) -> dict[str, float]:
+    return {
+        "accuracy": chance.chance_of_accuracy(truth)[0],
+        "uar": chance.chance_of_uar(truth),
+        "macro_f1": chance.chance_of_macro_f1(truth),
+    }
+
+
+def _chance(truth: np.ndarray, classes: list[str], predictions: Predictions) -> dict[str, Any]:
+    """What guessing reaches, by figure; for ECE, what a perfectly calibrated model has."""
+    confidence = predictions.scores.max(axis=1)
+    confidence = confidence[np.isfinite(confidence)]
+    ece = chance.calibrated_error(confidence) if len(confidence) else (None, None)
+    return {
+        **_chance_of_totals(truth),
+        "most_frequent": classes[chance.chance_of_accuracy(truth)[1]],
+        "loss": float(np.log(len(predictions.classes))),
+        "ece": ece[0],
+        "ece_95": ece[1],
+    }
+
+
 def _calibration(
     scores: np.ndarray,
     truth: np.ndarray,
@@ -131,10 +163,11 @@ def _calibration(
     """Calibration error of labelled recordings, and loss of those whose class the model knows."""
     labelled = prediction >= 0
     if not (labelled & known).any():
-        return {"loss": None, "ece": None, "with_temperature": None}
+        return dict.fromkeys(("loss", "ece", "with_temperature"))
+
+    correct = (prediction == truth)[labelled]
 
     def measure(scores: np.ndarray) -> dict[str, float]:
-        correct = (prediction == truth)[labelled]
         return {
             "loss": metrics.cross_entropy(scores[known[labelled]], truth[labelled & known]),
             "ece": metrics.expected_calibration_error(scores.max(axis=1), correct),
@@ -144,19 +177,28 @@ def _calibration(
     if temperature is not None:
         scaled = metrics.at_temperature(_log(scores[labelled]), temperature)
         with_temperature = {"temperature": temperature, **measure(scaled)}
-    return {**measure(scores[labelled]), "with_temperature": with_temperature}
+    return {
+        **measure(scores[labelled]),
+        "with_temperature": with_temperature,
+        "confidence": float(scores[labelled].max(axis=1).mean()),
+        "accuracy_of_labelled": float(correct.mean()),
+    }
 
 
 # ---- tables --------------------------------------------------------------------------------------
 
 
 def _class_table(truth: np.ndarray, prediction: np.ndarray, classes: list[str]) -> pd.DataFrame:
+    """A row per class; its share of the recordings is the precision and the F1 of guessing."""
+    recordings = np.bincount(truth, minlength=len(classes))
     return pd.DataFrame(
         {
             "class": classes,
-            "recordings": np.bincount(truth, minlength=len(classes)),
+            "recordings": recordings,
+            "share": recordings / len(truth),
             "predicted": np.bincount(prediction[prediction >= 0], minlength=len(classes)),
             **metrics.class_scores(truth, prediction, len(classes))._asdict(),
+            "recall_chance": np.where(recordings > 0, chance.chance_of_uar(truth), np.nan),
         }
     )
 
@@ -167,17 +209,20 @@ def _speaker_table(by_speaker: dict[str | None, np.ndarray]) -> pd.DataFrame:
     for name, confusion in by_speaker.items():
         if name is None:
             continue
-        summary = metrics.summarize(confusion)
+        summary, recordings = metrics.summarize(confusion), confusion.sum(axis=1)
         rows.append(
             {
                 "speaker": name,
                 "recordings": int(confusion.sum()),
                 "without_label": int(confusion[:, -1].sum()),
                 "accuracy": float(summary.accuracy),
+                "accuracy_chance": float(recordings.max() / recordings.sum()),
                 "uar": float(summary.uar),
+                "uar_chance": 1 / int((recordings > 0).sum()),
             }
         )
-    columns = ["speaker", "recordings", "without_label", "accuracy", "uar"]
+    columns = ["speaker", "recordings", "without_label"]
+    columns += ["accuracy", "accuracy_chance", "uar", "uar_chance"]
     return pd.DataFrame(rows, columns=columns).sort_values("uar", ignore_index=True)
 
 
@@ -188,58 +233,3 @@ def _reliability_table(
     bins = metrics.reliability(scores[labelled].max(axis=1), (truth == prediction)[labelled])
     edges = np.linspace(0, 1, metrics.BINS + 1)
     return pd.DataFrame({"from": edges[:-1], "to": edges[1:], **bins._asdict()})
-
-
-# ---- notes ---------------------------------------------------------------------------------------
-
-
-def _notes(summary: dict[str, Any]) -> list[str]:
-    notes = [_note_on_intervals(summary["interval"])]
-    if missing := summary["without_label"]:
-        kinds = ", ".join(f"{kind} {count:,}" for kind, count in missing.items())
-        notes.append(
-            f"{sum(missing.values()):,} of {summary['recordings']:,} recordings have no label"
-            f" ({kinds}); they count as errors."
-        )
-    return notes + _notes_on_classes(summary) + _notes_on_labels(summary)
-
-
-def _note_on_intervals(interval: dict[str, Any]) -> str:
-    if interval["over"] == "recordings":
-        return (
-            "The 95 % intervals come from resampling the recordings, because fewer than two"
-            " speakers are known. They say nothing about other speakers."
-        )
-    note = f"The 95 % intervals come from resampling the {interval['speakers']} speakers."
-    if interval["speakers"] < _FEW_SPEAKERS:
-        note += " With so few speakers, the intervals are too narrow for conclusions about others."
-    return note
-
-
-def _notes_on_classes(summary: dict[str, Any]) -> list[str]:
-    notes = []
-    if unknown := summary["unknown_to_model"]:
-        note = f"The model does not know {', '.join(unknown)}; such recordings count as errors."
-        if rest := summary.get("classes_that_the_model_knows"):
-            note += (
-                f" For the other {rest['recordings']:,} recordings, UAR is {rest['uar']:.3f} and"
-                f" accuracy {rest['accuracy']:.3f}."
-            )
-        notes.append(note)
-    if never := summary["never_in_truth"]:
-        notes.append(f"The model also knows {', '.join(never)}, which the truth does not contain.")
-    return notes
-
-
-def _notes_on_labels(summary: dict[str, Any]) -> list[str]:
-    notes = []
-    if summary["labels_without_truth"]:
-        notes.append(f"{summary['labels_without_truth']:,} labels have no truth; they are ignored.")
-    if len(summary["models"]) > 1:
-        notes.append(f"Several models made the labels: {', '.join(summary['models'])}.")
-    if scaled := summary["with_temperature"]:
-        notes.append(
-            f"With temperature {scaled['temperature']:.2f}, fitted on validation, the loss would be"
-            f" {scaled['loss']:.3f} and the calibration error {scaled['ece']:.3f}."
-        )
-    return notes

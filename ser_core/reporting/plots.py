@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _DPI = 160
-_BLUE, _RED, _GREY = "#2b6cb0", "#c53030", "#718096"
+_BLUE, _GREY = "#2b6cb0", "#718096"
+_LIGHT_BLUE, _LIGHT_ORANGE = "#9cc3e6", "#f6b26b"
 
 
 def plot_confusion(confusion: pd.DataFrame) -> bytes:
@@ -36,23 +37,43 @@ def plot_confusion(confusion: pd.DataFrame) -> bytes:
 
 
 def plot_reliability(reliability: pd.DataFrame) -> bytes:
-    """A reliability diagram: the accuracy of predictions by their confidence.
+    """A reliability diagram: the accuracy of predictions by their confidence, above their number.
 
     Args:
         reliability: a row per bin of equal width, with columns ``from``, ``to``, ``recordings``,
             ``confidence`` and ``accuracy``.
     """
-    figure, axes = _figure(5, 4.4)
+    figure, axes, counts = _two_panels(5, 4.8)
     bins = reliability[reliability["recordings"] > 0]
     left, accuracy = bins["from"].to_numpy(), bins["accuracy"].to_numpy()
     gap = bins["confidence"].to_numpy() - accuracy
     width = float(reliability["to"].iloc[0] - reliability["from"].iloc[0])
-    axes.bar(left, accuracy, width, align="edge", color=_BLUE, edgecolor="white")
-    axes.bar(left, gap, width, accuracy, align="edge", color=_RED, alpha=0.25, label="gap")
+    axes.bar(left, accuracy, width, align="edge", color=_BLUE, edgecolor="white", label="accuracy")
+    for name, color, side in (
+        ("score above accuracy", _LIGHT_ORANGE, gap > 0),
+        ("score below accuracy", _LIGHT_BLUE, gap < 0),
+    ):
+        if side.any():  # opaque: what the legend shows is what is drawn
+            axes.bar(
+                *(left[side], gap[side], width, accuracy[side]),
+                align="edge",
+                color=color,
+                edgecolor="white",
+                label=name,
+            )
     axes.plot([0, 1], [0, 1], "--", color=_GREY, label="perfectly calibrated")
-    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence (score)", ylabel="accuracy")
-    axes.legend(frameon=False, loc="upper left")
+    axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
+    axes.legend(frameon=False, loc="upper left", fontsize=9)
+    bars = counts.bar(left, bins["recordings"], width, align="edge", color=_GREY, edgecolor="white")
+    labels = [f"{count:,}" for count in bins["recordings"]]
+    counts.bar_label(bars, labels, fontsize=8, padding=1, rotation=90 if _are_long(labels) else 0)
+    counts.set(xlabel="confidence (score)", ylabel="recordings")
+    counts.margins(y=0.45 if _are_long(labels) else 0.2)
     return _png(figure)
+
+
+def _are_long(labels: Sequence[str]) -> bool:
+    return max(map(len, labels), default=0) > 3
 
 
 def plot_lines(
@@ -89,6 +110,17 @@ def _figure(width: float, height: float) -> "tuple[Figure, Axes]":
     axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
+
+
+def _two_panels(width: float, height: float) -> "tuple[Figure, Axes, Axes]":
+    """A figure with a large pair of axes above a small one of the same x, in inches."""
+    from matplotlib.figure import Figure  # an optional library: see libraries.py
+
+    figure = Figure((width, height), layout="constrained")
+    large, small = figure.subplots(2, sharex=True, height_ratios=(3, 1))
+    for axes in (large, small):
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure, large, small
 
 
 def _png(figure: "Figure") -> bytes:

@@ -16,7 +16,7 @@ from ser_core.cluster import check_address
 from ser_core.console import say, show
 from ser_core.corpora.layouts import read_corpus
 from ser_core.corpora.splits import SPLITS, audio_digests, overlaps, split_corpus
-from ser_core.reporting.html import page
+from ser_core.reporting.html import number, page
 from ser_core.reporting.libraries import require_libraries
 from ser_core.settings import SplitMethod
 from ser_core.storage.claim import Claim
@@ -58,7 +58,7 @@ def compare_splits(config: CompareSplitsConfig) -> pd.DataFrame:
             _run(config, output, method, seed, split) for (method, seed), split in splits.items()
         ]
         runs = pd.DataFrame(rows)
-        _write(output, config, runs)
+        _write(output, config, runs, chance=1 / recordings["truth"].nunique())
     _print(runs, output.uri)
     return runs
 
@@ -112,16 +112,17 @@ def summarize(runs: pd.DataFrame) -> pd.DataFrame:
 # ---- output --------------------------------------------------------------------------------------
 
 
-def _write(output: Folder, config: CompareSplitsConfig, runs: pd.DataFrame) -> None:
+def _write(output: Folder, config: CompareSplitsConfig, runs: pd.DataFrame, chance: float) -> None:
     table = summarize(runs)
     content = {
         "config": config.model_dump(exclude={"split", "held_out"}),
         "splits": table.astype(object).where(table.notna(), None).to_dict("records"),
         "runs": runs.to_dict("records"),
     }
-    lines = [_line(row) for row in table.to_dict("records")]
+    rows = [_cells(row) for row in table.to_dict("records")]
     title = f"{config.corpus}, {config.model}"
-    html = page("compare_splits.html", {}, title=title, columns=_COLUMNS, lines=lines)
+    columns = [(name, name, "number" if at else "text") for at, name in enumerate(_COLUMNS)]
+    html = page("compare_splits.html", {}, title=title, columns=columns, rows=rows, chance=chance)
     files = {
         "splits.json": to_json(content, sort_keys=False),
         "runs.csv": runs.to_csv(index=False).encode(),
@@ -138,11 +139,12 @@ _COLUMNS = (
 _WIDTH = 120  # characters of the table where there is no terminal
 
 
-def _line(row: Mapping[Any, Any]) -> list[str]:
-    """A split method's cells as text, in the order of ``_COLUMNS``."""
+def _cells(row: Mapping[Any, Any]) -> dict[str, str | int]:
+    """A split method's cells by column: text, or counts."""
     measures = (_with_deviation(row[f"{m}_mean"], row[f"{m}_std"]) for m in _MEASURES)
     counts = [row["train"], row["test"], *(row[f"shared_{kind}"] for kind in _SHARED)]
-    return [row["split"], *measures, *(f"{count:,.0f}" for count in counts)]
+    cells = [row["split"], *measures, *(round(count) for count in counts)]
+    return dict(zip(_COLUMNS, cells, strict=True))
 
 
 def _with_deviation(mean: float, deviation: float) -> str:
@@ -157,6 +159,6 @@ def _with_deviation(mean: float, deviation: float) -> str:
 def _print(runs: pd.DataFrame, output: str) -> None:
     table = Table(*_COLUMNS)
     for row in summarize(runs).to_dict("records"):
-        table.add_row(*_line(row))
+        table.add_row(*map(number, _cells(row).values()))
     width = None if sys.stdout.isatty() else _WIDTH
     show(table, f"page: {output}/index.html", width=width)

@@ -19,19 +19,20 @@ def test_what_is_written(labels, tmp_path, capsys):
     argv = ["--labels", str(labels), "--output", str(output), "--split", "test"]
     assert run(EvaluateConfig, evaluate_labels, argv) == 0
     assert {path.name for path in output.iterdir()} == {
-        *("classes.csv", "confusion.csv", "confusion.png", "index.html", "metrics.json"),
-        *("reliability.csv", "reliability.png", "speakers.csv"),
+        *("classes.csv", "confident_errors.csv", "confusion.csv", "confusion.png", "index.html"),
+        *("least_sure.csv", "metrics.json", "reliability.csv", "reliability.png", "speakers.csv"),
     }
     summary = json.loads((output / "metrics.json").read_text())
     assert summary["recordings"] == 100
     confusion = pd.read_csv(output / "confusion.csv", index_col="truth")
     assert confusion.to_numpy().sum() == 100
     page = (output / "index.html").read_text()
-    assert page.count("data:image/png;base64,") == 2
-    assert not re.search(r"(src|href)=[\"'](?!data:)", page)  # needs no other file
+    assert page.count("data:image/png;base64,") == 1
+    assert not re.search(r"(src|href)=[\"'](?!data:|#)", page)  # needs no other file
     assert f"{summary['uar']:.3f}" in page
     printed = capsys.readouterr().out
     assert f"UAR {summary['uar']:.3f}" in printed
+    assert f"; chance {summary['chance']['uar']:.3f})" in printed
     for name in ("confusion.png", "reliability.png"):
         assert (output / name).read_bytes().startswith(b"\x89PNG")
 
@@ -43,7 +44,7 @@ def test_the_keys_of_the_metrics(labels, tmp_path):
     assert list(summary) == [
         *("recordings", "without_label", "labels_without_truth", "models", "classes"),
         *("unknown_to_model", "never_in_truth", "accuracy", "uar", "macro_f1", "interval"),
-        *("loss", "ece", "with_temperature"),
+        *("chance", "loss", "ece", "with_temperature", "confidence", "accuracy_of_labelled"),
     ]
     assert list(summary["interval"]) == ["over", "speakers", "accuracy", "uar", "macro_f1"]
     assert list(summary["with_temperature"]) == ["temperature", "loss", "ece"]

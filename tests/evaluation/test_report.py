@@ -23,7 +23,8 @@ def by_hand(truth, prediction, **columns):
             scores[row] = np.where(np.array(LABELS) == name, 0.8, 0.1)
     recordings = pd.DataFrame(
         {
-            "path": [f"/{n}" for n in range(len(truth))],
+            "path": [f"{n}" for n in range(len(truth))],
+            "identity": [f"/{n}" for n in range(len(truth))],
             "truth": truth,
             "speaker": None,
             "split": None,
@@ -46,6 +47,8 @@ def test_figures_by_hand():
     assert summary["loss"] == pytest.approx(-(3 * np.log(0.8) + 2 * np.log(0.1)) / 5)
     assert summary["ece"] == pytest.approx(0.8 - 3 / 5)
     assert summary["without_label"] == {"empty": 1}
+    assert summary["confidence"] == pytest.approx(0.8)
+    assert summary["accuracy_of_labelled"] == 3 / 5
     assert report.tables["confusion"].to_numpy().tolist() == [
         [2, 1, 0, 0],
         [0, 1, 0, 1],
@@ -61,6 +64,22 @@ def test_figures_by_hand():
     assert reliability["recordings"].sum() == 5
     row = reliability[reliability["recordings"] > 0].iloc[0]
     assert row["from"] <= 0.8 < row["to"]
+
+
+def test_chance_by_hand():
+    truth = ["angry", "angry", "angry", "happy", "sad"]
+    report = by_hand(truth, ["angry", "sad", "happy", "happy", "sad"], speaker=list("aabbb"))
+    chance = report.summary["chance"]
+    assert (chance["accuracy"], chance["most_frequent"]) == (0.6, "angry")
+    assert chance["uar"] == chance["macro_f1"] == 1 / 3
+    assert chance["loss"] == pytest.approx(np.log(3))
+    assert 0 < chance["ece"] < chance["ece_95"]
+    classes = report.tables["classes"]
+    assert classes["share"].tolist() == [0.6, 0.2, 0.2]
+    assert classes["recall_chance"].tolist() == [1 / 3] * 3
+    speakers = report.tables["speakers"].set_index("speaker")
+    assert speakers["uar_chance"].to_dict() == {"a": 1, "b": 1 / 3}
+    assert speakers["accuracy_chance"].to_dict() == {"a": 1, "b": pytest.approx(1 / 3)}
 
 
 def test_recordings_without_a_label_are_errors(labels):
@@ -84,8 +103,12 @@ def test_recordings_that_were_not_labelled_are_errors(labels, tmp_path):
 
 
 def test_nothing_is_labelled():
-    summary = by_hand(["sad", "sad"], [None, None]).summary
+    report = by_hand(["sad", "happy"], [None, None])
+    summary = report.summary
     assert (summary["accuracy"], summary["loss"], summary["ece"]) == (0, None, None)
+    assert (summary["chance"]["uar"], summary["chance"]["ece"]) == (0.5, None)
+    assert report.tables["confident_errors"].empty
+    assert report.tables["least_sure"].empty
 
 
 def test_intervals_over_speakers(labels):
@@ -149,6 +172,8 @@ def test_classes_that_only_the_truth_or_the_model_has():
     assert known["recordings"] == 3
     assert known["accuracy"] == pytest.approx(2 / 3)
     assert known["uar"] == 0.75
+    assert known["chance"] == {"accuracy": pytest.approx(2 / 3), "uar": 0.5, "macro_f1": 0.5}
+    assert summary["chance"]["uar"] == 1 / 3  # of the classes in truth
     assert summary["loss"] == pytest.approx(-(2 * np.log(0.8) + np.log(0.1)) / 3)
     assert any("does not know boredom" in note for note in report.notes)
     assert any("also knows sad" in note for note in report.notes)

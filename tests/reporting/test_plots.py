@@ -53,10 +53,18 @@ def test_reliability(drawn):
         }
     )
     plot_reliability(table)
-    (axes,) = drawn
+    axes, below = drawn
     bars = [(bar.get_x(), bar.get_y(), bar.get_height()) for bar in axes.patches]
     expected = [(0.25, 0, 0.3), (0.75, 0, 1), (0.25, 0.3, 0.1), (0.75, 1, -0.1)]
     np.testing.assert_allclose(bars, expected, atol=1e-9)
+    assert [bar.get_height() for bar in below.patches] == [10, 5]
+    assert [text.get_text() for text in below.texts] == ["10", "5"]
+    legend = axes.get_legend()
+    names = [text.get_text() for text in legend.texts if text.get_text() != "perfectly calibrated"]
+    colors = [patch.get_facecolor() for patch in legend.get_patches()]
+    assert names == ["accuracy", "score above accuracy", "score below accuracy"]
+    assert colors == [axes.patches[at].get_facecolor() for at in (0, 2, 3)]
+    assert all(alpha == 1 for *_, alpha in colors)  # else the legend shows another colour
 
 
 def test_lines(drawn):
