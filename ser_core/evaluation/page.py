@@ -7,7 +7,8 @@ import pandas as pd
 
 from ser_core.errors import RecordingError
 from ser_core.evaluation.report import Report
-from ser_core.reporting.html import data_uri, number, page
+from ser_core.reporting.clips import player
+from ser_core.reporting.html import number, page
 
 _SPEAKERS = 200  # in the page; all are in speakers.csv
 LISTS = ("confident_errors", "least_sure")  # tables of recordings that are worth hearing
@@ -80,10 +81,4 @@ def _item(row: pd.Series, clips: Mapping[str, bytes | RecordingError]) -> dict[s
     text = f"truth {row['truth']}, label {row['prediction']} with score {number(row['score'])}"
     if row["truth"] != row["prediction"] and not pd.isna(row["score_of_truth"]):
         text += f" ({row['truth']} has {number(row['score_of_truth'])})"
-    item = {"path": row["path"], "text": text, "audio": None, "why": ""}
-    match clips.get(row["identity"]):
-        case bytes(clip):
-            item["audio"] = data_uri("audio/mpeg", clip)
-        case RecordingError() as error:
-            item["why"] = f"no clip: {error.status}: {error}"
-    return item
+    return {"path": row["path"], "text": text, **player(clips.get(row["identity"]))}

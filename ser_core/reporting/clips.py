@@ -7,6 +7,7 @@ import numpy as np
 
 from ser_core.audio.constants import SAMPLING_RATE
 from ser_core.errors import RecordingError, Status
+from ser_core.reporting.html import data_uri
 from ser_core.sources.decoder import Decoder, DecoderSettings
 from ser_core.sources.forms import recordings_of_identities
 
@@ -52,3 +53,18 @@ def as_mp3(waveform: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     soundfile.write(buffer, waveform, SAMPLING_RATE, format="MP3")
     return buffer.getvalue()
+
+
+def player(clip: bytes | RecordingError | None) -> dict[str, str | None]:
+    """What a page shows beside a recording: its clip, or why there is none.
+
+    Args:
+        clip: as `clips` returns it; None where nobody wanted one.
+    """
+    match clip:
+        case bytes():
+            return {"audio": data_uri("audio/mpeg", clip), "why": ""}
+        case RecordingError():
+            return {"audio": None, "why": f"no clip: {clip.status}: {clip}"}
+        case _:
+            return {"audio": None, "why": ""}

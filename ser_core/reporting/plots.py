@@ -144,7 +144,7 @@ def plot_histogram(
     figure, axes = _figure(4.2, 2.4)
     axes.bar(edges[:-1], counts, edges[1] - edges[0], align="edge", color=_BLUE)
     if chance is not None:
-        axes.axvline(chance, linestyle="--", color=_RED, label="guessing")
+        axes.axvline(chance, linestyle="--", color=_GREY, label="guessing")
         axes.legend(frameon=False, fontsize=9)
     axes.set(xlabel=label, ylabel="rows", xlim=(edges[0], edges[-1]))
     axes.ticklabel_format(axis="y", style="plain")

@@ -6,11 +6,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ser_core.errors import RecordingError
-from ser_core.reporting.clips import clips
+from ser_core.reporting.clips import clips, player
 from ser_core.reporting.distributions import MEASURES
 from ser_core.reporting.drift import MEANINGS
-from ser_core.reporting.html import data_uri, page, percent
+from ser_core.reporting.html import page, percent
 from ser_core.reporting.listening import Listening
 from ser_core.reporting.plots import plot_course, plot_histogram
 from ser_core.schema import score_columns
@@ -108,14 +107,11 @@ def _with_clips(listening: list[Listening], audio: bool) -> list[dict[str, Any]]
     """The recordings, each with a player or the reason why there is none."""
     wanted = [recording["identity"] for group in listening for recording in group.recordings]
     made = clips(wanted) if audio else {}
-    groups = []
-    for group in listening:
-        recordings = []
-        for recording in group.recordings:
-            clip = made.get(recording["identity"])
-            player = {"audio": None, "why": "" if clip is None else str(clip)}
-            if clip is not None and not isinstance(clip, RecordingError):
-                player = {"audio": data_uri("audio/mpeg", clip), "why": ""}
-            recordings.append(recording | player)
-        groups.append({"title": group.title, "meaning": group.meaning, "recordings": recordings})
-    return groups
+    return [
+        {
+            "title": group.title,
+            "meaning": group.meaning,
+            "recordings": [each | player(made.get(each["identity"])) for each in group.recordings],
+        }
+        for group in listening
+    ]
