@@ -21,7 +21,15 @@ from ser_core.reporting.config import ReportConfig
 from ser_core.reporting.drift import summarize_drift
 from ser_core.reporting.embeddings import component_counts, sample
 from ser_core.reporting.html import percent
-from ser_core.reporting.label_table import FOLDER, LabelTable, database, load, records, since
+from ser_core.reporting.label_table import (
+    FOLDER,
+    NOT_REPORTED,
+    LabelTable,
+    database,
+    load,
+    records,
+    since,
+)
 from ser_core.reporting.libraries import require_libraries
 from ser_core.reporting.listening import to_listen
 from ser_core.reporting.plausibility import warnings
@@ -140,7 +148,7 @@ def _tables(
 
 def _check_slices(columns: Sequence[str], labels: Labels) -> None:
     for column in columns:
-        if column not in (*labels.schema.names, FOLDER):
+        if column not in {FOLDER, *labels.schema.names} - set(NOT_REPORTED):
             known = [*labels.manifest, FOLDER]
             suggestion = hint(column, known, f"it has {', '.join(known)}")
             raise UsageError(f"--slice-by {column}: the labels have no such column; {suggestion}")

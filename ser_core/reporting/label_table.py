@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import duckdb
 
 _MEMORY = "1GB"  # of DuckDB, which sorts and groups on disk beyond it
-_NOT_REPORTED = ("file_id", "embedding")
+NOT_REPORTED = ("file_id", "embedding")
 _MOST_VALUES = 1000  # of a column by which a corpus is sliced
 FOLDER = "folder"  # a slice that every corpus has: where its recordings lie
 
@@ -76,12 +76,10 @@ class LabelTable:
         self.connection.execute(query)
         return replace(self, name=name)
 
-    def has(self, *columns: str) -> bool:
-        """Whether it has these columns, and a value in each."""
-        if not set(columns) <= set(self.columns):
-            return False
-        counts = ", ".join(f"count({quoted(column)})" for column in columns)
-        return all(self.record(f"select {counts} from {{rows}}").values())
+    def has(self, column: str) -> bool:
+        """Whether it has this column, and a value in it."""
+        query = f"select count({quoted(column)}) as n from {{rows}}"
+        return column in self.columns and bool(self.record(query)["n"])
 
 
 @contextmanager
@@ -114,8 +112,12 @@ def load(
         name: of the table.
         slice_by: the columns that divide the corpus; by default those that can.
     """
-    divisors = [name for name in labels.manifest if _can_slice(labels.schema.field(name).type)]
-    ours = [n for n in labels.schema.names if n not in (*labels.manifest, *_NOT_REPORTED)]
+    divisors = [
+        name
+        for name in labels.manifest
+        if name in slice_by or _can_slice(labels.schema.field(name).type)
+    ]
+    ours = [n for n in labels.schema.names if n not in (*labels.manifest, *NOT_REPORTED)]
     columns = [*ours, *divisors]
     derived = {"seconds", "margin", "entropy", FOLDER}
     batches = (
@@ -128,8 +130,9 @@ def load(
     connection.register("reading", reader)
     connection.execute(f"create table {name} as select * from reading")
     connection.unregister("reading")
-    table = LabelTable(connection, name, labels.classes, (*columns, *derived), tuple(slice_by))
-    return table if slice_by else replace(table, slices=_slices(table, divisors))
+    table = LabelTable(connection, name, labels.classes, (*columns, *derived), ())
+    slices = tuple(n for n in slice_by if n in table.columns) or _slices(table, divisors)
+    return replace(table, slices=slices)
 
 
 def _can_slice(kind: pa.DataType) -> bool:

@@ -144,3 +144,13 @@ def test_a_column_that_is_not_there(labels, tmp_path):
 def test_settings_that_do_not_fit(settings, reason):
     with pytest.raises(ValidationError, match=reason):
         ReportConfig(labels="a", output="b", **settings)
+
+
+def test_a_column_of_numbers_divides_the_corpus_if_it_is_asked_to(tmp_path):
+    table = label_rows(list("abcd"), random_scores(4), manifest={"weight": [0.5, 0.5, 1.5, 1.5]})
+    labels = write_labels(tmp_path / "labels", table)
+    other = write_labels(tmp_path / "other", label_rows(list("abcd"), random_scores(4)))
+    settings = {"slice_by": ("weight",), "baseline": str(other), "audio": False}
+    report(labels, tmp_path / "report", **settings)
+    found = pd.read_parquet(tmp_path / "report" / "summary.parquet")
+    assert set(found["value"].dropna()) == {"0.5", "1.5"}
