@@ -29,10 +29,11 @@ def deviations(counts: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     tables = [_shares(column, table) for column, table in counts.items()]
     found = pd.concat(tables, ignore_index=True) if tables else _NONE.copy()
     found["difference"] = found["share"] - found["rest_share"]
-    found["low"], found["high"] = difference_interval(
-        *(found[name].to_numpy(np.float64) for name in ("share", "of", "rest_share", "rest")),
-        error=_ERROR_RATE / max(1, len(found)),
+    share, size, rest_share, rest = (
+        found[name].to_numpy(np.float64) for name in ("share", "of", "rest_share", "rest")
     )
+    error = _ERROR_RATE / max(1, len(found))
+    found["low"], found["high"] = difference_interval(share, size, rest_share, rest, error)
     certain = np.where(
         found["low"] * found["high"] > 0, np.minimum(found["low"].abs(), found["high"].abs()), 0
     )
