@@ -113,10 +113,10 @@ FLAGS_OF_OTHERS = {"--working-dir", "--address", "--help", "--version", "--confi
 
 def test_every_flag_exists():
     ours = {
-        f"--{prefix}{name.replace('_', '-')}"
+        f"--{no}{name.replace('_', '-')}"
         for job in JOBS.values()
         for name, field in job.config.model_fields.items()
-        for prefix in (("", "no-") if field.annotation is bool else ("",))
+        for no in (("", "no-") if field.annotation is bool else ("",))
     }
     for name, page in PAGES.items():
         flags = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", page))

@@ -72,8 +72,7 @@ def _bins(reliability: pd.DataFrame) -> list[dict[str, Any]]:
         for low, high in zip(occupied["from"], occupied["to"], strict=True)
     ]
     gap = occupied["confidence"] - occupied["accuracy"]
-    rows: list[dict[str, Any]] = occupied.assign(range=ranges, gap=gap).to_dict("records")
-    return rows
+    return [dict(row) for _, row in occupied.assign(range=ranges, gap=gap).iterrows()]
 
 
 def _item(row: pd.Series, clips: Mapping[str, bytes | RecordingError]) -> dict[str, Any]:

@@ -63,11 +63,11 @@ def make_report(predictions: Predictions, temperature: float | None = None) -> R
         **_calibration(predictions.scores, truth, prediction, known, temperature),
     }
     if not known.all() and known.any():
-        summary["classes_that_the_model_knows"] = {
-            "recordings": int(known.sum()),
+        rest = {
             **_totals(truth[known], prediction[known]),
             "chance": _chance_of_totals(truth[known]),
         }
+        summary["classes_that_the_model_knows"] = {"recordings": int(known.sum()), **rest}
     columns = [*classes, "no label"]
     tables = {
         "classes": _class_table(truth, prediction, classes),

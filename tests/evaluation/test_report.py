@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from ser_core.evaluation import metrics
@@ -201,3 +202,28 @@ def test_several_models_are_stated(labels):
     predictions = read_predictions(str(labels), None)
     several = Predictions(predictions.recordings, predictions.scores, LABELS, ("a", "b"))
     assert "Several models made the labels: a, b." in make_report(several).notes
+
+
+def test_a_temperature_that_makes_calibration_worse_is_not_offered(label_rows, tmp_path):
+    """Validation is overconfident, and test is not confident enough."""
+    random, rows = np.random.default_rng(0), 400
+    logits = random.normal(size=(rows, 3))
+    truth = [LABELS[random.choice(3, p=row)] for row in metrics.at_temperature(logits, 1)]
+    split = np.where(np.arange(rows) % 2, "validation", "test")
+    scale = np.where(split == "validation", 4, 0.5)[:, np.newaxis]
+    table = label_rows(
+        [f"/{n}" for n in range(rows)],
+        metrics.at_temperature(logits * scale, 1),
+        truth=truth,
+        split=split.tolist(),
+    )
+    pq.write_table(table, tmp_path / "labels.parquet")
+    predictions = read_predictions(str(tmp_path / "labels.parquet"), None)
+    temperature = fit_on_validation(predictions)
+    assert temperature > 2
+    (note,) = [
+        note
+        for note in make_report(predictions.of_split("test"), temperature).notes
+        if note.startswith("Temperature")
+    ]
+    assert note.endswith("Both get worse, so do not use it.")
