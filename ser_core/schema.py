@@ -50,6 +50,11 @@ DECODED = (  # of `AudioInfo`
     pa.field("duration", pa.float64()),
     pa.field("sampling_rate", pa.int32()),
     pa.field("speech", pa.float32()),
+    pa.field("quality", _WORD),
+    pa.field("rms_db", pa.float32()),
+    pa.field("peak", pa.float32()),
+    pa.field("clipped_share", pa.float32()),
+    pa.field("level_range_db", pa.float32()),
 )
 _OUTCOME = (pa.field("status", _WORD), pa.field("error", pa.string()))
 _PRECISION = pa.field("precision", _WORD)
@@ -129,10 +134,11 @@ def decoded_schema(manifest: pa.Schema) -> pa.Schema:
     not ok has no waveform.
     """
     internal = [START, DURATION, NUM_ROWS, WAVEFORM, SAMPLE_TYPE]
-    outcome = [pa.field(f.name, pa.string()) for f in _OUTCOME]
+    decoded = [*SEGMENT, *DECODED, *_OUTCOME]
+    decoded = [field.with_type(pa.string()) if field.type == _WORD else field for field in decoded]
     seconds = map(stage_seconds, DECODE_STAGES)
     ours = [INDEX, HAS_FINAL, *_LISTED]
-    return pa.schema([*ours, *manifest, *SEGMENT, *DECODED, *outcome, *internal, *seconds, STOP])
+    return pa.schema([*ours, *manifest, *decoded, *internal, *seconds, STOP])
 
 
 def labeled_schema(labels: Sequence[str], manifest: pa.Schema) -> pa.Schema:

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ser_core.errors import Status
-from ser_core.schema import DURATION, INDEX, NUM_ROWS, SEGMENT, START, score_columns
+from ser_core.schema import DECODED, DURATION, INDEX, NUM_ROWS, SEGMENT, START, score_columns
 from ser_core.settings import Rows
 
 _START, _END, _CHANNEL = (field.name for field in SEGMENT)
@@ -61,7 +61,7 @@ def assembled_rows(labeled: pa.Table, labels: tuple[str, ...], rows: Rows) -> pa
     if rows == "recording":
         scored = _means(scored, labels)
     of_recording = last.take(np.searchsorted(index, scored[INDEX.name].to_numpy()))
-    for name in ("duration", "sampling_rate", "speech", "status", "error"):
+    for name in (*(field.name for field in DECODED), "status", "error"):
         scored = _replaced(scored, name, of_recording[name])
     unscored = last.filter(pa.array(~np.isin(index, scored[INDEX.name].to_numpy())))
     return pa.concat_tables([scored, _without_segment(unscored)])

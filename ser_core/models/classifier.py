@@ -1,17 +1,16 @@
-"""Waveforms → scores: precision, batches, memory back-off; it knows neither files nor Ray."""
+"""Waveforms → scores and embeddings: precision, batches, memory; it knows neither files nor Ray."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
 
 from ser_core.audio.constants import SEGMENT_SAMPLES
 from ser_core.errors import DeviceError, one_line
-from ser_core.models.build import build_model, is_card_style
+from ser_core.models.build import SpeechClassifier, build_model, is_card_style
 from ser_core.models.checkpoint import Checkpoint
 from ser_core.models.kernels import (
     has_matrix_instructions,
@@ -59,6 +58,19 @@ class Prepared(NamedTuple):
     batches: list[Stacked]
 
 
+class Outputs(NamedTuple):
+    """What is computed of each recording.
+
+    Attributes:
+        scores: the probability of each class, float32 of shape ``(num_recordings, num_labels)``.
+        embeddings: what the head gets, the mean of the last layer's frames: float16 of shape
+            ``(num_recordings, hidden_size)``; None if they were not asked for.
+    """
+
+    scores: np.ndarray
+    embeddings: np.ndarray | None
+
+
 class Classifier:
     """A checkpoint on a device.
 
@@ -76,6 +88,7 @@ class Classifier:
         batch_size: int | None = None,
         num_threads: int | None = None,
         frames_per_step: int | None = None,
+        embeddings: bool = False,
     ) -> None:
         """Builds the network.
 
@@ -86,6 +99,7 @@ class Classifier:
             num_threads: CPU threads of this process; None keeps torch's default.
             frames_per_step: segments are padded to a multiple of this many frames; None chooses
                 for the device.
+            embeddings: whether `compute` returns them, too.
         """
         if num_threads:
             torch.set_num_threads(num_threads)
@@ -101,15 +115,16 @@ class Classifier:
         self._masked = not card_style and checkpoint.preprocessing.return_attention_mask
         self._num_labels = len(checkpoint.labels)
         self._temperature = checkpoint.temperature
+        self._embeddings = embeddings
         self._model = self._build(checkpoint)
 
-    def _build(self, checkpoint: Checkpoint) -> nn.Module:
+    def _build(self, checkpoint: Checkpoint) -> SpeechClassifier | ElidedClassifier:
         """The network on the device, in the fastest form that gives the same scores."""
         if self.precision == "fp32":
             # By default cuDNN computes float32 convolutions in TF32, with 10 bits of mantissa.
             torch.backends.cudnn.allow_tf32 = False
         model = build_model(checkpoint)
-        cast(nn.Module, model).to(self.device, _DTYPES[self.precision])
+        model.to(self.device, _DTYPES[self.precision])
         if self._masked or not can_elide(model):
             return model
         elided = ElidedClassifier(model)
@@ -142,7 +157,7 @@ class Classifier:
         Raises:
             DeviceError: the device failed; nothing runs on it any more in this process.
         """
-        return self.compute(self.prepare(waveforms))
+        return self.compute(self.prepare(waveforms)).scores
 
     def prepare(self, waveforms: Sequence[np.ndarray]) -> Prepared:
         """Copies waveforms into batches; other threads may compute meanwhile.
@@ -163,24 +178,25 @@ class Classifier:
         lengths = [[len(segment) for segment in each] for each in by_recording]
         return Prepared(lengths, order, batches)
 
-    def compute(self, prepared: Prepared) -> np.ndarray:
+    def compute(self, prepared: Prepared) -> Outputs:
         """Computes the scores of what was prepared; one thread at a time.
 
-        Returns:
-            As `scores` does.
+        Scores and embeddings are the means of the segments', weighted by their length. What is
+        beyond the range of float16 in an embedding becomes its largest number.
 
         Raises:
             DeviceError: as `scores` does.
         """
         with self._device_errors():
-            flat = self._probabilities(prepared)
-        scores = np.empty((len(prepared.lengths), self._num_labels), np.float32)
+            flat = self._outputs(prepared)
+        means = np.empty((len(prepared.lengths), flat.shape[1]), np.float32)
         start = 0
         for row, lengths in enumerate(prepared.lengths):
             end = start + len(lengths)
-            scores[row] = np.average(flat[start:end], axis=0, weights=lengths)
+            means[row] = np.average(flat[start:end], axis=0, weights=lengths)
             start = end
-        return scores
+        scores, embeddings = np.split(means, [self._num_labels], axis=1)
+        return Outputs(scores, as_float16(embeddings) if self._embeddings else None)
 
     @contextmanager
     def _device_errors(self) -> Iterator[None]:
@@ -196,8 +212,8 @@ class Classifier:
             num_samples = self._model.required_samples(longest, self._frames_per_step)
         return stack(segments, num_samples, pinned=self.on_gpu)
 
-    def _probabilities(self, prepared: Prepared) -> np.ndarray:
-        """Softmax of the logits of each segment."""
+    def _outputs(self, prepared: Prepared) -> np.ndarray:
+        """The scores of each segment, then its embedding, if it was asked for."""
         computed: list[torch.Tensor] = []
         for batch in prepared.batches:
             start = 0
@@ -213,11 +229,13 @@ class Classifier:
                     torch.cuda.empty_cache()
                 else:
                     start += len(part.lengths)
-        probabilities = np.empty((len(prepared.order), self._num_labels), np.float32)
-        if computed:
-            # The only point that waits for a GPU.
-            probabilities[prepared.order] = torch.cat(computed).cpu().numpy()
-        return probabilities
+        if not computed:
+            size = self._model.embedding_size if self._embeddings else 0
+            return np.empty((0, self._num_labels + size), np.float32)
+        values = torch.cat(computed).cpu().numpy()  # the only point that waits for a GPU
+        outputs = np.empty_like(values)
+        outputs[prepared.order] = values
+        return outputs
 
     @torch.inference_mode()
     def _forward(self, batch: Stacked) -> torch.Tensor:
@@ -225,10 +243,23 @@ class Classifier:
             self.before_pass()
         values, mask = normalize(batch, self._preprocessing, self.device)
         if isinstance(self._model, ElidedClassifier):
-            logits = self._model(values)
+            pooled = self._model.pooled(values)
         else:
-            logits = self._model(values.to(_DTYPES[self.precision]), mask if self._masked else None)
-        return torch.softmax(logits.float() / self._temperature, dim=-1)
+            values = values.to(_DTYPES[self.precision])
+            pooled = self._model.pooled(values, mask if self._masked else None)
+        logits = self._model.head(pooled)
+        scores = torch.softmax(logits.float() / self._temperature, dim=-1)
+        return torch.cat([scores, pooled.float()], dim=1) if self._embeddings else scores
+
+
+def as_float16(embeddings: np.ndarray) -> np.ndarray:
+    """Embeddings in half the bytes; what is beyond the range becomes the largest number.
+
+    >>> as_float16(np.float32([1e6, 0.1]))
+    array([6.55e+04, 9.998e-02], dtype=float16)
+    """
+    largest = np.finfo(np.float16).max
+    return np.clip(embeddings, -largest, largest).astype(np.float16)
 
 
 def resolve_precision(precision: Precision, device: torch.device) -> str:
