@@ -17,6 +17,7 @@ from ser_core.models.kernels import (
     onednn_is_faster_in_float32,
     use_fast_kernels,
 )
+from ser_core.models.outputs import Outputs, as_float16
 from ser_core.models.padding import ElidedClassifier, can_elide
 from ser_core.models.preprocessing import Stacked, normalize, stack
 from ser_core.settings import Precision
@@ -58,19 +59,6 @@ class Prepared(NamedTuple):
     batches: list[Stacked]
 
 
-class Outputs(NamedTuple):
-    """What is computed of each recording.
-
-    Attributes:
-        scores: the probability of each class, float32 of shape ``(num_recordings, num_labels)``.
-        embeddings: what the head gets, the mean of the last layer's frames: float16 of shape
-            ``(num_recordings, hidden_size)``; None if they were not asked for.
-    """
-
-    scores: np.ndarray
-    embeddings: np.ndarray | None
-
-
 class Classifier:
     """A checkpoint on a device.
 
@@ -79,6 +67,7 @@ class Classifier:
         precision: ``fp32``, ``bf16`` or ``fp16``: the one chosen if ``auto`` was requested.
         batch_size: segments per forward pass; halved when memory runs out.
         before_pass: called before each forward pass, if there is anything to call.
+        embeddings: whether `compute` returns them, too.
     """
 
     def __init__(
@@ -88,7 +77,6 @@ class Classifier:
         batch_size: int | None = None,
         num_threads: int | None = None,
         frames_per_step: int | None = None,
-        embeddings: bool = False,
     ) -> None:
         """Builds the network.
 
@@ -99,12 +87,12 @@ class Classifier:
             num_threads: CPU threads of this process; None keeps torch's default.
             frames_per_step: segments are padded to a multiple of this many frames; None chooses
                 for the device.
-            embeddings: whether `compute` returns them, too.
         """
         if num_threads:
             torch.set_num_threads(num_threads)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.before_pass: Callable[[], None] | None = None
+        self.embeddings = False
         self.precision = resolve_precision(precision, self.device)
         batches = choose_batches(self.device, self.precision)
         self.batch_size = batch_size or batches.size
@@ -115,7 +103,6 @@ class Classifier:
         self._masked = not card_style and checkpoint.preprocessing.return_attention_mask
         self._num_labels = len(checkpoint.labels)
         self._temperature = checkpoint.temperature
-        self._embeddings = embeddings
         self._model = self._build(checkpoint)
 
     def _build(self, checkpoint: Checkpoint) -> SpeechClassifier | ElidedClassifier:
@@ -196,7 +183,7 @@ class Classifier:
             means[row] = np.average(flat[start:end], axis=0, weights=lengths)
             start = end
         scores, embeddings = np.split(means, [self._num_labels], axis=1)
-        return Outputs(scores, as_float16(embeddings) if self._embeddings else None)
+        return Outputs(scores, as_float16(embeddings) if self.embeddings else None)
 
     @contextmanager
     def _device_errors(self) -> Iterator[None]:
@@ -230,7 +217,7 @@ class Classifier:
                 else:
                     start += len(part.lengths)
         if not computed:
-            size = self._model.embedding_size if self._embeddings else 0
+            size = self._model.embedding_size if self.embeddings else 0
             return np.empty((0, self._num_labels + size), np.float32)
         values = torch.cat(computed).cpu().numpy()  # the only point that waits for a GPU
         outputs = np.empty_like(values)
@@ -249,17 +236,7 @@ class Classifier:
             pooled = self._model.pooled(values, mask if self._masked else None)
         logits = self._model.head(pooled)
         scores = torch.softmax(logits.float() / self._temperature, dim=-1)
-        return torch.cat([scores, pooled.float()], dim=1) if self._embeddings else scores
-
-
-def as_float16(embeddings: np.ndarray) -> np.ndarray:
-    """Embeddings in half the bytes; what is beyond the range becomes the largest number.
-
-    >>> as_float16(np.float32([1e6, 0.1]))
-    array([6.55e+04, 9.998e-02], dtype=float16)
-    """
-    largest = np.finfo(np.float16).max
-    return np.clip(embeddings, -largest, largest).astype(np.float16)
+        return torch.cat([scores, pooled.float()], dim=1) if self.embeddings else scores
 
 
 def resolve_precision(precision: Precision, device: torch.device) -> str:

@@ -218,8 +218,7 @@ def test_later_rows_of_the_same_files_do_not_overwrite_a_part(store):
 
 
 def test_small_parts_are_merged_and_large_ones_kept(store, monkeypatch):
-    monkeypatch.setattr(label_store, "ROWS_PER_PART", 10)
-    monkeypatch.setattr(label_store, "_SMALL_PART", 5)
+    monkeypatch.setattr("ser_core.labeling.parts.ROWS_PER_PART", 10)
     large = store.write_part(rows(*"ABCDEFG"))
     for number, name in enumerate("hijklmnopqrs"):
         store.write_part(rows(name, hours=number))
