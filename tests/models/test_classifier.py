@@ -114,6 +114,29 @@ def test_segments_are_weighted_by_their_length(classifier):
     np.testing.assert_allclose(together[2], classifier.scores([other])[0], atol=1e-5)
 
 
+def test_embeddings_of_segments_are_weighted_by_their_length(classifier):
+    recording = speech_like(13.5, seed=5)
+    parts = [recording[:96000], recording[96000:192000], recording[192000:]]
+    classifier.embeddings = True
+    of_parts = classifier.compute(classifier.prepare(parts)).embeddings
+    outputs = classifier.compute(classifier.prepare([speech_like(2, seed=6), recording]))
+    assert outputs.embeddings.dtype == np.float16
+    expected = np.average(of_parts.astype(np.float32), axis=0, weights=[96000, 96000, 24000])
+    np.testing.assert_allclose(outputs.embeddings[1], expected, rtol=2e-3, atol=1e-3)
+    assert classifier.compute(classifier.prepare([])).embeddings.shape == (0, 32)
+
+
+def test_embeddings_beyond_the_range_of_float16_are_its_largest_number(classifier):
+    pooled = classifier._model.pooled
+    plain = classifier.compute(classifier.prepare([speech_like(2)]))
+    assert plain.embeddings is None
+    classifier.embeddings = True
+    classifier._model.pooled = lambda values: pooled(values) * 1e7
+    classifier._model.head = lambda pooled: pooled[:, :6]
+    (embedding,) = classifier.compute(classifier.prepare([speech_like(2)])).embeddings
+    assert set(np.abs(embedding).tolist()) == {65504.0}
+
+
 def test_no_recordings(classifier):
     assert classifier.scores([]).shape == (0, 6)
 
