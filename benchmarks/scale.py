@@ -31,7 +31,8 @@ from benchmarks.measuring import (
     write_result,
 )
 from benchmarks.synthetic_bucket import bucket_of, synthetic_buckets
-from ser_core.labeling.label_store import ROWS_PER_PART, LabelStore
+from ser_core.labeling.label_store import LabelStore
+from ser_core.labeling.parts import ROWS_PER_PART
 from ser_core.models.checkpoint import Checkpoint, load_checkpoint
 from ser_core.sources.forms import open_source
 from ser_core.sources.recording import Recording

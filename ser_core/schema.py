@@ -50,11 +50,18 @@ DECODED = (  # of `AudioInfo`
     pa.field("duration", pa.float64()),
     pa.field("sampling_rate", pa.int32()),
     pa.field("speech", pa.float32()),
+    pa.field("quality", _WORD),
+    pa.field("rms_db", pa.float32()),
+    pa.field("peak", pa.float32()),
+    pa.field("clipped_share", pa.float32()),
+    pa.field("level_range_db", pa.float32()),
 )
 _OUTCOME = (pa.field("status", _WORD), pa.field("error", pa.string()))
 _PRECISION = pa.field("precision", _WORD)
 _ORIGIN = (pa.field("model", _WORD), pa.field("model_digest", _WORD), _PRECISION)
 _WRITTEN = (pa.field("labeled_at", pa.timestamp("us", tz="UTC")),)
+
+EMBEDDING, EMBEDDING_SIZE = "embedding", "embedding_size"
 
 REFERENCE = (MEMBER, SIZE, OFFSET, START, DURATION)  # what `Recording` has beside these
 
@@ -68,12 +75,20 @@ def score_columns(labels: Sequence[str]) -> list[str]:
     return [f"score_{label}" for label in labels]
 
 
-def output_schema(labels: Sequence[str], manifest: pa.Schema) -> pa.Schema:
+def embedding_field(size: int) -> pa.Field:
+    """The column of embeddings of so many numbers."""
+    return pa.field(EMBEDDING, pa.list_(pa.float16(), size))
+
+
+def output_schema(
+    labels: Sequence[str], manifest: pa.Schema, embedding_size: int | None = None
+) -> pa.Schema:
     """The output table: one row per recording or segment, then the manifest's own columns.
 
     Args:
         labels: the checkpoint's classes, in the order of its logits.
         manifest: the columns of the manifest; empty for a folder.
+        embedding_size: how many numbers an embedding has; None if there are none.
     """
     scores = [pa.field(name, pa.float32()) for name in ["score", *score_columns(labels)]]
     ours = [
@@ -86,6 +101,9 @@ def output_schema(labels: Sequence[str], manifest: pa.Schema) -> pa.Schema:
         *_ORIGIN,
         *_WRITTEN,
     ]
+    if embedding_size is not None:
+        # From the first one, it is known without reading them which rows have one.
+        ours += [pa.field(EMBEDDING_SIZE, pa.int32()), embedding_field(embedding_size)]
     return pa.schema([*ours, *manifest])
 
 
@@ -110,7 +128,7 @@ def reserved_columns(labels: Sequence[str], manifest: pa.Schema) -> list[str]:
     """The manifest's columns whose names the project uses itself."""
     none = pa.schema([])
     schemas = (f(none) for f in (plan_schema, decoded_schema, partial(labeled_schema, labels)))
-    ours = {*output_schema(labels, none).names, *(name for s in schemas for name in s.names)}
+    ours = {*output_schema(labels, none, 1).names, *(name for s in schemas for name in s.names)}
     return [name for name in manifest.names if name in ours]
 
 
@@ -129,17 +147,22 @@ def decoded_schema(manifest: pa.Schema) -> pa.Schema:
     not ok has no waveform.
     """
     internal = [START, DURATION, NUM_ROWS, WAVEFORM, SAMPLE_TYPE]
-    outcome = [pa.field(f.name, pa.string()) for f in _OUTCOME]
+    decoded = [*SEGMENT, *DECODED, *_OUTCOME]
+    decoded = [field.with_type(pa.string()) if field.type == _WORD else field for field in decoded]
     seconds = map(stage_seconds, DECODE_STAGES)
     ours = [INDEX, HAS_FINAL, *_LISTED]
-    return pa.schema([*ours, *manifest, *SEGMENT, *DECODED, *outcome, *internal, *seconds, STOP])
+    return pa.schema([*ours, *manifest, *decoded, *internal, *seconds, STOP])
 
 
-def labeled_schema(labels: Sequence[str], manifest: pa.Schema) -> pa.Schema:
+def labeled_schema(
+    labels: Sequence[str], manifest: pa.Schema, embedding_size: int | None = None
+) -> pa.Schema:
     """Between classifying and writing: the decoded row, its waveform replaced by scores."""
     waveform = (WAVEFORM.name, SAMPLE_TYPE.name)
     decoded = [field for field in decoded_schema(manifest) if field.name not in waveform]
     scores = [pa.field(name, pa.float32()) for name in score_columns(labels)]
+    if embedding_size is not None:
+        scores.append(embedding_field(embedding_size))
     precision = pa.field(_PRECISION.name, pa.string())
     return pa.schema([*decoded, *scores, precision, *map(stage_seconds, CLASSIFY_STAGES), DEVICE])
 

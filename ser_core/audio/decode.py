@@ -12,6 +12,7 @@ import soundfile
 from ser_core.audio import ffmpeg, libsndfile
 from ser_core.audio.constants import SEGMENT_SAMPLES, SEGMENT_SECONDS
 from ser_core.audio.file_view import view
+from ser_core.audio.quality import QualityMeter
 from ser_core.audio.resample import Resampler
 from ser_core.audio.samples import Mixer, Samples, UnreadableError
 from ser_core.errors import RecordingError, Status, one_line
@@ -26,11 +27,17 @@ class AudioInfo(NamedTuple):
         duration: of the whole file, s; None if that is not known for sure.
         sampling_rate: of the file, Hz; None if it was not decoded to the end.
         speech: the share of the recording in which somebody speaks; None if nobody looked.
+        quality: as `Quality` has it, as well as the following ones; None if nobody measured.
     """
 
     duration: float | None
     sampling_rate: int | None
     speech: float | None = None
+    quality: str | None = None
+    rms_db: float | None = None
+    peak: float | None = None
+    clipped_share: float | None = None
+    level_range_db: float | None = None
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,11 @@ def decode(handle: BinaryIO, whole: bool = False) -> DecodedAudio:
 
 
 def decode_into(
-    handle: BinaryIO, consumer: Consumer, seconds: float | None, each_channel: bool = False
+    handle: BinaryIO,
+    consumer: Consumer,
+    seconds: float | None,
+    each_channel: bool = False,
+    meter: QualityMeter | None = None,
 ) -> AudioInfo:
     """Decodes a recording block by block, in memory that does not grow with its length.
 
@@ -88,6 +99,7 @@ def decode_into(
         consumer: receives the samples that ``librosa.load(path, sr=16000)`` returns.
         seconds: how much of the beginning; a little more is passed on. None for all of it.
         each_channel: keep the channels apart rather than mix them.
+        meter: receives the samples as the file has them.
 
     Raises:
         RecordingError: ``empty``, ``truncated``, ``too_large`` where memory runs out, or
@@ -97,7 +109,7 @@ def decode_into(
     if handle.seek(0, io.SEEK_END) == 0:
         raise RecordingError(Status.EMPTY, "the file has no bytes")
     resampled = _Resampled(consumer)
-    mixer = Mixer(resampled, each_channel)
+    mixer = Mixer(resampled, each_channel, meter)
     try:
         samples = _read(handle, mixer, seconds)
         resampled.finish()

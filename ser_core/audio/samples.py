@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from ser_core.audio.constants import FULL_SCALE
+from ser_core.audio.quality import QualityMeter
 from ser_core.audio.resample import to_mono
 from ser_core.errors import RecordingError, Status
 
@@ -66,9 +67,19 @@ class Mixer:
         num_samples: per channel, so far.
     """
 
-    def __init__(self, sink: Sink, each_channel: bool = False) -> None:
+    def __init__(
+        self, sink: Sink, each_channel: bool = False, meter: QualityMeter | None = None
+    ) -> None:
+        """Begins a file.
+
+        Args:
+            sink: receives the mix, or the channels.
+            each_channel: separates them.
+            meter: measures the channels before they are mixed.
+        """
         self.num_samples = 0
         self._sink = sink
+        self._meter = meter
         self._each_channel = each_channel
         self._pending: deque[np.ndarray] = deque()
         self._num_pending = 0  # per channel
@@ -90,6 +101,8 @@ class Mixer:
         self.num_samples = self._num_pending = 0
         self._pending.clear()
         self._sink.restart()
+        if self._meter is not None:
+            self._meter.restart()
 
     def _pass_on(self, rate: int, kept: int, padding: int = 0) -> None:
         blocks = []
@@ -103,7 +116,9 @@ class Mixer:
         if samples.dtype == np.int16:
             samples = samples.astype(np.float32) / FULL_SCALE
         tracks = samples.T if self._each_channel else to_mono(samples.T)[None]
-        self._sink.add(tracks, rate)
+        self._sink.add(tracks, rate)  # refuses samples that are not finite
+        if self._meter is not None:
+            self._meter.add(samples, rate)
 
 
 def num_to_read(seconds: float | None, rate: int) -> float:

@@ -7,7 +7,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ser_core.errors import Status
-from ser_core.schema import DURATION, INDEX, NUM_ROWS, SEGMENT, START, score_columns
+from ser_core.labeling.embeddings import embedding_column, embedding_matrix
+from ser_core.models.outputs import as_float16
+from ser_core.schema import (
+    DECODED,
+    DURATION,
+    EMBEDDING,
+    INDEX,
+    NUM_ROWS,
+    SEGMENT,
+    START,
+    score_columns,
+)
 from ser_core.settings import Rows
 
 _START, _END, _CHANNEL = (field.name for field in SEGMENT)
@@ -44,8 +55,8 @@ def assembled_rows(labeled: pa.Table, labels: tuple[str, ...], rows: Rows) -> pa
         labeled: of ``labeled_schema``.
         labels: the classes.
         rows: one for each recording, or for each channel of it, with the mean of the segments'
-            scores weighted by their length; or one for each segment. A recording without a label
-            has one row.
+            scores and embeddings weighted by their length; or one for each segment. A recording
+            without a label has one row.
 
     Returns:
         Of ``labeled_schema``, ordered by recording, channel and start.
@@ -61,7 +72,7 @@ def assembled_rows(labeled: pa.Table, labels: tuple[str, ...], rows: Rows) -> pa
     if rows == "recording":
         scored = _means(scored, labels)
     of_recording = last.take(np.searchsorted(index, scored[INDEX.name].to_numpy()))
-    for name in ("duration", "sampling_rate", "speech", "status", "error"):
+    for name in (*(field.name for field in DECODED), "status", "error"):
         scored = _replaced(scored, name, of_recording[name])
     unscored = last.filter(pa.array(~np.isin(index, scored[INDEX.name].to_numpy())))
     return pa.concat_tables([scored, _without_segment(unscored)])
@@ -76,10 +87,19 @@ def _means(scored: pa.Table, labels: tuple[str, ...]) -> pa.Table:
     firsts = np.flatnonzero(np.any(np.diff(group, axis=1, prepend=np.nan), axis=0))
     weights = scored[_END].to_numpy() - scored[_START].to_numpy()
     means = _without_segment(scored.take(firsts), keep_channel=True)
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        """Over each group, shape ``(num_groups, …)``, of values of shape ``(…, num_rows)``."""
+        sums = np.add.reduceat(weights * values, firsts, axis=-1)
+        return np.asarray(sums / np.add.reduceat(weights, firsts)).T
+
     for name in score_columns(labels):
-        sums = np.add.reduceat(weights * scored[name].to_numpy(), firsts)
-        mean = sums / np.add.reduceat(weights, firsts)
-        means = _replaced(means, name, pa.array(mean.astype(np.float32)))
+        column = pa.array(mean(scored[name].to_numpy()).astype(np.float32))
+        means = _replaced(means, name, column)
+    if EMBEDDING in means.column_names:
+        embeddings = as_float16(mean(embedding_matrix(scored[EMBEDDING]).T))
+        column = embedding_column(embeddings, np.ones(len(means), bool))
+        means = _replaced(means, EMBEDDING, column)
     return means
 
 

@@ -180,7 +180,7 @@ def _check_scores(scorer: Scorer) -> None:
         RunError: its scores are not finite.
     """
     noise = np.random.default_rng(0).standard_normal(SAMPLING_RATE).astype(np.float32)
-    if not np.isfinite(scorer.compute(scorer.prepare([0.1 * noise]))).all():
+    if not np.isfinite(scorer.compute(scorer.prepare([0.1 * noise])).scores).all():
         raise RunError(not_finite(scorer.description))
 
 

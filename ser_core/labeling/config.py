@@ -80,6 +80,15 @@ class LabelConfig(BaseModel):
     channels: Channels = Field(
         "mix", description="label the mix of a recording's channels, or each channel in its own row"
     )
+    min_score: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="mark rows whose score is lower: `quality` has the word low_score",
+    )
+    embeddings: bool = Field(
+        False, description="keep what the model's head gets of each recording, as `embedding`"
+    )
     batch_size: int | None = Field(
         None,
         ge=1,

@@ -24,18 +24,25 @@ import pyarrow.compute as pc
 
 from ser_core.errors import OutputError, without_credentials
 from ser_core.labeling import release_0_1
-from ser_core.labeling.parts import Part, as_stored, conform, find_parts, write_part
+from ser_core.labeling.parts import (
+    Part,
+    as_stored,
+    bundles,
+    conform,
+    differ,
+    find_parts,
+    rows_per_part,
+    write_part,
+)
 from ser_core.labeling.row_index import RowIndex
 from ser_core.labeling.rules import RULE_COLUMNS, AllRows, is_done
-from ser_core.schema import classes_of, output_schema
+from ser_core.schema import EMBEDDING_SIZE, classes_of, output_schema
 from ser_core.settings import Precision
 from ser_core.sources.identity_hashes import hashes, is_in
 from ser_core.storage.claim import Claim
 from ser_core.storage.folder import Folder, refusals
 
 RUNS = "__runs"  # two underscores: `datasets` would take files in `_runs` for data
-ROWS_PER_PART = 50_000  # about 5 MB
-_SMALL_PART = ROWS_PER_PART // 2  # rows; smaller parts are merged
 _CONCURRENT_PARTS = 8  # parts read at once, and in memory at once
 _EPOCH = datetime.fromtimestamp(0, UTC)
 CurrentRows = dict[str, np.ndarray]  # whether each row of a part is current, by its name
@@ -50,13 +57,20 @@ class LabelStore:
         schema: this run's columns, and those of the manifests of earlier runs.
     """
 
-    def __init__(self, uri: str, labels: Sequence[str], manifest: pa.Schema) -> None:
+    def __init__(
+        self,
+        uri: str,
+        labels: Sequence[str],
+        manifest: pa.Schema,
+        embedding_size: int | None = None,
+    ) -> None:
         """Looks at what is there and writes nothing.
 
         Args:
             uri: ``--output``.
             labels: the checkpoint's classes.
             manifest: the manifest's own columns.
+            embedding_size: of the rows' embeddings; None if the run makes none.
 
         Raises:
             OutputError: the folder cannot be used, or holds something other than such labels.
@@ -66,7 +80,8 @@ class LabelStore:
         if problem := self.folder.why_unusable():
             raise OutputError(f"--output {self.folder.uri}: {problem}")
         self._labels = tuple(labels)
-        self._columns = as_stored(output_schema(labels, pa.schema([])))
+        self._embedding_size = embedding_size
+        self._columns = as_stored(output_schema(labels, pa.schema([]), embedding_size))
         self._manifest = as_stored(manifest)
         self._newest: datetime | None = None
         self._known_parts: list[Part] | None = None
@@ -78,7 +93,7 @@ class LabelStore:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy in another process reads the folder again."""
-        return LabelStore, (self.folder.uri, self._labels, self._manifest)
+        return LabelStore, (self.folder.uri, self._labels, self._manifest, self._embedding_size)
 
     @contextmanager
     def claimed(self) -> Iterator[Claim]:
@@ -132,9 +147,11 @@ class LabelStore:
             dropped: hashes of further recordings that count as done.
         """
         rows, hashed, done = self.rows(), [np.empty(0, np.uint64)], [np.empty(0, bool)]
-        for table in self._tables(["file_id", "model_digest", "status", "precision", "labeled_at"]):
+        columns = ["file_id", "model_digest", "status", "precision", "labeled_at"]
+        embeddings = self._embedding_size is not None
+        for table in self._tables([*columns, *([EMBEDDING_SIZE] if embeddings else [])]):
             hashed.append(hashes(table["file_id"]))
-            mask = is_done(table, model_digest, precision, retry)
+            mask = is_done(table, model_digest, precision, retry, embeddings)
             if since is not None:
                 mask = pc.or_(mask, pc.greater_equal(table["labeled_at"], since))
             done.append(mask.to_numpy())
@@ -204,7 +221,8 @@ class LabelStore:
         parts = self._parts()
         kept = self.current_rows() if current is None else current
         sizes = {part.name: int(kept[part.name].sum()) for part in parts}
-        small = [part for part in parts if sizes[part.name] < _SMALL_PART]
+        most = rows_per_part(self.schema)
+        small = [part for part in parts if sizes[part.name] < most // 2]
         rewritten = [
             part
             for part in parts
@@ -213,7 +231,7 @@ class LabelStore:
             or (len(small) > 1 and part in small)
         ]
         written: set[str] = set()
-        for bundle in _bundles(rewritten, sizes):
+        for bundle in bundles(rewritten, sizes, most):
             tables = [
                 p.read(self.schema).filter(pa.array(kept[p.name])) for p in bundle if sizes[p.name]
             ]
@@ -260,7 +278,7 @@ class LabelStore:
         theirs, ours = classes_of(part.schema), classes_of(self._columns)
         types = {field.name: field.type for field in part.schema}
         fields = [*self._columns, *self._manifest]
-        differing = [f.name for f in fields if _differ(types.get(f.name, f.type), f.type)]
+        differing = [f.name for f in fields if differ(types.get(f.name, f.type), f.type)]
         if not types.keys() >= _REQUIRED:
             reason = "was not written by jobs.label; remove it"
         elif theirs != ours:
@@ -297,22 +315,3 @@ class LabelStore:
 
     def _forget(self) -> None:
         self._known_parts = self._known_rows = None
-
-
-def _bundles(parts: list[Part], sizes: dict[str, int]) -> Iterator[list[Part]]:
-    """Parts whose current rows, of which there are so many, fit into one part."""
-    bundle: list[Part] = []
-    num_rows = 0
-    for part in parts:
-        if bundle and num_rows + sizes[part.name] > ROWS_PER_PART:
-            yield bundle
-            bundle, num_rows = [], 0
-        bundle.append(part)
-        num_rows += sizes[part.name]
-    if bundle:
-        yield bundle
-
-
-def _differ(one: pa.DataType, other: pa.DataType) -> bool:
-    """Whether two types differ; a column without values, which has the type null, fits any."""
-    return one != other and not (pa.types.is_null(one) or pa.types.is_null(other))

@@ -9,8 +9,9 @@ import pyarrow.compute as pc
 
 from ser_core.errors import RunError, Status
 from ser_core.labeling.stages import StageSettings
-from ser_core.schema import DEVICE, in_schema, score_columns
+from ser_core.schema import DEVICE, EMBEDDING, EMBEDDING_SIZE, in_schema, score_columns
 
+LOW_SCORE = "low_score"  # a word of the column `quality`
 _FEW_NOT_FINITE = 8  # of a block: more of them, and more than half, are the model's fault
 
 
@@ -43,12 +44,26 @@ def output_rows(
             raise RunError(not_finite(labeled[DEVICE.name].drop_null()[0].as_py()))
         columns |= _not_finite_columns(columns, settings, failed)
     best = np.where(ok, scores.argmax(axis=1), 0)
+    score = scores[np.arange(len(scores)), best]
+    if settings.min_score is not None:
+        low = pa.array(ok & (score < settings.min_score))
+        columns["quality"] = pc.if_else(
+            low, _with_low_score(columns["quality"]), columns["quality"]
+        )
+    if settings.embedding_size is not None:
+        size = np.full(len(labeled), settings.embedding_size, np.int32)
+        columns[EMBEDDING_SIZE] = pa.array(size, mask=~ok)
     columns["label"] = pa.array(np.asarray(settings.labels)[best], mask=~ok)
-    columns["score"] = pa.array(scores[np.arange(len(scores)), best], mask=~ok)
+    columns["score"] = pa.array(score, mask=~ok)
     columns["labeled_at"] = pa.array([labeled_at] * len(labeled))
     for name, value in origin.items():
         columns[name] = pa.array([value] * len(labeled))
     return in_schema(columns, schema)
+
+
+def _with_low_score(quality: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The words of each row with one more at their end."""
+    return pc.utf8_ltrim_whitespace(pc.binary_join_element_wise(quality, LOW_SCORE, " "))
 
 
 def not_finite(description: str) -> str:
@@ -60,11 +75,12 @@ def not_finite(description: str) -> str:
 def _not_finite_columns(
     columns: dict[str, Any], settings: StageSettings, failed: np.ndarray
 ) -> dict[str, Any]:
-    """Status, error and scores, changed where one recording's scores are not finite."""
+    """Status, error and outputs, changed where one recording's scores are not finite."""
     mask = pa.array(failed)
     changed = {
         "status": Status.NOT_FINITE.value,
         "error": "the scores are not finite numbers",
         **dict.fromkeys(score_columns(settings.labels)),
+        **({} if settings.embedding_size is None else {EMBEDDING: None}),
     }
     return {name: pc.if_else(mask, value, columns[name]) for name, value in changed.items()}

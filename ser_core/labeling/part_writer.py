@@ -11,12 +11,13 @@ import tenacity
 
 from ser_core.console import say
 from ser_core.errors import RunError, one_line
-from ser_core.labeling.label_store import ROWS_PER_PART, LabelStore
+from ser_core.labeling.label_store import LabelStore
+from ser_core.labeling.parts import rows_per_part
 from ser_core.storage.filesystem import REQUEST_SECONDS
 
 _PATIENCE_SECONDS = 600.0  # in which output that cannot be written is tried again
 _MAX_PAUSE_SECONDS = 30.0
-_MAX_WAITING_ROWS = 4 * ROWS_PER_PART  # about 60 MB, also while nothing can be written
+_MAX_WAITING_PARTS = 4  # about 60 MB, also while nothing can be written
 
 
 class PartWriter:
@@ -41,6 +42,7 @@ class PartWriter:
         self._store = store
         self._seconds = seconds
         self._patience = patience
+        self._rows_per_part = rows_per_part(store.schema)
         self._waiting: deque[pa.Table] = deque()  # kept until they are written
         self._waiting_rows = 0
         self._since = 0.0  # when the first of them came
@@ -80,7 +82,10 @@ class PartWriter:
         """
         with self._changed:
             self._wait_for(
-                lambda: self._error is not None or self._waiting_rows < _MAX_WAITING_ROWS
+                lambda: (
+                    self._error is not None
+                    or self._waiting_rows < _MAX_WAITING_PARTS * self._rows_per_part
+                )
             )
             if self._error is not None:
                 raise self._error
@@ -135,7 +140,7 @@ class PartWriter:
             for table in self._waiting:
                 tables.append(table)
                 num_rows += table.num_rows
-                if num_rows >= ROWS_PER_PART:
+                if num_rows >= self._rows_per_part:
                     break
             return tables
 
@@ -143,7 +148,7 @@ class PartWriter:
         if self._ended or not self._waiting:
             return self._ended
         waited = time.monotonic() - self._since
-        return waited >= self._seconds or self._waiting_rows >= ROWS_PER_PART
+        return waited >= self._seconds or self._waiting_rows >= self._rows_per_part
 
     def _write(self, rows: pa.Table) -> None:
         """Writes one part.

@@ -9,15 +9,19 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, BinaryIO
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from pyarrow.fs import FSSpecHandler, PyFileSystem
 
 from ser_core.errors import OutputError, one_line
+from ser_core.schema import EMBEDDING
 from ser_core.storage.filesystem import retry_transient
 from ser_core.storage.folder import Folder, storage_errors
 
+ROWS_PER_PART = 50_000  # about 5 MB
+_EMBEDDING_BYTES_PER_PART = 16 << 20  # they hardly compress, and the driver holds several parts
 _CONCURRENT_FOOTERS = 16
 _LISTINGS = 5  # in which a part may vanish, while another run merges parts
 # Each page has a checksum, without which a damaged byte may be read as another value.
@@ -162,6 +166,33 @@ def _find_parts(folder: Folder, flag: str) -> list[Part]:
     return parts
 
 
+def rows_per_part(schema: pa.Schema) -> int:
+    """How many rows a part has, about: fewer with embeddings.
+
+    >>> embedding = pa.field("embedding", pa.list_(pa.float16(), 768))
+    >>> rows_per_part(pa.schema([])), rows_per_part(pa.schema([embedding]))
+    (50000, 10922)
+    """
+    if EMBEDDING not in schema.names:
+        return ROWS_PER_PART
+    num_bytes = schema.field(EMBEDDING).type.list_size * np.dtype(np.float16).itemsize
+    return min(ROWS_PER_PART, max(1, _EMBEDDING_BYTES_PER_PART // num_bytes))
+
+
+def bundles(parts: list[Part], sizes: dict[str, int], most: int) -> Iterator[list[Part]]:
+    """Parts whose current rows, of which there are so many, fit into one part of that many."""
+    bundle: list[Part] = []
+    num_rows = 0
+    for part in parts:
+        if bundle and num_rows + sizes[part.name] > most:
+            yield bundle
+            bundle, num_rows = [], 0
+        bundle.append(part)
+        num_rows += sizes[part.name]
+    if bundle:
+        yield bundle
+
+
 def write_part(folder: Folder, rows: pa.Table) -> str:
     """Writes rows as one part, named by their digest, and returns the name."""
     name = _name(rows)
@@ -186,6 +217,11 @@ def _as_type(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     if pa.types.is_dictionary(kind):  # encoded again, so that no value stays whose rows are gone
         column = column.cast(kind.value_type).combine_chunks().dictionary_encode()
     return column.cast(kind)
+
+
+def differ(one: pa.DataType, other: pa.DataType) -> bool:
+    """Whether two types differ; a column without values, which has the type null, fits any."""
+    return one != other and not (pa.types.is_null(one) or pa.types.is_null(other))
 
 
 def as_stored(schema: pa.Schema) -> pa.Schema:

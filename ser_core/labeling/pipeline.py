@@ -256,4 +256,5 @@ def _load(settings: PipelineSettings, before_pass: Callable[[], None]) -> "Class
         reason = f"Ray has GPUs, but torch {installed_version('torch')} cannot use them"
         raise RunError(f"{reason}; install a torch for them, or start Ray with --num-gpus=0")
     classifier.before_pass = before_pass
+    classifier.embeddings = settings.stages.embedding_size is not None
     return classifier

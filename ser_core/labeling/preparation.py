@@ -18,6 +18,7 @@ from ser_core.labeling.label_store import LabelStore
 from ser_core.labeling.plan import Plan, beginning, plan_page
 from ser_core.labeling.row_index import RowIndex
 from ser_core.labeling.rules import labeling_digest
+from ser_core.labeling.stages import StageSettings
 from ser_core.models.build import build_model
 from ser_core.models.checkpoint import Checkpoint, load_checkpoint
 from ser_core.schema import reserved_columns
@@ -43,25 +44,41 @@ def prepare(config: LabelConfig) -> "Run":
     if config.segments == "speech":
         check_installed()
     checkpoint = load_checkpoint(config.model, config.revision, config.segments)
-    build_model(checkpoint)  # refuses weights that do not match before anything starts
+    network = build_model(checkpoint)  # refuses weights that do not match before anything starts
+    embedding_size = network.embedding_size if config.embeddings else None
     options = InputOptions(config.allow_outside, config.path_column, config.include)
     source = open_source(config.input, options)
     if taken := reserved_columns(checkpoint.labels, source.columns):
         reason = f"the output has its own columns {', '.join(taken)}; rename the manifest's"
         raise CorpusError(f"--input {shown(config.input)}: {reason}")
-    store = LabelStore(config.output, checkpoint.labels, source.columns)
-    return Run(config, started, checkpoint, source, store)
+    store = LabelStore(config.output, checkpoint.labels, source.columns, embedding_size)
+    return Run(config, started, checkpoint, source, store, embedding_size)
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run of the job, checked and ready."""
+    """One run of the job, checked and ready.
+
+    Attributes:
+        embedding_size: of the embeddings that its rows get; None if they get none.
+    """
 
     config: LabelConfig
     started: datetime
     checkpoint: Checkpoint
     source: Source
     store: LabelStore
+    embedding_size: int | None = None
+
+    @property
+    def stages(self) -> StageSettings:
+        """What all blocks of it have in common."""
+        return StageSettings(
+            self.checkpoint.labels,
+            self.source.columns,
+            self.embedding_size,
+            self.config.min_score,
+        )
 
     def pages(self) -> Iterator[Page]:
         """The listing, its first page already read.

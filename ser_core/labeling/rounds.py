@@ -158,7 +158,7 @@ def _settings(labeling: _Labeling) -> PipelineSettings:
     resources = choose_resources(to_do, segments if whole else to_do)
     say(f"classifiers: {resources.classifiers}, on {'GPUs' if resources.on_gpu else 'CPUs'}")
     return PipelineSettings(
-        StageSettings(checkpoint.labels, run.source.columns),
+        run.stages,
         run.decoder,
         share(checkpoint),
         run.config.precision,

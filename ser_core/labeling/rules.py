@@ -6,8 +6,9 @@ One row per recording is current:
   be read (`Status.final`). A transient row never replaces a final one.
 - A newer final row replaces an older one of the same recording.
 - A recording is done if its current row is final and has its `file_id` and the model's digest;
-  with ``--precision fp32``, its scores must also have been computed in fp32. ``--retry`` names
-  statuses that are tried again.
+  with ``--precision fp32``, its scores must also have been computed in fp32; with
+  ``--embeddings``, it must have one if it has a label. ``--retry`` names statuses that are tried
+  again.
 """
 
 import hashlib
@@ -20,6 +21,7 @@ import pyarrow.compute as pc
 
 from ser_core.audio.constants import SEGMENT_SECONDS
 from ser_core.errors import FINAL, Status
+from ser_core.schema import EMBEDDING_SIZE
 from ser_core.settings import Channels, Precision, Rows
 from ser_core.sources.identity_hashes import hashes, is_in
 
@@ -87,19 +89,28 @@ def is_ok(status: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def is_done(
-    rows: pa.Table, model_digest: str, precision: Precision, retry: Collection[str] = ()
+    rows: pa.Table,
+    model_digest: str,
+    precision: Precision,
+    retry: Collection[str] = (),
+    embeddings: bool = False,
 ) -> pa.ChunkedArray:
     """Which current rows need not be made again.
 
     Args:
-        rows: columns `model_digest`, `status` and `precision`.
+        rows: columns `model_digest`, `status` and `precision`; `embedding_size` with embeddings.
         model_digest: of the model that a run uses.
         precision: that it asks for.
         retry: statuses that it tries again.
+        embeddings: whether it asks for them.
     """
     status = rows["status"].cast(pa.string())
     same_model = pc.equal(rows["model_digest"].cast(pa.string()), model_digest)
     done = pc.and_(same_model, pc.is_in(status, pa.array(sorted(FINAL - set(retry)), pa.string())))
+    if embeddings:
+        done = pc.and_(
+            done, pc.or_(rows[EMBEDDING_SIZE].is_valid(), pc.invert(is_ok(rows["status"])))
+        )
     if precision != "fp32":
         return done
     precise = pc.equal(rows["precision"].cast(pa.string()).fill_null("unknown"), "fp32")

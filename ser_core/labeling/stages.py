@@ -19,12 +19,15 @@ import pyarrow as pa
 from ser_core.audio.segments import Segment
 from ser_core.console import say
 from ser_core.errors import DeviceError, RecordingError, RunError, Status, UsageError
+from ser_core.labeling.embeddings import embedding_column
 from ser_core.labeling.packing import views
+from ser_core.models.outputs import Outputs
 from ser_core.schema import (
     CLASSIFY_STAGES,
     DECODE_STAGES,
     DECODED,
     DEVICE,
+    EMBEDDING,
     MEMBER,
     NUM_ROWS,
     OFFSET,
@@ -60,8 +63,8 @@ class Scorer(Protocol):
     def prepare(self, waveforms: Sequence[np.ndarray]) -> Any:
         """Brings waveforms into the form that `compute` takes, on any thread."""
 
-    def compute(self, prepared: Any) -> np.ndarray:
-        """Shape ``(len(waveforms), num_labels)``."""
+    def compute(self, prepared: Any) -> Outputs:
+        """Computes scores and, if the run wants them, embeddings."""
 
 
 @dataclass(frozen=True)
@@ -71,10 +74,19 @@ class StageSettings:
     Attributes:
         labels: the checkpoint's classes.
         manifest: the manifest's own columns.
+        embedding_size: of the rows' embeddings; None if they have none.
+        min_score: rows with a lower score are marked; None marks none.
     """
 
     labels: tuple[str, ...]
     manifest: pa.Schema
+    embedding_size: int | None = None
+    min_score: float | None = None
+
+    @property
+    def labeled_schema(self) -> pa.Schema:
+        """Of the rows between classifying and writing."""
+        return labeled_schema(self.labels, self.manifest, self.embedding_size)
 
 
 # ---- decode --------------------------------------------------------------------------------------
@@ -219,18 +231,21 @@ def classify_block(
     with turn() as waited:
         idle = max(0.0, waited - transfer)
         started = time.perf_counter()
-        scores[has_waveform] = scorer.compute(prepared)
+        outputs = scorer.compute(prepared)
         compute = time.perf_counter() - started
     audio = (WAVEFORM.name, SAMPLE_TYPE.name)
     columns = {name: decoded[name] for name in decoded.column_names if name not in audio}
+    scores[has_waveform] = outputs.scores
     for name, column in zip(score_columns(settings.labels), scores.T, strict=True):
         columns[name] = pa.array(column, mask=~has_waveform)
+    if outputs.embeddings is not None:
+        columns[EMBEDDING] = embedding_column(outputs.embeddings, has_waveform)
     precision = np.full(len(decoded), scorer.precision, object)
     columns["precision"] = pa.array(precision, pa.string(), mask=~has_waveform)
     for stage, seconds in zip(CLASSIFY_STAGES, (idle, transfer, compute), strict=True):
         columns[stage_seconds(stage).name] = np.full(len(decoded), seconds / len(decoded))
     columns[DEVICE.name] = pa.array([scorer.description] * len(decoded))
-    return in_schema(columns, labeled_schema(settings.labels, settings.manifest))
+    return in_schema(columns, settings.labeled_schema)
 
 
 def _waveforms(decoded: pa.Table) -> list[np.ndarray]:
@@ -292,9 +307,7 @@ def raise_reason_to_stop(block: pa.Table) -> None:
 def rows_with_reason(block: pa.Table, settings: StageSettings, reason: str) -> pa.Table:
     """A block after which the run must stop, in the columns that the next stage expects."""
     decoded = WAVEFORM.name in block.column_names
-    schema = decoded_schema(settings.manifest)
-    if decoded:
-        schema = labeled_schema(settings.labels, settings.manifest)
+    schema = settings.labeled_schema if decoded else decoded_schema(settings.manifest)
     columns = {name: block[name] for name in block.column_names if name != STOP.name}
     return in_schema(columns | {STOP.name: pa.array([reason] * len(block))}, schema)
 
@@ -303,5 +316,5 @@ def failed_rows(planned: pa.Table, settings: StageSettings, status: Status, erro
     """Rows (``labeled_schema``) for recordings of the plan that never came out of the pipeline."""
     outcome: dict[str, Any] = {"status": [status.value] * len(planned)}
     outcome |= {"error": [error] * len(planned), NUM_ROWS.name: [1] * len(planned)}
-    schema = labeled_schema(settings.labels, settings.manifest)
-    return in_schema(_listed_columns(planned, recordings_of(planned)) | outcome, schema)
+    columns = _listed_columns(planned, recordings_of(planned)) | outcome
+    return in_schema(columns, settings.labeled_schema)

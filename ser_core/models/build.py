@@ -18,8 +18,8 @@ from ser_core.models.hubert import HubertForSpeechClassification
 from ser_core.models.standard import StandardClassifier
 
 # The networks that can be built, by `model_type`. To add an architecture, write its module beside
-# hubert.py, with the same `backbone` and `head`, and enter it here; padding.py lists separately the
-# families whose padding can be elided.
+# hubert.py, with the same `backbone`, `pooled` and `head`, and enter it here; padding.py lists
+# separately the families whose padding can be elided.
 CARD_NETWORKS: Mapping[str, Any] = {"hubert": HubertForSpeechClassification}
 STANDARD_NETWORKS: Mapping[str, Any] = {
     "hubert": HubertForSequenceClassification,

@@ -1,23 +1,23 @@
-"""Waveforms → scores: precision, batches, memory back-off; it knows neither files nor Ray."""
+"""Waveforms → scores and embeddings: precision, batches, memory; it knows neither files nor Ray."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
 
 from ser_core.audio.constants import SEGMENT_SAMPLES
 from ser_core.errors import DeviceError, one_line
-from ser_core.models.build import build_model, is_card_style
+from ser_core.models.build import SpeechClassifier, build_model, is_card_style
 from ser_core.models.checkpoint import Checkpoint
 from ser_core.models.kernels import (
     has_matrix_instructions,
     onednn_is_faster_in_float32,
     use_fast_kernels,
 )
+from ser_core.models.outputs import Outputs, as_float16
 from ser_core.models.padding import ElidedClassifier, can_elide
 from ser_core.models.preprocessing import Stacked, normalize, stack
 from ser_core.settings import Precision
@@ -67,6 +67,7 @@ class Classifier:
         precision: ``fp32``, ``bf16`` or ``fp16``: the one chosen if ``auto`` was requested.
         batch_size: segments per forward pass; halved when memory runs out.
         before_pass: called before each forward pass, if there is anything to call.
+        embeddings: whether `compute` returns them, too.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class Classifier:
             torch.set_num_threads(num_threads)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.before_pass: Callable[[], None] | None = None
+        self.embeddings = False
         self.precision = resolve_precision(precision, self.device)
         batches = choose_batches(self.device, self.precision)
         self.batch_size = batch_size or batches.size
@@ -103,13 +105,13 @@ class Classifier:
         self._temperature = checkpoint.temperature
         self._model = self._build(checkpoint)
 
-    def _build(self, checkpoint: Checkpoint) -> nn.Module:
+    def _build(self, checkpoint: Checkpoint) -> SpeechClassifier | ElidedClassifier:
         """The network on the device, in the fastest form that gives the same scores."""
         if self.precision == "fp32":
             # By default cuDNN computes float32 convolutions in TF32, with 10 bits of mantissa.
             torch.backends.cudnn.allow_tf32 = False
         model = build_model(checkpoint)
-        cast(nn.Module, model).to(self.device, _DTYPES[self.precision])
+        model.to(self.device, _DTYPES[self.precision])
         if self._masked or not can_elide(model):
             return model
         elided = ElidedClassifier(model)
@@ -142,7 +144,7 @@ class Classifier:
         Raises:
             DeviceError: the device failed; nothing runs on it any more in this process.
         """
-        return self.compute(self.prepare(waveforms))
+        return self.compute(self.prepare(waveforms)).scores
 
     def prepare(self, waveforms: Sequence[np.ndarray]) -> Prepared:
         """Copies waveforms into batches; other threads may compute meanwhile.
@@ -163,24 +165,25 @@ class Classifier:
         lengths = [[len(segment) for segment in each] for each in by_recording]
         return Prepared(lengths, order, batches)
 
-    def compute(self, prepared: Prepared) -> np.ndarray:
+    def compute(self, prepared: Prepared) -> Outputs:
         """Computes the scores of what was prepared; one thread at a time.
 
-        Returns:
-            As `scores` does.
+        Scores and embeddings are the means of the segments', weighted by their length. What is
+        beyond the range of float16 in an embedding becomes its largest number.
 
         Raises:
             DeviceError: as `scores` does.
         """
         with self._device_errors():
-            flat = self._probabilities(prepared)
-        scores = np.empty((len(prepared.lengths), self._num_labels), np.float32)
+            flat = self._outputs(prepared)
+        means = np.empty((len(prepared.lengths), flat.shape[1]), np.float32)
         start = 0
         for row, lengths in enumerate(prepared.lengths):
             end = start + len(lengths)
-            scores[row] = np.average(flat[start:end], axis=0, weights=lengths)
+            means[row] = np.average(flat[start:end], axis=0, weights=lengths)
             start = end
-        return scores
+        scores, embeddings = np.split(means, [self._num_labels], axis=1)
+        return Outputs(scores, as_float16(embeddings) if self.embeddings else None)
 
     @contextmanager
     def _device_errors(self) -> Iterator[None]:
@@ -196,8 +199,8 @@ class Classifier:
             num_samples = self._model.required_samples(longest, self._frames_per_step)
         return stack(segments, num_samples, pinned=self.on_gpu)
 
-    def _probabilities(self, prepared: Prepared) -> np.ndarray:
-        """Softmax of the logits of each segment."""
+    def _outputs(self, prepared: Prepared) -> np.ndarray:
+        """The scores of each segment, then its embedding, if it was asked for."""
         computed: list[torch.Tensor] = []
         for batch in prepared.batches:
             start = 0
@@ -213,11 +216,13 @@ class Classifier:
                     torch.cuda.empty_cache()
                 else:
                     start += len(part.lengths)
-        probabilities = np.empty((len(prepared.order), self._num_labels), np.float32)
-        if computed:
-            # The only point that waits for a GPU.
-            probabilities[prepared.order] = torch.cat(computed).cpu().numpy()
-        return probabilities
+        if not computed:
+            size = self._model.embedding_size if self.embeddings else 0
+            return np.empty((0, self._num_labels + size), np.float32)
+        values = torch.cat(computed).cpu().numpy()  # the only point that waits for a GPU
+        outputs = np.empty_like(values)
+        outputs[prepared.order] = values
+        return outputs
 
     @torch.inference_mode()
     def _forward(self, batch: Stacked) -> torch.Tensor:
@@ -225,10 +230,13 @@ class Classifier:
             self.before_pass()
         values, mask = normalize(batch, self._preprocessing, self.device)
         if isinstance(self._model, ElidedClassifier):
-            logits = self._model(values)
+            pooled = self._model.pooled(values)
         else:
-            logits = self._model(values.to(_DTYPES[self.precision]), mask if self._masked else None)
-        return torch.softmax(logits.float() / self._temperature, dim=-1)
+            values = values.to(_DTYPES[self.precision])
+            pooled = self._model.pooled(values, mask if self._masked else None)
+        logits = self._model.head(pooled)
+        scores = torch.softmax(logits.float() / self._temperature, dim=-1)
+        return torch.cat([scores, pooled.float()], dim=1) if self.embeddings else scores
 
 
 def resolve_precision(precision: Precision, device: torch.device) -> str:

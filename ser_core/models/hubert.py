@@ -32,23 +32,35 @@ class HubertForSpeechClassification(HubertPreTrainedModel):
         self.classifier = HubertClassificationHead(config)
         self.post_init()
 
-    def forward(
-        self,
-        input_values: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,  # noqa: ARG002 (StandardClassifier uses it)
-    ) -> torch.Tensor:
-        """Maps ``input_values`` ``(batch, num_samples)`` to logits ``(batch, num_class)``.
-
-        ``attention_mask`` is ignored: the card passes no mask and pools over the padding.
-        """
-        return self.head(self.hubert(input_values)[0].mean(dim=1))
-
     @property
     def backbone(self) -> Any:
         """The network without its head."""
         return self.hubert
 
+    @property
+    def embedding_size(self) -> int:
+        """The size of what `pooled` returns."""
+        return self.classifier.dense.in_features
+
+    def pooled(
+        self,
+        input_values: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,  # noqa: ARG002 (StandardClassifier uses it)
+    ) -> torch.Tensor:
+        """The mean over all frames, shape ``(batch, hidden_size)``.
+
+        ``attention_mask`` is ignored: the card passes no mask and pools over the padding.
+        """
+        pooled: torch.Tensor = self.hubert(input_values)[0].mean(dim=1)
+        return pooled
+
     def head(self, pooled: torch.Tensor) -> torch.Tensor:
         """Maps the mean over the frames, shape ``(batch, hidden_size)``, to logits."""
-        logits: torch.Tensor = self.classifier(pooled)
+        logits: torch.Tensor = self.classifier(pooled.to(self.classifier.dense.weight.dtype))
         return logits
+
+    def forward(
+        self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Maps ``input_values`` ``(batch, num_samples)`` to logits ``(batch, num_class)``."""
+        return self.head(self.pooled(input_values, attention_mask))

@@ -95,14 +95,27 @@ class ElidedClassifier(nn.Module):
         return min(required, SEGMENT_SAMPLES)
 
     def forward(self, input_values: torch.Tensor) -> torch.Tensor:
-        """Computes the logits of the padded input.
+        """Maps ``input_values``, as `pooled` takes them, to logits ``(batch, num_labels)``."""
+        return self.head(self.pooled(input_values))
+
+    @property
+    def embedding_size(self) -> int:
+        """The size of what `pooled` returns."""
+        return self.model.embedding_size
+
+    def head(self, pooled: torch.Tensor) -> torch.Tensor:
+        """Maps the mean over the frames to logits."""
+        return self.model.head(pooled)
+
+    def pooled(self, input_values: torch.Tensor) -> torch.Tensor:
+        """The mean over the frames of the padded input.
 
         Args:
             input_values: float32, shape ``(batch, num_samples)`` with the `required_samples` of
                 the longest recording; the rest of the 6 s would repeat each row's last value.
 
         Returns:
-            Shape ``(batch, num_labels)``.
+            Shape ``(batch, hidden_size)``; float32 also if the network is in bf16.
         """
         features = self._extract_features(input_values)
         hidden_states = _hidden_states(self.backbone.feature_projection(features.transpose(1, 2)))
@@ -117,8 +130,8 @@ class ElidedClassifier(nn.Module):
         if num_frames < self.max_frames:
             multiplicity[padding_start + kernel // 2] = 1 + self.max_frames - num_frames
         hidden_states = self._encode(hidden_states, multiplicity)
-        pooled = multiplicity @ hidden_states.to(dtype) / self.max_frames
-        return self.model.head(pooled.to(hidden_states.dtype))
+        pooled: torch.Tensor = multiplicity @ hidden_states.to(dtype) / self.max_frames
+        return pooled
 
     def _extract_features(self, input_values: torch.Tensor) -> torch.Tensor:
         """Runs the feature encoder; returns shape ``(batch, conv_dim, num_frames)``."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from ser_core.audio.constants import FULL_SCALE, SAMPLING_RATE, SEGMENT_SECONDS
 from ser_core.audio.decode import AudioInfo, decode_into, tolerated_loss
+from ser_core.audio.quality import QualityMeter
 from ser_core.audio.segments import Segment, Segmentation, Segmenter, Stretch
 from ser_core.errors import RecordingError, Status
 from ser_core.isolation import Caller
@@ -63,18 +64,21 @@ def decode_file(job: FileJob, caller: Caller) -> Decoded:
     that are not complete then.
     """
     messages = _Messages(job, caller)
-    segmenter = Segmenter([_stretch(each) for each in job.recordings], job.how, messages.add)
+    stretches = [_stretch(each) for each in job.recordings]
+    segmenter = Segmenter(stretches, job.how, messages.add)
+    meter = QualityMeter([(each.start, _needed(each, job.how)) for each in stretches])
     started, stopwatch = time.perf_counter(), _PausingStopwatch(caller)
     outcome: AudioInfo | RecordingError
     try:
         with _opened(job, stopwatch) as handle:
-            outcome = decode_into(handle, segmenter, _seconds_needed(job), job.how.each_channel)
+            seconds, each = _seconds_needed(job), job.how.each_channel
+            outcome = decode_into(handle, segmenter, seconds, each, meter)
         segmenter.finish()
     except RecordingError as error:
         outcome = error
-    seconds = time.perf_counter() - started - stopwatch.seconds
-    results = [_result(job, number, segmenter, outcome) for number in range(len(job.recordings))]
-    return messages.finish(results, job.fetch_seconds + stopwatch.seconds, seconds)
+    results = [_result(job, n, segmenter, meter, outcome) for n in range(len(stretches))]
+    elapsed = time.perf_counter() - started - stopwatch.seconds
+    return messages.finish(results, job.fetch_seconds + stopwatch.seconds, elapsed)
 
 
 def _stretch(recording: Recording) -> Stretch:
@@ -104,11 +108,17 @@ def _opened(job: FileJob, stopwatch: Stopwatch) -> AbstractContextManager[Binary
 
 
 def _result(
-    job: FileJob, number: int, segmenter: Segmenter, outcome: AudioInfo | RecordingError
+    job: FileJob,
+    number: int,
+    segmenter: Segmenter,
+    meter: QualityMeter,
+    outcome: AudioInfo | RecordingError,
 ) -> AudioInfo | RecordingError:
     """What is known of a recording, unless its file or its stretch is not what it should be."""
     info = AudioInfo(None, None) if isinstance(outcome, RecordingError) else outcome
-    known = info._replace(speech=segmenter.speech(number))
+    speech = segmenter.speech(number)
+    quality = meter.quality(number, speech)
+    known = info._replace(speech=speech, **(quality._asdict() if quality else {}))
     if number in segmenter.complete:
         return known
     if isinstance(outcome, RecordingError):

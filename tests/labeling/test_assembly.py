@@ -73,6 +73,23 @@ def test_one_row_per_recording_has_the_mean_weighted_by_length():
     assert labeled["duration"].to_pylist() == [9.0, 9.0]
 
 
+@pytest.mark.parametrize("rows_of", ["recording", "segment"])
+def test_embeddings_are_averaged_as_the_scores_are(rows_of):
+    rows = [*recording(5, [6.0, 9.0]), *recording(3, [4.0]), {"_index": 1} | last(1, "empty")]
+    for row, embedding in zip(rows, [[3.0, 60000.0], [0.0, 65504.0], [0.1, -1.0]], strict=False):
+        row["embedding"] = np.float16(embedding)
+    schema = labeled_schema(LABELS, pa.schema([]), 2)
+    columns = {name: [row.get(name) for row in rows[::-1]] for name in schema.names}
+    labeled = assembled_rows(pa.table(columns, schema=schema), LABELS, rows_of)
+    by_index = {row["_index"]: row["embedding"] for row in labeled.to_pylist()}
+    assert by_index[1] is None
+    assert by_index[3] == np.float16([0.1, -1.0]).tolist()
+    if rows_of == "recording":
+        assert by_index[5] == np.float16([2.0, (2 * 60000 + 65504) / 3]).tolist()
+    else:
+        assert len(labeled) == 4
+
+
 def test_one_row_per_segment_knows_the_recording():
     labeled = assembled_rows(table(recording(5, [6.0, 9.0])[::-1]), LABELS, "segment")
     assert labeled["start"].to_pylist() == [0.0, 6.0]

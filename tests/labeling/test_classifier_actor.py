@@ -8,6 +8,7 @@ import pytest
 from ser_core.errors import RunError
 from ser_core.labeling import classifier_actor
 from ser_core.labeling.classifier_actor import ClassifierActor, StartCounter, _check_scores
+from ser_core.models.outputs import Outputs
 
 WORK, GIVE_UP, STOP = "work", "give up", "stop"
 
@@ -64,7 +65,7 @@ class Scorer:
 
     def compute(self, waveforms):
         assert np.isfinite(waveforms).all()
-        return np.float32([[0.5, self.score]])
+        return Outputs(np.float32([[0.5, self.score]]))
 
 
 def test_a_model_that_cannot_classify_noise_is_refused():

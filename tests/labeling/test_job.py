@@ -16,7 +16,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from ser_core.errors import CheckError, OutputError, RunError
-from ser_core.labeling import label_store, preparation
+from ser_core.labeling import label_store, parts, preparation
 from ser_core.labeling.config import LabelConfig
 from ser_core.labeling.coverage import coverage
 from ser_core.labeling.job import finish
@@ -156,8 +156,7 @@ def install(world, patch):
     patch.setattr(label_store, "Claim", no_claim)
     patch.setattr(label_store, "datetime", world.clock)
     patch.setattr(Folder, "probe", lambda _: None)
-    patch.setattr(label_store, "ROWS_PER_PART", 4)
-    patch.setattr(label_store, "_SMALL_PART", 2)
+    patch.setattr(parts, "ROWS_PER_PART", 4)
     for name in ("write", "remove"):
         original = getattr(Folder, name)
 

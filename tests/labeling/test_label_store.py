@@ -193,6 +193,59 @@ def test_rows_are_done_for_a_precision(store, made_with, requested, is_done):
     assert done(store, "a", "b", "c", precision=requested) == [is_done, True, is_done]
 
 
+def with_embeddings(store, size=4):
+    return LabelStore(store.folder.uri, LABELS, SPEAKER, size)
+
+
+def embedded(table, size=4):
+    """Rows with embeddings, as a run with --embeddings writes them."""
+    embeddings = pa.array([[0.5] * size] * len(table), pa.list_(pa.float16(), size))
+    table = table.append_column("embedding_size", pa.array([size] * len(table), pa.int32()))
+    return table.append_column("embedding", embeddings)
+
+
+def test_rows_without_an_embedding_are_not_done_for_a_run_that_wants_them(store):
+    store.write_part(rows("a", "b"))
+    store.write_part(rows("c", status="empty"))
+    assert done(with_embeddings(store), *"abc") == [False, False, True]
+    with with_embeddings(store).claimed():
+        with_embeddings(store).write_part(embedded(rows("a", hours=1)))
+    assert done(with_embeddings(store), *"abc") == [True, False, True]
+    assert done(store, *"abc") == [True, True, True]
+
+
+def test_a_run_without_embeddings_keeps_those_that_are_there(store):
+    wanting = with_embeddings(store)
+    wanting.write_part(embedded(rows("a", "b")))
+    later = LabelStore(store.folder.uri, LABELS, SPEAKER)
+    later.write_part(rows("b", "c", hours=1, version="v2"))
+    later.compact()
+    result = table(later)
+    assert [e is None for e in result["embedding"]] == [False, True, True]
+    assert result["embedding"][0].tolist() == [0.5] * 4
+    names = {tuple(pq.read_schema(f"{store.folder.uri}/{n}").names) for n in parts(store)}
+    before = parts(store)
+    with_embeddings(store).compact()  # the same columns in the same order: nothing is rewritten
+    assert parts(store) == before
+    assert len(names) == 1
+
+
+def test_embeddings_of_another_size_are_refused(store):
+    with_embeddings(store).write_part(embedded(rows("a")))
+    with pytest.raises(OutputError, match=r"columns of another type \(embedding\); choose another"):
+        with_embeddings(store, 5)
+
+
+def test_parts_with_embeddings_have_fewer_rows(store, monkeypatch):
+    monkeypatch.setattr("ser_core.labeling.parts._EMBEDDING_BYTES_PER_PART", 4 * 2 * 4)
+    wanting = with_embeddings(store)
+    for number, name in enumerate("abcdefg"):
+        wanting.write_part(embedded(rows(name, hours=number)))
+    wanting.compact()
+    sizes = [pq.read_metadata(f"{store.folder.uri}/{name}").num_rows for name in parts(store)]
+    assert sorted(sizes) == [3, 4]
+
+
 def test_statuses_to_try_again_are_not_done(store):
     for name, status in zip("abc", ["ok", "timeout", "too_large"], strict=True):
         store.write_part(rows(name, status=status))
@@ -218,8 +271,7 @@ def test_later_rows_of_the_same_files_do_not_overwrite_a_part(store):
 
 
 def test_small_parts_are_merged_and_large_ones_kept(store, monkeypatch):
-    monkeypatch.setattr(label_store, "ROWS_PER_PART", 10)
-    monkeypatch.setattr(label_store, "_SMALL_PART", 5)
+    monkeypatch.setattr("ser_core.labeling.parts.ROWS_PER_PART", 10)
     large = store.write_part(rows(*"ABCDEFG"))
     for number, name in enumerate("hijklmnopqrs"):
         store.write_part(rows(name, hours=number))

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from ser_core.errors import RunError
-from ser_core.labeling import part_writer
+from ser_core.labeling import part_writer, parts
 from ser_core.labeling.label_store import LabelStore
 from ser_core.labeling.part_writer import PartWriter
 
@@ -42,8 +42,8 @@ def no_pauses(monkeypatch):
 
 def written(store):
     """The paths in all parts; a name that stands twice was written twice."""
-    parts = [name for name in store.folder.names() if name.endswith(".parquet")]
-    return sorted(p for n in parts for p in pd.read_parquet(f"{store.folder.uri}/{n}")["path"])
+    names = [name for name in store.folder.names() if name.endswith(".parquet")]
+    return sorted(p for n in names for p in pd.read_parquet(f"{store.folder.uri}/{n}")["path"])
 
 
 def until(condition):
@@ -90,7 +90,7 @@ def test_rows_wait_for_their_time_and_are_written_at_the_end_of_a_failed_run(sto
 
 
 def test_rows_are_written_when_they_fill_a_part(store, monkeypatch):
-    monkeypatch.setattr(part_writer, "ROWS_PER_PART", 3)
+    monkeypatch.setattr(parts, "ROWS_PER_PART", 3)
     with PartWriter(store, seconds=3600) as writer:
         for name in "abcdefgh":
             writer.add(rows(name))
@@ -154,7 +154,8 @@ def test_storage_that_hangs_is_an_error(store, monkeypatch, where):
     monkeypatch.setattr(store, "write_part", lambda _: hanging.wait())
     monkeypatch.setattr(part_writer, "REQUEST_SECONDS", 0.05)
     if where == "while adding":
-        monkeypatch.setattr(part_writer, "_MAX_WAITING_ROWS", 1)
+        monkeypatch.setattr(parts, "ROWS_PER_PART", 1)
+        monkeypatch.setattr(part_writer, "_MAX_WAITING_PARTS", 1)
     writer = PartWriter(store, 0.01, patience=0.05)
     with pytest.raises(RunError, match=r"has not answered .* 1 are lost"), writer:
         writer.add(rows("a"))
@@ -165,7 +166,7 @@ def test_storage_that_hangs_is_an_error(store, monkeypatch, where):
 
 
 def test_slow_storage_is_waited_for_while_it_writes(store, monkeypatch):
-    monkeypatch.setattr(part_writer, "ROWS_PER_PART", 1)
+    monkeypatch.setattr(parts, "ROWS_PER_PART", 1)
     monkeypatch.setattr(part_writer, "REQUEST_SECONDS", 4.0)
     write_part = store.write_part
 
@@ -204,7 +205,8 @@ def test_a_bug_while_writing_is_not_tried_again(store, monkeypatch):
 
 
 def test_adding_waits_while_too_many_rows_could_not_be_written(store, monkeypatch):
-    monkeypatch.setattr(part_writer, "_MAX_WAITING_ROWS", 3)
+    monkeypatch.setattr(parts, "ROWS_PER_PART", 1)
+    monkeypatch.setattr(part_writer, "_MAX_WAITING_PARTS", 3)
     may_write, write_part = threading.Event(), store.write_part
 
     def slow(table):

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ser_core.labeling import label_store
+from ser_core.labeling import parts
 from ser_core.labeling.label_store import LabelStore
 from ser_core.labeling.plan import plan_page
 from ser_core.labeling.release_0_1 import Upgrade
@@ -167,7 +167,7 @@ def test_precision_is_known_if_all_reports_agree(tmp_path, devices, precision):
 def test_taking_over_an_output_resumes_after_a_kill(tmp_path, monkeypatch):
     for number, recording in enumerate(MANIFEST):
         write_0_1(tmp_path, [recording], hours=number)
-    monkeypatch.setattr(label_store, "ROWS_PER_PART", 1)
+    monkeypatch.setattr(parts, "ROWS_PER_PART", 1)
     write_part, written = LabelStore.write_part, []
 
     def killed_at_the_second(store, rows):

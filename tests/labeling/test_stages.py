@@ -25,6 +25,7 @@ from ser_core.labeling.stages import (
     reason_to_stop,
     run_stage,
 )
+from ser_core.models.outputs import Outputs, as_float16
 from ser_core.schema import output_schema, plan_schema
 from ser_core.sources.file_decoder import Decoded, FileJob, decode_file
 from ser_core.storage.reading import open_file
@@ -44,7 +45,7 @@ class Recorder:
         return waveforms
 
     def compute(self, waveforms):
-        return np.tile(np.float32([0.25, 0.75]), (len(waveforms), 1))
+        return Outputs(np.tile(np.float32([0.25, 0.75]), (len(waveforms), 1)))
 
 
 def at_once():
@@ -225,9 +226,9 @@ def test_output_rows_follow_the_schema(corpus):
 def test_scores_that_are_not_finite_are_the_row_of_one_recording_or_stop_the_run(corpus, value):
     class Broken(Recorder):
         def compute(self, waveforms):
-            scores = super().compute(waveforms)
-            scores[: self.broken] = value
-            return scores
+            outputs = super().compute(waveforms)
+            outputs.scores[: self.broken] = value
+            return outputs
 
     scorer, schema = Broken(), output_schema(SETTINGS.labels, NONE)
     decoded = decoded_block(plan(*[corpus[0]] * 20))
@@ -245,3 +246,59 @@ def test_scores_that_are_not_finite_are_the_row_of_one_recording_or_stop_the_run
     assert few["precision"].to_pylist() == ["fp32"] * 20
     with pytest.raises(RunError, match=r"not finite numbers \(cpu fp32\); try --precision fp32"):
         rows(11)
+
+
+def rows_of(paths, settings, scorer):
+    labeled = classify_block(decoded_block(plan(*paths)), settings, scorer, at_once)
+    schema = output_schema(settings.labels, NONE, settings.embedding_size)
+    return output_rows(labeled, settings, schema, {}, datetime.now(UTC))
+
+
+def test_rows_have_the_quality_of_what_was_decoded(tmp_path, corpus):
+    quiet = write_audio(tmp_path / "quiet.wav", 0.03 * speech_like(1, seed=1))
+    rows = rows_of([corpus[0], quiet, tmp_path / "bad.wav"], SETTINGS, Recorder())
+    assert rows["quality"].to_pylist() == ["", "quiet", None]
+    loud, soft, failed = rows["rms_db"].to_pylist()
+    assert loud - soft == pytest.approx(-20 * np.log10(0.03), abs=0.1)
+    assert failed is None
+    for name in ("peak", "clipped_share", "level_range_db"):
+        assert [value is None for value in rows[name].to_pylist()] == [False, False, True]
+
+
+@pytest.mark.parametrize(("least", "word"), [(None, ""), (0.75, ""), (0.76, "low_score")])
+def test_scores_that_are_too_low_are_marked_and_keep_their_label(tmp_path, corpus, least, word):
+    quiet = write_audio(tmp_path / "quiet.wav", 0.03 * speech_like(1, seed=1))
+    settings = StageSettings(SETTINGS.labels, NONE, min_score=least)
+    rows = rows_of([corpus[0], quiet, tmp_path / "bad.wav"], settings, Recorder())
+    assert rows["quality"].to_pylist() == [word, f"quiet {word}".strip(), None]
+    assert rows["label"].to_pylist() == ["happy", "happy", None]
+
+
+class Embedding(Recorder):
+    """Its embeddings are the first samples, or far too large."""
+
+    scores = (0.25, 0.75)
+
+    def compute(self, waveforms):
+        scores = np.tile(np.float32(self.scores), (len(waveforms), 1))
+        return Outputs(scores, as_float16(np.stack([w[:3] for w in waveforms]) * 1.0))
+
+
+def test_rows_with_a_label_have_an_embedding(corpus):
+    settings = StageSettings(SETTINGS.labels, NONE, embedding_size=3)
+    scorer = Embedding()
+    rows = rows_of(corpus, settings, scorer)
+    assert rows["embedding_size"].to_pylist() == [3, 3, None, 3]
+    embeddings = rows["embedding"].to_pylist()
+    assert embeddings[2] is None
+    for found, waveform in zip([*embeddings[:2], embeddings[3]], scorer.waveforms, strict=True):
+        assert found == as_float16(waveform[:3]).tolist()
+    scorer.scores = (np.nan, 0.5)
+    rows = rows_of(corpus[:1], settings, scorer)
+    assert rows["status"].to_pylist() == ["not_finite"]
+    assert rows["embedding"].to_pylist() == rows["embedding_size"].to_pylist() == [None]
+
+
+def test_without_embeddings_there_is_no_column():
+    names = output_schema(SETTINGS.labels, NONE).names + SETTINGS.labeled_schema.names
+    assert not [name for name in names if name.startswith("embedding")]

@@ -176,8 +176,17 @@ def test_standard_checkpoints(tmp_path, config_class, masked, norm):
         expected = torch.softmax(model(**inputs).logits, dim=-1).numpy()
     checkpoint = load_checkpoint(str(tmp_path))
     assert checkpoint.labels == ("neu", "hap", "ang")
-    scores = Classifier(checkpoint, "fp32", 2).scores([w[:96000] for w in waveforms])
-    np.testing.assert_allclose(scores, expected, atol=1e-5)
+    classifier = Classifier(checkpoint, "fp32", 2)
+    classifier.embeddings = True
+    outputs = classifier.compute(classifier.prepare([w[:96000] for w in waveforms]))
+    np.testing.assert_allclose(outputs.scores, expected, atol=1e-5)
+    with torch.no_grad():
+        frames = model.base_model(**inputs).last_hidden_state
+    used = [299] * 3
+    if masked:  # 320 samples a frame, of which the first sees 400
+        used = [(min(len(w), 96000) - 400) // 320 + 1 for w in waveforms]
+    pooled = [each[:count].mean(dim=0).numpy() for each, count in zip(frames, used, strict=True)]
+    np.testing.assert_allclose(outputs.embeddings, pooled, rtol=1e-3, atol=2e-5)
 
 
 class Payload:

@@ -68,15 +68,15 @@ def classifier(small_checkpoint):
 def test_out_of_memory_halves_the_batch_and_keeps_all_scores(classifier):
     waveforms = [speech_like(1, seed=seed) for seed in range(11)]
     expected = classifier.scores(waveforms)
-    forward, sizes = classifier._model.forward, []
+    pooled, sizes = classifier._model.pooled, []
 
     def with_little_memory(values):
         sizes.append(len(values))
         if len(values) > 3:
             raise torch.OutOfMemoryError("too many")
-        return forward(values)
+        return pooled(values)
 
-    classifier._model.forward = with_little_memory
+    classifier._model.pooled = with_little_memory
     np.testing.assert_allclose(classifier.scores(waveforms), expected, atol=1e-5)
     assert sizes == [8, 4, 2, 2, 2, 2, 2, 1]
     assert classifier.batch_size == 2
@@ -86,7 +86,7 @@ def test_out_of_memory_with_one_recording_is_an_error(classifier):
     def without_memory(*_):
         raise torch.OutOfMemoryError("none")
 
-    classifier._model.forward = without_memory
+    classifier._model.pooled = without_memory
     with pytest.raises(torch.OutOfMemoryError):
         classifier.scores([speech_like(1)] * 4)
 
@@ -99,7 +99,7 @@ def test_a_broken_device_is_told_apart_from_a_bug_at_every_step(classifier, monk
         patched.setattr("ser_core.models.classifier.stack", broken)
         with pytest.raises(DeviceError, match="cpu fp32: an illegal"):
             classifier.prepare([speech_like(1)])
-    classifier._model.forward = broken
+    classifier._model.pooled = broken
     with pytest.raises(DeviceError, match="cpu fp32: an illegal"):
         classifier.compute(classifier.prepare([speech_like(1)]))
 
@@ -112,6 +112,29 @@ def test_segments_are_weighted_by_their_length(classifier):
     together = classifier.scores([other, recording, other])
     np.testing.assert_allclose(together[1], expected, atol=1e-5)
     np.testing.assert_allclose(together[2], classifier.scores([other])[0], atol=1e-5)
+
+
+def test_embeddings_of_segments_are_weighted_by_their_length(classifier):
+    recording = speech_like(13.5, seed=5)
+    parts = [recording[:96000], recording[96000:192000], recording[192000:]]
+    classifier.embeddings = True
+    of_parts = classifier.compute(classifier.prepare(parts)).embeddings
+    outputs = classifier.compute(classifier.prepare([speech_like(2, seed=6), recording]))
+    assert outputs.embeddings.dtype == np.float16
+    expected = np.average(of_parts.astype(np.float32), axis=0, weights=[96000, 96000, 24000])
+    np.testing.assert_allclose(outputs.embeddings[1], expected, rtol=2e-3, atol=1e-3)
+    assert classifier.compute(classifier.prepare([])).embeddings.shape == (0, 32)
+
+
+def test_embeddings_beyond_the_range_of_float16_are_its_largest_number(classifier):
+    pooled = classifier._model.pooled
+    plain = classifier.compute(classifier.prepare([speech_like(2)]))
+    assert plain.embeddings is None
+    classifier.embeddings = True
+    classifier._model.pooled = lambda values: pooled(values) * 1e7
+    classifier._model.head = lambda pooled: pooled[:, :6]
+    (embedding,) = classifier.compute(classifier.prepare([speech_like(2)])).embeddings
+    assert set(np.abs(embedding).tolist()) == {65504.0}
 
 
 def test_no_recordings(classifier):

@@ -11,9 +11,11 @@ from importlib.metadata import version
 from itertools import product
 
 import imageio_ffmpeg
+import librosa
 import numpy as np
 import pytest
 import soundfile
+import torch
 from recordings import speech_like, write_audio, write_with_ffmpeg
 
 from benchmarks.card import Card
@@ -156,6 +158,35 @@ def test_full_size_checkpoint(full_checkpoint, tmp_path):
     assert expected.std(axis=0).max() > 0.01
     scores = classifier.scores([waveform(path) for path in paths])
     np.testing.assert_allclose(scores, expected, atol=TO_CARD)
+
+
+def card_embedding(card, path):
+    """The mean of the last hidden states, as the card's own network has them."""
+    speech, _ = librosa.load(path, sr=16000)
+    sizes = {"padding": "max_length", "truncation": True, "max_length": 96000}
+    inputs = card.processor(speech, sampling_rate=16000, return_tensors="pt", **sizes)
+    with torch.no_grad():
+        return card.model.hubert(inputs.input_values).last_hidden_state.mean(dim=1)[0].numpy()
+
+
+@pytest.mark.parametrize("size", ["small", pytest.param("full", marks=pytest.mark.slow)])
+def test_embeddings_are_the_means_of_the_cards_hidden_states(request, tmp_path, size):
+    checkpoint = request.getfixturevalue(f"{size}_checkpoint")
+    card = Card(checkpoint)
+    classifier = Classifier(load_checkpoint(str(checkpoint)), "fp32", 3)
+    paths = [
+        write_audio(tmp_path / f"{s}.flac", speech_like(s, 22050, seed=int(s * 10)), 22050)
+        for s in (0.1, 1.9, 4.4, 8.0)
+    ]
+    expected = np.stack([card_embedding(card, path) for path in paths])
+    assert expected.std(axis=0).max() > 0.01  # they differ
+    scores = classifier.scores([waveform(path) for path in paths])
+    classifier.embeddings = True
+    outputs = classifier.compute(classifier.prepare([waveform(path) for path in paths]))
+    assert outputs.embeddings.dtype == np.float16
+    rounding = 2.0**-11  # of float16, relative
+    np.testing.assert_allclose(outputs.embeddings, expected, rtol=rounding, atol=2e-5)
+    np.testing.assert_array_equal(outputs.scores, scores)
 
 
 @pytest.mark.slow

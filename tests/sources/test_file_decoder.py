@@ -53,7 +53,8 @@ def test_a_long_recording_comes_in_parts(long_file):
     samples, _ = librosa.load(long_file, sr=RATE)
     assert len(segments) == 49
     np.testing.assert_array_equal(np.concatenate(list(map(samples_of, segments))), samples)
-    assert parts[-1].result == AudioInfo(pytest.approx(290.3), 22_050)
+    result = parts[-1].result
+    assert (result.duration, result.sampling_rate) == (pytest.approx(290.3), 22_050)
 
 
 def test_a_decoder_that_nobody_listens_to_any_more_ends(long_file):
@@ -76,6 +77,24 @@ def test_stretches_are_those_of_the_whole_file_resampled(long_file, segments, lo
         expected = samples[round(start * RATE) : round(end * RATE)]
         np.testing.assert_array_equal(np.concatenate(list(map(samples_of, parts))), expected)
         assert (parts[0].start, parts[-1].end) == (start, pytest.approx(end))
+
+
+@pytest.mark.parametrize("segments", ["first", "all"])
+def test_each_stretch_has_its_own_quality(tmp_path, segments):
+    loud, quiet = speech_like(10.0, seed=1), 0.03 * speech_like(10.0, seed=1)
+    path = str(write_audio(tmp_path / "x.wav", np.concatenate([loud, quiet, loud])))
+    bounds = [(0.0, 2.0), (12.0, 4.0), (15.0, 0.3), (14.0, 12.0), (12.0, None)]
+    found = decode(
+        [Recording(path, start=s, duration=d) for s, d in bounds], Segmentation(segments)
+    )
+    words = [result.quality for _, result in found]
+    # The last two are quiet in their first 6 s, which is all that is decoded for `first`.
+    assert words == [
+        "",
+        "quiet",
+        "short quiet",
+        *(["quiet"] * 2 if segments == "first" else [""] * 2),
+    ]
 
 
 def test_stretches_of_one_file_are_decoded_in_one_pass(long_file, monkeypatch):
