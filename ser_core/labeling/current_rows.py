@@ -36,7 +36,7 @@ class Labels:
     @property
     def manifest(self) -> list[str]:
         """The columns that came from a manifest."""
-        ours = output_schema(self.classes, pa.schema([])).names
+        ours = output_schema(self.classes, pa.schema([]), embedding_size=0).names
         return [name for name in self.schema.names if name not in ours]
 
     def tables(self, columns: Sequence[str], most: int | None = None) -> Iterator[pa.Table]:

@@ -43,6 +43,14 @@ MEASURES = (
     Measure("duration", "duration, s", 0, None, 40, "Of the whole recording."),
     Measure("rms_db", "level, dBFS", -80, 0, 40, "The root mean square of the samples."),
     Measure("peak", "peak", 0, 1, 40, "The largest sample; 1 is full scale."),
+    Measure(
+        "level_range_db",
+        "range of the level, dB",
+        0,
+        80,
+        40,
+        "Between the loud and the quiet moments of a recording; of noise it is a few dB.",
+    ),
     Measure("clipped_share", "clipped share", 0, 0.1, 40, "Of the samples."),
 )
 

@@ -7,9 +7,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ser_core.labeling.current_rows import Labels
+from ser_core.labeling.embeddings import embedding_matrix
+from ser_core.schema import EMBEDDING
 from ser_core.settings import SEED
 
-COLUMN = "embedding"
 _COMPONENTS = 5
 _MOST_ROWS = 5_000
 _MOST_PARTS = 40  # read, as embeddings are by far the largest column
@@ -26,18 +27,17 @@ def sample(labels: Labels, keep: Callable[[pa.Table], pa.ChunkedArray] | None = 
     Returns:
         float32, shape ``(num_rows, hidden_size)``; no rows where there are no embeddings.
     """
-    if COLUMN not in labels.schema.names:
+    if EMBEDDING not in labels.schema.names:
         return np.empty((0, 0), np.float32)
-    kind = labels.schema.field(COLUMN).type
-    found = [np.empty((0, kind.list_size), np.float32)]
+    size = labels.schema.field(EMBEDDING).type.list_size
+    found = [np.empty((0, size), np.float16)]
     each = -(-_MOST_ROWS // min(_MOST_PARTS, len(labels.parts)))
     random = np.random.default_rng(SEED)
-    for rows in labels.tables([COLUMN, "labeled_at"], _MOST_PARTS):
+    for rows in labels.tables([EMBEDDING, "labeled_at"], _MOST_PARTS):
         kept = rows if keep is None else rows.filter(keep(rows))
-        kept = kept.filter(pc.is_valid(kept[COLUMN]))
+        kept = kept.filter(pc.is_valid(kept[EMBEDDING]))
         chosen = np.sort(random.permutation(len(kept))[:each])
-        vectors = kept[COLUMN].take(pa.array(chosen)).combine_chunks().flatten()
-        found.append(vectors.to_numpy(zero_copy_only=False).reshape(-1, kind.list_size))
+        found.append(embedding_matrix(kept[EMBEDDING].take(pa.array(chosen))))
     return np.concatenate(found).astype(np.float32)
 
 

@@ -15,13 +15,13 @@ import pyarrow.compute as pc
 from pyarrow import types
 
 from ser_core.labeling.current_rows import Labels
-from ser_core.schema import score_columns
+from ser_core.schema import EMBEDDING, EMBEDDING_SIZE, score_columns
 
 if TYPE_CHECKING:
     import duckdb
 
 _MEMORY = "1GB"  # of DuckDB, which sorts and groups on disk beyond it
-NOT_REPORTED = ("file_id", "embedding")
+NOT_REPORTED = ("file_id", EMBEDDING_SIZE, EMBEDDING)
 _MOST_VALUES = 1000  # of a column by which a corpus is sliced
 FOLDER = "folder"  # a slice that every corpus has: where its recordings lie
 
