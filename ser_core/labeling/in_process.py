@@ -2,8 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import closing, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from datetime import UTC, datetime
 from typing import Any, get_args
 
@@ -31,11 +30,9 @@ from ser_core.models.checkpoint import Checkpoint, load_checkpoint, with_segment
 from ser_core.models.classifier import Classifier
 from ser_core.schema import INDEX, output_schema
 from ser_core.settings import Precision, Segments
-from ser_core.sources.decoder import Decoder
 from ser_core.sources.in_memory import Paths, Recordings, Waveforms, open_recordings
 from ser_core.sources.interface import Page
 from ser_core.sources.recording import Recording
-from ser_core.sources.waveform_decoder import WaveformDecoder
 
 _ROWS_PER_BLOCK = 512  # whose sizes are asked for at a time
 _BATCHES_PER_TABLE = 4  # that are decoded and then classified
@@ -94,15 +91,22 @@ def _label(
     if taken := [str(name) for name in source.own if name in schema.names]:
         reason = f"the result has its own columns {', '.join(taken)}; rename the DataFrame's"
         raise UsageError(f"recordings: {reason}")
+    settings = StageSettings(checkpoint.labels, _NONE)
+    num_bytes = _BATCHES_PER_TABLE * classifier.batch_size * _BYTES_PER_SEGMENT
     tables = [schema.empty_table()]
     with (
         source.decoder(Segmentation(segments)) as decoder,
         _bar(len(source.index), progress) as bar,
     ):
         for block in source.blocks(_ROWS_PER_BLOCK):
-            for labeled in _labeled(block, decoder, classifier):
-                tables.append(_rows(labeled, checkpoint, schema, isinstance(source, Waveforms)))
-                bar.update(len(tables[-1]))
+            assembly = Assembly()
+            # Unless it is closed, what decodes ahead waits for ever for its results to be taken.
+            with closing(decode_block(_plan(block), settings, decoder, num_bytes)) as decoded:
+                for table in decoded:
+                    labeled = classify_block(table, settings, classifier, _at_once)
+                    complete = assembly.add(labeled)
+                    tables.append(_rows(complete, checkpoint, schema, source.named))
+                    bar.update(len(complete))
     rows = pa.concat_tables(tables).unify_dictionaries().to_pandas()
     rows.index = source.index
     result: pd.DataFrame = pd.concat([rows, source.own], axis=1)
@@ -132,27 +136,24 @@ def _classifier(
     return Classifier(model, precision, batch_size)
 
 
-def _labeled(
-    recordings: list[Recording], decoder: Decoder | WaveformDecoder, classifier: Classifier
-) -> Iterator[pa.Table]:
-    """The segments of recordings that are complete (``labeled_schema``), in their order."""
-    settings = StageSettings(classifier.labels, _NONE)
-    num_bytes = _BATCHES_PER_TABLE * classifier.batch_size * _BYTES_PER_SEGMENT
+def _plan(recordings: list[Recording]) -> pa.Table:
+    """Recordings as the stages take them; the same one may be there twice."""
     rows = np.arange(len(recordings))
-    # Their positions identify them: the same recording may be there twice.
-    planned = plan_table(Page(recordings), rows, rows, np.zeros(len(rows), bool), _NONE)
-    assembly = Assembly()
-    with closing(decode_block(planned, settings, decoder, num_bytes)) as tables:
-        for table in tables:
-            yield assembly.add(classify_block(table, settings, classifier, lambda: nullcontext(0)))
+    has_final = np.zeros(len(recordings), bool)
+    return plan_table(Page(recordings), rows, rows, has_final, _NONE)
 
 
-def _rows(labeled: pa.Table, checkpoint: Checkpoint, schema: pa.Schema, unnamed: bool) -> pa.Table:
+def _at_once() -> AbstractContextManager[float]:
+    """The turn of a block that need not wait for others."""
+    return nullcontext(0.0)
+
+
+def _rows(labeled: pa.Table, checkpoint: Checkpoint, schema: pa.Schema, named: bool) -> pa.Table:
     """A row of the output for each recording, in their order."""
     digest = labeling_digest(checkpoint.digest, "recording", SEGMENT_SECONDS, "mix")
     origin = {"model": checkpoint.name, "model_digest": digest}
     assembled = assembled_rows(labeled, checkpoint.labels, "recording").sort_by(INDEX.name)
-    if unnamed:
+    if not named:
         assembled = assembled.drop_columns(list(_NAMES))
     settings = StageSettings(checkpoint.labels, _NONE)
     return output_rows(assembled, settings, schema, origin, datetime.now(UTC))

@@ -78,9 +78,12 @@ class Paths:
     """Recordings by their paths or URIs.
 
     Attributes:
+        named: the rows have paths.
         index: of the DataFrame.
         own: its columns that do not say where a recording lies.
     """
+
+    named = True
 
     def __init__(self, frame: pd.DataFrame) -> None:
         used = [_PATH, *(name for name in _STRETCH if name in frame)]
@@ -135,9 +138,12 @@ class Waveforms:
     """Recordings that are already decoded.
 
     Attributes:
+        named: the rows have no paths.
         index: of the DataFrame.
         own: its other columns.
     """
+
+    named = False
 
     def __init__(self, frame: pd.DataFrame, sampling_rate: int) -> None:
         whole = isinstance(sampling_rate, int | np.integer)

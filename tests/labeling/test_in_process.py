@@ -12,7 +12,7 @@ import pytest
 import soundfile
 from recordings import speech_like, write_audio
 
-from ser_core.errors import CheckpointError, DeviceError, UsageError
+from ser_core.errors import CheckpointError, UsageError
 from ser_core.labeling import in_process
 from ser_core.labeling.in_process import label
 from ser_core.models.checkpoint import load_checkpoint
@@ -233,13 +233,16 @@ def test_a_bar_is_shown_to_whoever_watches(
 
 
 @pytest.mark.timeout(60)
-def test_an_error_midway_ends_the_children_at_once(tmp_path, checkpoint):
-    class Failing(Classifier):
-        def compute(self, _):
-            raise DeviceError("the GPU is gone")
+@pytest.mark.parametrize("stage", ["classify_block", "output_rows"])
+def test_an_interrupt_ends_what_decodes_ahead(tmp_path, classifier, monkeypatch, stage):
+    def interrupted(*_):
+        raise KeyboardInterrupt
 
-    paths = [write_audio(tmp_path / f"{n}.wav", speech_like(200, seed=n)) for n in range(5)]
-    with pytest.raises(DeviceError):
-        label(paths, Failing(checkpoint, "fp32", batch_size=1), segments="all")
+    monkeypatch.setattr(in_process, stage, interrupted)
+    samples = speech_like(700)
+    paths = [write_audio(tmp_path / "60s.wav", samples[:960_000])]
+    paths += [write_audio(tmp_path / "700s.wav", samples)]
+    with pytest.raises(KeyboardInterrupt):
+        label(paths, classifier, segments="all")
     servers = psutil.Process().children()
     assert not [child for server in servers for child in server.children()]
