@@ -67,7 +67,7 @@ def label(  # noqa: PLR0913 (options of their own)
         segments: label the ``first`` 6 s, ``all`` in windows of 6 s, or only ``speech``.
         batch_size: segments per forward pass; None chooses for the hardware.
         sampling_rate: of waveforms, Hz; None is 16 kHz. Others are resampled.
-        progress: show a bar; None shows one for several recordings where somebody watches.
+        progress: show a bar; None shows one for several, in a notebook or a terminal.
 
     Returns:
         The columns of docs/output.md, such as `label`, `score` and `score_<label>`. `status` and

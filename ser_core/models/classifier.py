@@ -62,14 +62,13 @@ class Prepared(NamedTuple):
 class Classifier:
     """A checkpoint on a device: the GPU if torch has one, else the CPU.
 
+    >>> import soundfile
     >>> from ser_core import Classifier, load_checkpoint
     >>> classifier = Classifier(load_checkpoint("examples/checkpoint"), precision="fp32")
-    >>> waveforms = [np.zeros(32_000, np.float32), np.ones(8_000, np.int16)]  # 2 s and 0.5 s
-    >>> scores = classifier.scores(waveforms)
-    >>> scores.shape, scores.dtype
-    ((2, 6), dtype('float32'))
-    >>> classifier.labels[scores[0].argmax()] in classifier.labels
-    True
+    >>> waveform, _ = soundfile.read("examples/corpus/sad/answer-m3.wav", dtype="float32")
+    >>> scores = classifier.scores([waveform, waveform[:16_000]])
+    >>> scores.shape, classifier.labels[scores[0].argmax()]
+    ((2, 6), 'sad')
 
     Attributes:
         checkpoint: as it was given.
