@@ -16,7 +16,8 @@
 import difflib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 
 
@@ -138,6 +139,21 @@ class OutputError(UsageError):
 
 class RunError(SerError):
     """The run cannot continue; the same command resumes it."""
+
+
+@contextmanager
+def names_flag(flag: str) -> Iterator[None]:
+    """Names the flag in the messages of what a command and Python code both call.
+
+    >>> with names_flag("--model"):
+    ...     raise CheckpointError("nowhere: no such folder")
+    Traceback (most recent call last):
+    ser_core.errors.CheckpointError: --model nowhere: no such folder
+    """
+    try:
+        yield
+    except (UsageError, RunError) as error:
+        raise type(error)(f"{flag} {error}") from None
 
 
 class DeviceError(SerError):

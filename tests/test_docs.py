@@ -150,6 +150,24 @@ def test_python(code, tmp_path):
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, check=True)
 
 
+SESSIONS = {name: page for name, page in PAGES.items() if blocks(page, "pycon")}
+RUN_SESSION = """
+import doctest, sys
+sys.modules["ray"] = None  # importing it fails
+flags = doctest.NORMALIZE_WHITESPACE
+sys.exit(doctest.testfile(sys.argv[1], module_relative=False, optionflags=flags).failed)
+"""
+
+
+@pytest.mark.parametrize("page", SESSIONS)
+def test_sessions(page, tmp_path):
+    """They print what the page shows, in a fresh clone and without Ray."""
+    (tmp_path / "session").write_text("\n".join(blocks(SESSIONS[page], "pycon")))
+    command = [sys.executable, "-c", RUN_SESSION, str(tmp_path / "session")]
+    run = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
 # ---- what the pages say of the code --------------------------------------------------------------
 
 

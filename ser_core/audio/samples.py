@@ -12,7 +12,7 @@ from ser_core.audio.quality import QualityMeter
 from ser_core.audio.resample import to_mono
 from ser_core.errors import RecordingError, Status
 
-_RATES = range(1_000, 768_001)  # Hz
+RATES = range(1_000, 768_001)  # Hz
 _CHANNELS = range(1, 257)
 _MARGIN_SECONDS = 0.25  # the resampler's filter reaches a few hundredths of a second,
 _MARGIN_SAMPLES = 1_000  # or half a thousand samples, whichever is longer
@@ -141,7 +141,7 @@ def refuse_format(rate: int, channels: int) -> None:
     Raises:
         RecordingError: ``decode_error``.
     """
-    if rate not in _RATES:
+    if rate not in RATES:
         reason = f"the sampling rate is {rate} Hz, not between 1 and 768 kHz"
         raise RecordingError(Status.DECODE_ERROR, reason)
     if channels not in _CHANNELS:

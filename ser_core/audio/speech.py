@@ -214,7 +214,7 @@ def _model_path() -> Path:
         if (Path(folder) / _MODEL).is_file() and importlib.util.find_spec("onnxruntime"):
             return Path(folder) / _MODEL
     raise UsageError(
-        "--segments speech needs silero-vad and onnxruntime: pip install 'ser-batch[speech]'"
+        "silero-vad and onnxruntime are required to find speech: pip install 'ser-batch[speech]'"
     )
 
 

@@ -68,7 +68,7 @@ def _with_low_score(quality: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def not_finite(description: str) -> str:
     """What to say when a model's scores are not finite on a device, in a precision."""
-    remedy = "try --precision fp32; if that fails too, the checkpoint is broken"
+    remedy = "try precision fp32; if that fails too, the checkpoint is broken"
     return f"the model's scores are not finite numbers ({description}); {remedy}"
 
 

@@ -91,7 +91,7 @@ def plan_page(page: Page, manifest: pa.Schema, index: RowIndex) -> tuple[Plan, p
     missing = np.flatnonzero(~done)
     identity = hashes([recording.identity for recording in page.recordings])
     has_rows = index.has_rows(identity[missing])
-    table = _plan_table(page, missing, identity, index.has_final_rows(identity[missing]), manifest)
+    table = plan_table(page, missing, identity, index.has_final_rows(identity[missing]), manifest)
     plan = Plan(
         listed=len(page.recordings),
         done=len(page.recordings) - len(missing),
@@ -126,9 +126,18 @@ def _identities(page: Page, rows: np.ndarray) -> list[pa.Table]:
     return [pa.table(columns)] if recordings else []
 
 
-def _plan_table(
+def plan_table(
     page: Page, rows: np.ndarray, identity: np.ndarray, final: np.ndarray, manifest: pa.Schema
 ) -> pa.Table:
+    """Some recordings of a page, of ``plan_schema``.
+
+    Args:
+        page: of the source.
+        rows: which of its recordings.
+        identity: a number for each recording of the page, by which its segments are put together.
+        final: whether the output has final rows of each in ``rows``.
+        manifest: the manifest's own columns.
+    """
     recordings = [page.recordings[row] for row in rows]
     columns: dict[str, Any] = {
         INDEX.name: identity[rows].view(np.int64),

@@ -12,7 +12,7 @@ from ser_core import cluster
 from ser_core.audio.segments import Segmentation
 from ser_core.audio.speech import check_installed
 from ser_core.console import say
-from ser_core.errors import CorpusError, OutputError
+from ser_core.errors import CorpusError, OutputError, names_flag
 from ser_core.labeling.config import LabelConfig
 from ser_core.labeling.label_store import LabelStore
 from ser_core.labeling.plan import Plan, beginning, plan_page
@@ -42,9 +42,12 @@ def prepare(config: LabelConfig) -> "Run":
     _check_folders(config)
     cluster.check_address()
     if config.segments == "speech":
-        check_installed()
-    checkpoint = load_checkpoint(config.model, config.revision, config.segments)
-    network = build_model(checkpoint)  # refuses weights that do not match before anything starts
+        with names_flag("--segments speech:"):
+            check_installed()
+    with names_flag("--model"):
+        checkpoint = load_checkpoint(config.model, config.revision, config.segments)
+        # Refuses weights that do not match before anything starts.
+        network = build_model(checkpoint)
     embedding_size = network.embedding_size if config.embeddings else None
     options = InputOptions(config.allow_outside, config.path_column, config.include)
     source = open_source(config.input, options)

@@ -8,7 +8,7 @@
 
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -45,6 +45,7 @@ from ser_core.schema import (
 from ser_core.sources.decoder import Decoder
 from ser_core.sources.file_decoder import Decoded
 from ser_core.sources.recording import Recording, recordings_of
+from ser_core.sources.waveform_decoder import WaveformDecoder
 
 # What a broken machine makes of every recording, as well as a bad recording of itself.
 _SUSPICIOUS = frozenset({Status.DECODE_ERROR, Status.CRASHED, Status.TIMEOUT, Status.TOO_LARGE})
@@ -95,9 +96,9 @@ class StageSettings:
 def decode_block(
     planned: pa.Table,
     settings: StageSettings,
-    decoder: Decoder,
+    decoder: Decoder | WaveformDecoder,
     bytes_per_table: int,
-) -> Iterator[pa.Table]:
+) -> Generator[pa.Table, None, None]:
     """Decodes a block of the plan; long recordings come in several tables.
 
     Args:

@@ -86,7 +86,7 @@ def _empty_model(checkpoint: Checkpoint) -> nn.Module:
         head = " with the model card's head" if card_style else ""
         supported = ", ".join(networks)
         problem = f"model_type {model_type!r}{head} is not supported (supported: {supported})"
-        raise CheckpointError(f"--model {checkpoint.name}: {problem}")
+        raise CheckpointError(f"{checkpoint.name}: {problem}")
     classes = {} if card_style else {"id2label": dict(enumerate(labels))}
     return empty_network(checkpoint.name, network, config, classes)
 
@@ -97,7 +97,7 @@ def empty_network(
     """Builds a network on the meta device, without memory for its weights, and runs it once there.
 
     Args:
-        source: the value of ``--model``.
+        source: of the checkpoint, for messages.
         network: a class of transformers, or one like it.
         config: the content of ``config.json``.
         classes: further settings, which replace those of ``config``.
@@ -121,7 +121,7 @@ def empty_network(
 def config_error(source: str, error: Exception) -> CheckpointError:
     """The error of a network that cannot be built or run as ``config.json`` says."""
     reason = f"{type(error).__name__}: {one_line(error)[:_MAX_REASON]}"
-    return CheckpointError(f"--model {source}: config.json makes no working network ({reason})")
+    return CheckpointError(f"{source}: config.json makes no working network ({reason})")
 
 
 def _network_settings(config_class: Any, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -155,7 +155,7 @@ def _check_weights_fit(checkpoint: Checkpoint, model: nn.Module) -> None:
     found = "; ".join(f"{kind}: {shortened(names)}" for kind, names in mismatches.items() if names)
     if found:
         problem = f"the weights do not match the network ({found}){_advice(checkpoint)}"
-        raise CheckpointError(f"--model {checkpoint.name}: {problem}")
+        raise CheckpointError(f"{checkpoint.name}: {problem}")
 
 
 def is_like(expected: torch.Tensor, actual: np.ndarray) -> bool:

@@ -5,10 +5,11 @@ The driver loads a checkpoint once; Ray's object store then shares it with the p
 
 import hashlib
 import json
+import os
 import pickle
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -38,7 +39,7 @@ class Checkpoint:
     """A checkpoint in memory, ready to be shared between processes.
 
     Attributes:
-        name: the value of ``--model``.
+        name: the hub id, folder or URI, as it was given.
         revision: the commit on the hub, or None.
         config: the content of ``config.json``.
         preprocessing: how waveforms become ``input_values``.
@@ -68,27 +69,53 @@ class Files(NamedTuple):
 
 
 def load_checkpoint(
-    source: str, revision: str | None = None, segments: Segments = "first"
+    source: str | os.PathLike[str], revision: str | None = None, segments: Segments = "first"
 ) -> Checkpoint:
-    """Loads a checkpoint from the hub, a local folder or an fsspec URI.
+    """Loads a checkpoint from the Hugging Face Hub, a local folder or an fsspec URI.
+
+    The weights are in memory then, as float32; `Classifier` makes a network of them. Nothing in a
+    checkpoint is executed.
+
+    Args:
+        source: an id on the hub, as in ``"xmj2002/hubert-base-ch-speech-emotion-recognition"``; a
+            folder with ``config.json`` and the weights; or a URI, as in ``"s3://bucket/model"``.
+        revision: a branch, tag or commit on the hub; ignored for other sources.
+        segments: the part of a recording that will be classified, which is in the digest.
 
     Raises:
         CheckpointError: it cannot be fetched, a file is missing or unreadable, or its classes
             have no names.
+        RunError: the hub or the storage cannot be reached.
+
+    >>> checkpoint = load_checkpoint("examples/checkpoint")
+    >>> checkpoint.labels
+    ('angry', 'fear', 'happy', 'neutral', 'sad', 'surprise')
+    >>> sum(array.size for array in checkpoint.weights.values())  # parameters
+    102582
     """
+    source = os.fspath(source)
     config, preprocessor, weights, commit = read_files(source, revision)
     preprocessing = preprocessing_of(preprocessor, segments)
     try:
         labels = class_names(config, _num_classes(config, weights))
     except ValueError as error:
         problem = f"{error}; name the classes under id2label in config.json"
-        raise CheckpointError(f"--model {source}: {problem}") from None
+        raise CheckpointError(f"{source}: {problem}") from None
     digest = _digest(config, preprocessing, weights)
     temperature = config.get("temperature", 1.0)
     if not isinstance(temperature, int | float) or not 1e-6 < temperature < 1e6:
         problem = "config.json: temperature is not a number from 1e-6 to 1e6"
-        raise CheckpointError(f"--model {source}: {problem}")
+        raise CheckpointError(f"{source}: {problem}")
     return Checkpoint(source, commit, config, preprocessing, weights, labels, temperature, digest)
+
+
+def with_segments(checkpoint: Checkpoint, segments: Segments) -> Checkpoint:
+    """The same checkpoint for another part of each recording, which changes its digest."""
+    if segments == checkpoint.preprocessing.segments:
+        return checkpoint
+    preprocessing = replace(checkpoint.preprocessing, segments=segments)
+    digest = _digest(checkpoint.config, preprocessing, checkpoint.weights)
+    return replace(checkpoint, preprocessing=preprocessing, digest=digest)
 
 
 def read_files(source: str, revision: str | None = None) -> Files:
@@ -106,7 +133,7 @@ def read_files(source: str, revision: str | None = None) -> Files:
         preprocessing_of(preprocessor)
     except ValueError as error:
         problem = f"preprocessor_config.json: {error}"
-        raise CheckpointError(f"--model {source}: {problem}") from None
+        raise CheckpointError(f"{source}: {problem}") from None
     return Files(config, preprocessor, weights, commit)
 
 
@@ -167,7 +194,7 @@ def read_json(source: str, path: Path) -> dict[str, Any]:
     except RecursionError:
         problem = "is nested too deeply"
     if problem:
-        raise CheckpointError(f"--model {source}: {path.name} {problem}")
+        raise CheckpointError(f"{source}: {path.name} {problem}")
     return cast(dict[str, Any], content)
 
 
@@ -183,7 +210,7 @@ def _read_weights(source: str, folder: Path) -> dict[str, np.ndarray]:
     paths = next(filter(None, (sorted(folder.glob(pattern)) for pattern in WEIGHT_FILES)), None)
     if not paths:
         problem = "neither model.safetensors nor pytorch_model.bin was found"
-        raise CheckpointError(f"--model {source}: {problem}")
+        raise CheckpointError(f"{source}: {problem}")
     return {name: array for path in paths for name, array in _read_arrays(source, path).items()}
 
 
@@ -206,7 +233,7 @@ def _read_arrays(source: str, path: Path) -> dict[str, np.ndarray]:
         problem = f"is damaged ({type(error).__name__}: {one_line(error)})"
         if "weights_only" in problem:  # torch suggests to allow code
             problem = "is a tar or TorchScript archive, which may contain code; use safetensors"
-    raise CheckpointError(f"--model {source}: {path.name} {problem}")
+    raise CheckpointError(f"{source}: {path.name} {problem}")
 
 
 def _read_tensors(path: Path) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ser_core.audio.constants import SEGMENT_SAMPLES
-from ser_core.errors import DeviceError, one_line
+from ser_core.errors import DeviceError, UsageError, one_line
 from ser_core.models.build import SpeechClassifier, build_model, is_card_style
 from ser_core.models.checkpoint import Checkpoint
 from ser_core.models.kernels import (
@@ -60,9 +60,18 @@ class Prepared(NamedTuple):
 
 
 class Classifier:
-    """A checkpoint on a device.
+    """A checkpoint on a device: the GPU if torch has one, else the CPU.
+
+    >>> import soundfile
+    >>> from ser_core import Classifier, load_checkpoint
+    >>> classifier = Classifier(load_checkpoint("examples/checkpoint"), precision="fp32")
+    >>> waveform, _ = soundfile.read("examples/corpus/sad/answer-m3.wav", dtype="float32")
+    >>> scores = classifier.scores([waveform, waveform[:16_000]])
+    >>> scores.shape, classifier.labels[scores[0].argmax()]
+    ((2, 6), 'sad')
 
     Attributes:
+        checkpoint: as it was given.
         device: the device that computes.
         precision: ``fp32``, ``bf16`` or ``fp16``: the one chosen if ``auto`` was requested.
         batch_size: segments per forward pass; halved when memory runs out.
@@ -87,11 +96,18 @@ class Classifier:
             num_threads: CPU threads of this process; None keeps torch's default.
             frames_per_step: segments are padded to a multiple of this many frames; None chooses
                 for the device.
+
+        Raises:
+            CheckpointError: the architecture is not supported, or the weights do not match it.
+            UsageError: there is no such precision, or the batch size is not positive.
         """
+        if batch_size is not None and batch_size < 1:
+            raise UsageError(f"batch_size {batch_size} is not positive")
         if num_threads:
             torch.set_num_threads(num_threads)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.before_pass: Callable[[], None] | None = None
+        self.checkpoint = checkpoint
         self.embeddings = False
         self.precision = resolve_precision(precision, self.device)
         batches = choose_batches(self.device, self.precision)
@@ -119,6 +135,11 @@ class Classifier:
         return elided
 
     @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes, in the order of the scores."""
+        return self.checkpoint.labels
+
+    @property
     def on_gpu(self) -> bool:
         """Whether it computes on a GPU."""
         return self.device.type == "cuda"
@@ -139,9 +160,11 @@ class Classifier:
                 int16 as in a 16-bit file.
 
         Returns:
-            float32, shape ``(len(waveforms), num_labels)``; rows sum to 1.
+            float32, shape ``(len(waveforms), num_labels)``; rows sum to 1, and columns have the
+            order of `labels`.
 
         Raises:
+            UsageError: a waveform is empty or not one-dimensional.
             DeviceError: the device failed; nothing runs on it any more in this process.
         """
         return self.compute(self.prepare(waveforms)).scores
@@ -153,8 +176,12 @@ class Classifier:
             waveforms: as for `scores`.
 
         Raises:
-            DeviceError: as `scores` does.
+            UsageError: as `scores` does.
+            DeviceError: likewise.
         """
+        for shape in (waveform.shape for waveform in waveforms):
+            if len(shape) != 1 or not shape[0]:
+                raise UsageError(f"a waveform has the shape (num_samples,), not {shape}")
         by_recording = [list(_segments(waveform)) for waveform in waveforms]
         segments = [segment for each in by_recording for segment in each]
         order = sorted(range(len(segments)), key=lambda row: len(segments[row]), reverse=True)
@@ -242,11 +269,16 @@ class Classifier:
 def resolve_precision(precision: Precision, device: torch.device) -> str:
     """Resolves ``auto`` for a device: bf16 if it has instructions for it, else fp16 or fp32.
 
+    Raises:
+        UsageError: there is no such precision.
+
     >>> resolve_precision("fp32", torch.device("cpu"))
     'fp32'
     """
-    if precision != "auto":
+    if precision in _DTYPES:
         return precision
+    if precision != "auto":
+        raise UsageError(f"precision {precision!r} is not one of auto, {', '.join(_DTYPES)}")
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     capabilities = torch.cpu.get_capabilities()

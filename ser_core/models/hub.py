@@ -53,7 +53,7 @@ def fetch(source: str, revision: str | None) -> Iterator[Path]:
             _download(source, folder)
             yield Path(folder)
     elif local.is_absolute() or source.startswith((".", "~")) or not _HUB_ID.fullmatch(source):
-        raise CheckpointError(f"--model {source}: no such folder{_suggestion(source)}")
+        raise CheckpointError(f"{source}: no such folder{_suggestion(source)}")
     else:
         yield _download_from_hub(source, revision)
 
@@ -76,11 +76,11 @@ def _download(source: str, folder: str) -> None:
     except SerError:
         raise
     except FileNotFoundError:
-        raise CheckpointError(f"--model {source}: no such folder") from None
+        raise CheckpointError(f"{source}: no such folder") from None
     except Exception as error:  # remote file systems have no common base exception
         if is_transient(error):
-            raise unreachable(f"--model {source}", error) from None
-        raise CheckpointError(f"--model {source}: cannot be read ({one_line(error)})") from None
+            raise unreachable(f"{source}", error) from None
+        raise CheckpointError(f"{source}: cannot be read ({one_line(error)})") from None
 
 
 def _download_from_hub(repo: str, revision: str | None) -> Path:
@@ -96,20 +96,20 @@ def _download_from_hub(repo: str, revision: str | None) -> Path:
                 break
         return folder
     except RevisionNotFoundError:
-        raise CheckpointError(f"--revision {revision}: {repo} has no such revision") from None
+        raise CheckpointError(f"{repo}: there is no revision {revision}") from None
     except (RepositoryNotFoundError, HFValidationError):
         problem = "and no such model on the hub (a private one needs HF_TOKEN)"
     except Exception as error:  # of the hub, of its HTTP library, or of the disk
         if not _is_network_fault(error):
             kind = RunError if _is_full_disk(error) else CheckpointError
             problem = f"cannot be downloaded from the hub ({one_line(error)})"
-            raise kind(f"--model {repo}: {problem}") from None
+            raise kind(f"{repo}: {problem}") from None
         if not _looks_local(repo):
             reason = one_line(error.__cause__ or error)
             problem = f"the hub cannot be reached ({reason}) and its cache does not hold the model"
-            raise RunError(f"--model {repo}: {problem}; or pass a folder or URI") from None
+            raise RunError(f"{repo}: {problem}; or pass a folder or URI") from None
         problem = "nor a model in the cache of the hub, which cannot be reached"
-    raise CheckpointError(f"--model {repo}: no such folder here{_suggestion(repo)}, {problem}")
+    raise CheckpointError(f"{repo}: no such folder here{_suggestion(repo)}, {problem}")
 
 
 def _is_network_fault(error: Exception) -> bool:

@@ -107,7 +107,7 @@ def _open(table: RecordingTable, path_column: str | None) -> "_Manifest":
         schema = table.schema()
     if not schema.names:
         raise CorpusError(f"--input {table.uri}: the manifest has no rows")
-    return _Manifest(table, layout_of(table.uri, schema, path_column), schema)
+    return _Manifest(table, layout_of(f"--input {table.uri}", schema, path_column), schema)
 
 
 class _Rows(NamedTuple):
@@ -142,10 +142,11 @@ class _Manifest:
         columns = [self.schema.field(name) for name in self.layout if name is not None]
         schema = pa.schema([*columns, *(self.kept if kept else [])])
         first, uri = 1, self.table.uri
-        with input_errors("--input", uri), content_errors(f"--input {uri}"):
+        where = f"--input {uri}"
+        with input_errors("--input", uri), content_errors(where):
             for table in self.table.read(schema):
-                names = paths_of(table, self.layout, uri, first)
-                stretches = stretches_of(table, self.layout, uri, first)
+                names = paths_of(table, self.layout, where, first)
+                stretches = stretches_of(table, self.layout, where, first)
                 yield _Rows(names, recording_uris(uri, names), *stretches), table
                 first += len(table)
 

@@ -34,18 +34,18 @@ class Layout(NamedTuple):
         return pa.schema([column for column in schema if column.name not in used])
 
 
-def layout_of(uri: str, schema: pa.Schema, path_column: str | None) -> Layout:
+def layout_of(where: str, schema: pa.Schema, path_column: str | None) -> Layout:
     """Finds them by their names.
 
     Args:
-        uri: of the manifest, for messages.
+        where: the place, for messages, as in ``--input calls.csv``.
         schema: its columns.
         path_column: the one with the paths; None looks for the usual names.
 
     Raises:
         CorpusError: none has paths, or two of them say where a stretch begins.
     """
-    where, found = f"--input {uri}", shorten(", ".join(schema.names), 300, placeholder=" …")
+    found = shorten(", ".join(schema.names), 300, placeholder=" …")
     paths = (path_column,) if path_column else PATH_COLUMNS
     path = next((name for name in paths if name in schema.names), None)
     if path is None:
@@ -74,13 +74,13 @@ def text_column(table: pa.Table, name: str) -> pa.ChunkedArray:
     return table[name].cast(pa.string())
 
 
-def paths_of(table: pa.Table, layout: Layout, uri: str, first: int) -> list[str]:
+def paths_of(table: pa.Table, layout: Layout, where: str, first: int) -> list[str]:
     """The paths of some rows.
 
     Args:
         table: the rows.
         layout: of the manifest.
-        uri: of the manifest, for messages.
+        where: the place, for messages, as in ``--input calls.csv``.
         first: number of the first row.
 
     Raises:
@@ -89,15 +89,15 @@ def paths_of(table: pa.Table, layout: Layout, uri: str, first: int) -> list[str]
     names: list[str] = text_column(table, layout.path).to_pylist()
     for row, name in enumerate(names, start=first):
         if not name:
-            raise CorpusError(f"--input {uri}: row {row} has no path")
+            raise CorpusError(f"{where}: row {row} has no path")
         if "\0" in name:
             reason = f"the path {name!r} contains a NUL character"
-            raise CorpusError(f"--input {uri}: row {row}: {reason}")
+            raise CorpusError(f"{where}: row {row}: {reason}")
     return names
 
 
 def stretches_of(
-    table: pa.Table, layout: Layout, uri: str, first: int
+    table: pa.Table, layout: Layout, where: str, first: int
 ) -> tuple[list[float | None], list[float | None]]:
     """Where the stretches of some rows begin and how long they are, s; see `paths_of`.
 
@@ -106,22 +106,21 @@ def stretches_of(
     Raises:
         CorpusError: one of them is no stretch.
     """
-    starts, durations, ends = (_seconds(table, name, uri, first) for name in layout[1:])
+    starts, durations, ends = (_seconds(table, name, where, first) for name in layout[1:])
     for index, (start, end) in enumerate(zip(starts, ends, strict=True)):
         if start is None:
             durations[index] = None
         elif end is not None and durations[index] is None:
             if end < start:
-                raise CorpusError(f"--input {uri}: row {first + index} ends before it starts")
+                raise CorpusError(f"{where}: row {first + index} ends before it starts")
             durations[index] = end - start
     return starts, durations
 
 
-def _seconds(table: pa.Table, name: str | None, uri: str, first: int) -> list[float | None]:
+def _seconds(table: pa.Table, name: str | None, where: str, first: int) -> list[float | None]:
     """A column of times, as numbers or as text; None where it has none."""
     if name is None:
         return [None] * len(table)
-    where = f"--input {uri}"
     return [
         None if value is None or value == "" else seconds(value, f"{where}: row {row}: `{name}`")
         for row, value in enumerate(table[name].to_pylist(), start=first)

@@ -164,21 +164,26 @@ class _Manifest:
     repeated: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64), compare=False)
 
     @property
+    def where(self) -> str:
+        """The manifest, for messages."""
+        return f"--input {self.uri}"
+
+    @property
     def kept(self) -> pa.Schema:
-        return layout_of(self.uri, self.schema, PATH).kept(self.schema)
+        return layout_of(self.where, self.schema, PATH).kept(self.schema)
 
     def rows(self, columns: pa.Schema | None) -> Iterator[tuple[list[Recording], pa.Table]]:
         """What its rows name, page by page, with these columns, if asked for."""
-        layout = layout_of(self.uri, self.schema, PATH)
+        layout = layout_of(self.where, self.schema, PATH)
         names = {name for name in (*layout, SHARD) if name is not None}
         names |= set() if columns is None else set(self.kept.names)
         schema = pa.schema([field for field in self.schema if field.name in names])
         first, kept = 1, pa.schema([]) if columns is None else columns
-        with input_errors("--input", self.uri), content_errors(f"--input {self.uri}"):
+        with input_errors("--input", self.uri), content_errors(self.where):
             for table in TableFile(self.uri).read(schema):
                 uris = self._shards(table, first)
-                paths = paths_of(table, layout, self.uri, first)
-                starts, durations = stretches_of(table, layout, self.uri, first)
+                paths = paths_of(table, layout, self.where, first)
+                starts, durations = stretches_of(table, layout, self.where, first)
                 recordings = [
                     Recording(uri, member=path, start=start, duration=duration)
                     for uri, path, start, duration in zip(

@@ -119,7 +119,7 @@ def _network(
     """The config of the network to be, and its tensors without memory."""
     if given.get("model_type", "hubert") != "hubert":
         problem = f"model_type {given['model_type']!r} cannot be trained (only hubert can)"
-        raise CheckpointError(f"--model {source}: {problem}")
+        raise CheckpointError(f"{source}: {problem}")
     classes = {
         "architectures": [HubertForSpeechClassification.__name__],
         "num_class": len(labels),
@@ -159,7 +159,7 @@ def _refuse_misfits(
     ]
     if misfits:
         problem = f"missing, unexpected or with a different shape or type: {shortened(misfits)}"
-        raise CheckpointError(f"--model {source}: the weights do not match HuBERT ({problem})")
+        raise CheckpointError(f"{source}: the weights do not match HuBERT ({problem})")
 
 
 def _is_same_head(

@@ -11,6 +11,7 @@ from ser_core.cluster import check_address, join
 from ser_core.console import say
 from ser_core.corpora.layouts import read_corpus
 from ser_core.corpora.splits import describe_split, overlaps, split_corpus
+from ser_core.errors import names_flag
 from ser_core.evaluation.metrics import fit_temperature
 from ser_core.reporting.libraries import require_libraries
 from ser_core.storage.claim import Claim
@@ -73,7 +74,8 @@ def train(config: TrainConfig, split: pd.DataFrame | None = None) -> TrainResult
     output.refuse_unusable()
     split, method, dropped = _read_split(config) if split is None else (split, config.split, 0)
     labels = labels_of_train(split)
-    initial = initialize_model(config.model, config.revision, labels, config.seed)
+    with names_flag("--model"):
+        initial = initialize_model(config.model, config.revision, labels, config.seed)
     join(config.verbose)
     scaling = scale(config.workers)
     with Claim(output.folder, CLAIM) as claim:

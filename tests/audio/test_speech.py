@@ -267,7 +267,7 @@ def test_a_missing_library_is_one_line(monkeypatch, missing):
     with pytest.raises(UsageError) as caught:
         check_installed()
     assert str(caught.value) == (
-        "--segments speech needs silero-vad and onnxruntime: pip install 'ser-batch[speech]'"
+        "silero-vad and onnxruntime are required to find speech: pip install 'ser-batch[speech]'"
     )
 
 

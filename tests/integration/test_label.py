@@ -18,6 +18,7 @@ from harness import SABOTAGE
 from recordings import speech_like, write_audio
 from sabotage.breaking_rates import CRASH, EAT, HANG
 
+import ser_core
 from ser_core.errors import CheckError, CorpusError, RunError
 from ser_core.labeling.config import LabelConfig
 from ser_core.labeling.job import label_corpus
@@ -102,7 +103,17 @@ def test_real_recordings_get_the_scores_of_the_card(label, small_card, shared_da
     assert report["elapsed_seconds"] > report["seconds_to_first_row"] > 0
 
 
-def test_bad_files_get_rows_and_do_not_affect_their_neighbours(label, tmp_path):
+def assert_same_rows(rows, expected):
+    """Whether rows are equal in every column; scores up to the order of additions."""
+    for frame in (rows, expected):
+        words = frame.select_dtypes("category").columns
+        frame[words] = frame[words].astype(object)
+    dated = "labeled_at"
+    assert rows[dated].notna().all()
+    pd.testing.assert_frame_equal(rows.drop(columns=dated), expected.drop(columns=dated), atol=1e-5)
+
+
+def test_bad_files_get_rows_and_do_not_affect_their_neighbours(label, small_checkpoint, tmp_path):
     corpus = write_speech(tmp_path / "corpus", [f"{n}.wav" for n in range(6)])
     good = sorted(str(path) for path in corpus.iterdir())
     (corpus / "text.wav").write_text("not audio " * 99)
@@ -116,6 +127,8 @@ def test_bad_files_get_rows_and_do_not_affect_their_neighbours(label, tmp_path):
     os.mkfifo(corpus / "pipe.wav")
     label(corpus)
     result = table(label)
+    in_python = ser_core.label(list(result.index), small_checkpoint, precision="fp32")
+    assert_same_rows(in_python.set_index("path"), result)
     assert list(result.loc[good, "status"].unique()) == ["ok"]
     bad = result.drop(good)
     assert {os.path.basename(path): status for path, status in bad["status"].items()} == {

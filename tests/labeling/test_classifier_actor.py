@@ -70,7 +70,7 @@ class Scorer:
 
 def test_a_model_that_cannot_classify_noise_is_refused():
     _check_scores(Scorer(0.5))
-    with pytest.raises(RunError, match=r"not finite numbers \(cpu bf16\); try --precision fp32"):
+    with pytest.raises(RunError, match=r"not finite numbers \(cpu bf16\); try precision fp32"):
         _check_scores(Scorer(np.nan))
 
 

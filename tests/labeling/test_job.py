@@ -15,7 +15,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from ser_core.errors import CheckError, OutputError, RunError
+from ser_core.errors import CheckError, CheckpointError, OutputError, RunError, UsageError
 from ser_core.labeling import label_store, parts, preparation
 from ser_core.labeling.config import LabelConfig
 from ser_core.labeling.coverage import coverage
@@ -300,6 +300,22 @@ def test_a_failed_check_prunes_nothing(world):
     with pytest.raises(CheckError):
         world.run(prune=True, max_failed_fraction=0.5)
     assert set(world.current().index) == {f"/c/{name}" for name in "abcd"}
+
+
+# ---- the checkpoint ------------------------------------------------------------------------------
+
+
+def test_messages_of_the_checkpoint_name_the_flag(tmp_path, monkeypatch):
+    config = LabelConfig(input=str(tmp_path), output=str(tmp_path / "labels"), model="./nowhere")
+    with pytest.raises(CheckpointError, match=r"^--model \./nowhere: no such folder"):
+        preparation.prepare(config)
+
+    def missing():
+        raise UsageError("silero-vad is required")
+
+    monkeypatch.setattr(preparation, "check_installed", missing)
+    with pytest.raises(UsageError, match=r"^--segments speech: silero-vad is"):
+        preparation.prepare(config.model_copy(update={"segments": "speech"}))
 
 
 # ---- folders -------------------------------------------------------------------------------------

@@ -244,7 +244,7 @@ def test_scores_that_are_not_finite_are_the_row_of_one_recording_or_stop_the_run
         assert few[name].null_count == 2
     assert few["score_happy"].to_pylist()[2:] == [0.75] * 18
     assert few["precision"].to_pylist() == ["fp32"] * 20
-    with pytest.raises(RunError, match=r"not finite numbers \(cpu fp32\); try --precision fp32"):
+    with pytest.raises(RunError, match=r"not finite numbers \(cpu fp32\); try precision fp32"):
         rows(11)
 
 

@@ -54,7 +54,7 @@ def refusal(source, action=lambda source: build_model(load_checkpoint(source))):
     except CheckpointError as error:
         message = str(error)
         assert message.isprintable()  # in particular, one line
-        assert message.startswith(f"--model {source}")
+        assert message.startswith(str(source))
         return message
     return ""
 

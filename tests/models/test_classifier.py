@@ -1,6 +1,7 @@
 """Preprocessing, segments, batches, memory back-off and precision of the classifier."""
 
 import itertools
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from recordings import speech_like
 from transformers import Wav2Vec2FeatureExtractor
 
-from ser_core.errors import DeviceError
+from ser_core.errors import DeviceError, UsageError
 from ser_core.models.checkpoint import load_checkpoint
 from ser_core.models.classifier import Classifier, choose_batches, resolve_precision
 from ser_core.models.preprocessing import Preprocessing, pad_and_normalize
@@ -63,6 +64,19 @@ def test_temperature_divides_the_logits(small_checkpoint):
 @pytest.fixture
 def classifier(small_checkpoint):
     return Classifier(load_checkpoint(str(small_checkpoint)), "fp32", 8)
+
+
+@pytest.mark.parametrize("shape", [(0,), (2, 9), ()])
+def test_a_waveform_of_another_shape_is_refused(classifier, shape):
+    with pytest.raises(UsageError, match=rf"\(num_samples,\), not {re.escape(str(shape))}"):
+        classifier.scores([speech_like(1), np.zeros(shape, np.float32)])
+
+
+def test_options_that_cannot_be(classifier):
+    with pytest.raises(UsageError, match="'fp8' is not one of auto, fp32, bf16, fp16"):
+        Classifier(classifier.checkpoint, "fp8")
+    with pytest.raises(UsageError, match="batch_size 0"):
+        Classifier(classifier.checkpoint, batch_size=0)
 
 
 def test_out_of_memory_halves_the_batch_and_keeps_all_scores(classifier):

@@ -96,5 +96,5 @@ def test_a_config_alone_trains_from_scratch(tmp_path):
 def test_an_invalid_config_is_a_one_line_error(tmp_path, content):
     path = tmp_path / "config.json"
     path.write_text(content)
-    with pytest.raises(CheckpointError, match=r"^--model .*config.json: [^\n]+$"):
+    with pytest.raises(CheckpointError, match=r"^/.*config.json: [^\n]+$"):
         initialize_model(str(path), None, SEVEN, seed=1)
