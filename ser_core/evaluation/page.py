@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from ser_core.errors import RecordingError
+from ser_core.errors import RecordingError, one_line
 from ser_core.evaluation.report import Report
 from ser_core.reporting.html import data_uri, number, page
 
@@ -84,5 +84,5 @@ def _item(row: pd.Series, clips: Mapping[str, bytes | RecordingError]) -> dict[s
         case bytes(clip):
             item["audio"] = data_uri("audio/mpeg", clip)
         case RecordingError() as error:
-            item["why"] = f"no clip: {error.status}: {error}"
+            item["why"] = f"no clip: {error.status}: {one_line(error)}"
     return item
