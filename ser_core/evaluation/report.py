@@ -63,11 +63,7 @@ def make_report(predictions: Predictions, temperature: float | None = None) -> R
         **_calibration(predictions.scores, truth, prediction, known, temperature),
     }
     if not known.all() and known.any():
-        rest = {
-            **_totals(truth[known], prediction[known]),
-            "chance": _chance_of_totals(truth[known]),
-        }
-        summary["classes_that_the_model_knows"] = {"recordings": int(known.sum()), **rest}
+        summary["classes_that_the_model_knows"] = _totals_of_known(truth[known], prediction[known])
     columns = [*classes, "no label"]
     tables = {
         "classes": _class_table(truth, prediction, classes),
@@ -129,6 +125,11 @@ def _interval(by_speaker: dict[str | None, np.ndarray], confusion: np.ndarray) -
         return {"over": "recordings", **metrics.interval_over_recordings(confusion)}
     ends = metrics.interval_over_groups(np.stack(list(by_speaker.values())))
     return {"over": "speakers", "speakers": speakers, **ends}
+
+
+def _totals_of_known(truth: np.ndarray, prediction: np.ndarray) -> dict[str, Any]:
+    totals = _totals(truth, prediction)
+    return {"recordings": len(truth), **totals, "chance": _chance_of_totals(truth)}
 
 
 def _chance_of_totals(truth: np.ndarray) -> dict[str, float]:

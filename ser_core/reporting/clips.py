@@ -1,12 +1,14 @@
 """Recordings → short MP3 clips for players within a page; it writes no file."""
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 
 from ser_core.audio.constants import SAMPLING_RATE
-from ser_core.errors import RecordingError, Status
+from ser_core.errors import RecordingError, Status, one_line
 from ser_core.reporting.html import data_uri
 from ser_core.sources.decoder import Decoder, DecoderSettings
 from ser_core.sources.forms import recordings_of_identities
@@ -25,17 +27,32 @@ def clips(identities: Iterable[str]) -> dict[str, bytes | RecordingError]:
         By identity, in their order: the clip, or why there is none.
     """
     identities = list(dict.fromkeys(identities))
-    recordings = recordings_of_identities(identities)
+    by_storage: dict[Any, list[str]] = {}
+    for identity in identities:
+        by_storage.setdefault(urlsplit(identity)[:2], []).append(identity)
     made: dict[str, bytes | RecordingError] = {}
     with Decoder(DecoderSettings()) as decoder:
-        for decoded in decoder.decode(recordings):
-            identity = recordings[decoded.recording].identity
-            if isinstance(decoded.result, RecordingError):
-                made[identity] = decoded.result
-            elif decoded.segments:
-                made[identity] = as_mp3(decoded.segments[0].waveform)
+        for first, *others in by_storage.values():
+            made |= _clips(decoder, [first])
+            if getattr(made[first], "status", None) is Status.UNAVAILABLE:  # a minute each
+                error = RecordingError(Status.UNAVAILABLE, "its storage did not answer for another")
+                made |= dict.fromkeys(others, error)
+            else:
+                made |= _clips(decoder, others)
+    return {identity: made[identity] for identity in identities}
+
+
+def _clips(decoder: Decoder, identities: Sequence[str]) -> dict[str, bytes | RecordingError]:
     empty = RecordingError(Status.EMPTY, "the recording has no samples")
-    return {identity: made.get(identity, empty) for identity in identities}
+    made: dict[str, bytes | RecordingError] = dict.fromkeys(identities, empty)
+    recordings = recordings_of_identities(identities)
+    for decoded in decoder.decode(recordings):
+        identity = recordings[decoded.recording].identity
+        if isinstance(decoded.result, RecordingError):
+            made[identity] = decoded.result
+        elif decoded.segments:
+            made[identity] = as_mp3(decoded.segments[0].waveform)
+    return made
 
 
 def as_mp3(waveform: np.ndarray) -> bytes:
@@ -65,6 +82,6 @@ def player(clip: bytes | RecordingError | None) -> dict[str, str | None]:
         case bytes():
             return {"audio": data_uri("audio/mpeg", clip), "why": ""}
         case RecordingError():
-            return {"audio": None, "why": f"no clip: {clip.status}: {clip}"}
+            return {"audio": None, "why": f"no clip: {clip.status}: {one_line(clip)}"}
         case _:
             return {"audio": None, "why": ""}

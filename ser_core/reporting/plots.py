@@ -68,6 +68,8 @@ def plot_reliability(reliability: pd.DataFrame) -> bytes:
     labels = [f"{count:,}" for count in bins["recordings"]]
     counts.bar_label(bars, labels, fontsize=8, padding=1, rotation=90 if _are_long(labels) else 0)
     counts.set(xlabel="confidence (score)", ylabel="recordings")
+    counts.yaxis.set_major_formatter("{x:,.0f}")
+    counts.yaxis.get_major_locator().set_params(integer=True)
     counts.margins(y=0.45 if _are_long(labels) else 0.2)
     return _png(figure)
 

@@ -8,8 +8,11 @@ import soundfile
 from form_inputs import parquet, shards
 from recordings import speech_like, write_audio
 
+import ser_core.reporting.clips as clips_module
 from ser_core.errors import RecordingError, Status
 from ser_core.reporting.clips import as_mp3, clips
+from ser_core.sources.decoder import Decoder
+from ser_core.sources.file_decoder import Decoded
 
 
 def read(mp3: bytes) -> np.ndarray:
@@ -63,6 +66,29 @@ def test_what_cannot_be_read_costs_only_its_own_clip(tmp_path):
     assert len(read(clip)) == 8_000
     assert all(isinstance(each, RecordingError) for each in bad)
     assert [each.status for each in bad] == [Status.DECODE_ERROR, Status.NOT_FOUND, Status.EMPTY]
+
+
+def test_storage_out_of_reach_is_waited_for_once(tmp_path, monkeypatch):
+    tried = []
+
+    class Unreachable(Decoder):
+        def decode(self, recordings):
+            tried.extend(recordings)
+            for at, recording in enumerate(recordings):
+                if recording.uri.startswith("s3://away/"):
+                    yield Decoded(at, [], RecordingError(Status.UNAVAILABLE, "no answer"))
+                else:
+                    (decoded,) = super().decode([recording])
+                    yield decoded._replace(recording=at)
+
+    monkeypatch.setattr(clips_module, "Decoder", Unreachable)
+    good = [str(write_audio(tmp_path / f"{n}.wav", speech_like(0.1, seed=n))) for n in range(2)]
+    away = [f"s3://away/{n}.wav" for n in range(5)]
+    made = clips([away[0], good[0], *away[1:], good[1]])
+    assert len(tried) == 3
+    assert [*made] == [away[0], good[0], *away[1:], good[1]]
+    assert all(isinstance(made[identity], bytes) for identity in good)
+    assert {made[identity].status for identity in away} == {Status.UNAVAILABLE}
 
 
 @pytest.mark.parametrize("scale", [2.0, np.nan])

@@ -91,16 +91,19 @@ def test_the_way_back_from_an_identity(tmp_path, make, at):
 
 def test_stretches_and_members_that_are_gone(tmp_path):
     files = [write_audio(tmp_path / f"{n}.wav", speech_like(0.1, seed=n)) for n in range(3)]
-    form_inputs.shards(tmp_path, files)
+    odd = files[0].with_suffix(".raw")  # which only --include takes for a recording
+    odd.write_bytes(files[0].read_bytes())
+    form_inputs.shards(tmp_path, [*files, odd])
     shard = tmp_path / "shard-0.tar"
     first, second = f"{shard}::0.wav#t=2,3", f"{shard}::0.wav#t=1"
     gone, nowhere = f"{shard}::gone.wav", f"{tmp_path}/nowhere.tar::a.wav"
-    identities = [first, second, gone, nowhere, "/a::b.wav"]
+    identities = [first, second, gone, nowhere, f"{shard}::0.raw", "/a::b.wav"]
     found = {each.identity: each for each in recordings_of_identities(identities)}
     assert {*found} == {*identities}
     assert [*found][:2] == [second, first]  # in the order of the file
     assert (found[first].start, found[first].duration, found[second].duration) == (2, 1, None)
-    assert found[first].size == files[0].stat().st_size
+    for identity in (first, f"{shard}::0.raw"):
+        assert found[identity].size == files[0].stat().st_size
     assert (found["/a::b.wav"].uri, found["/a::b.wav"].member) == ("/a::b.wav", None)
     for identity in (gone, nowhere):
         (error,) = read_members(found[identity].uri, [found[identity]], Stopwatch())
