@@ -171,7 +171,7 @@ def rows_per_part(schema: pa.Schema) -> int:
     """
     if EMBEDDING not in schema.names:
         return ROWS_PER_PART
-    num_bytes = schema.field(EMBEDDING).type.list_size * np.dtype(np.float16).itemsize
+    num_bytes: int = schema.field(EMBEDDING).type.list_size * np.dtype(np.float16).itemsize
     return min(ROWS_PER_PART, max(1, _EMBEDDING_BYTES_PER_PART // num_bytes))
 
 

@@ -17,7 +17,7 @@ class StandardClassifier(nn.Module):
         """
         super().__init__()
         self.model: Any = model
-        self.projector, self.classifier = model.projector, model.classifier
+        self.projector, self.classifier = self.model.projector, self.model.classifier
         self.model.projector, self.model.classifier = nn.Identity(), nn.Identity()
 
     @property
@@ -41,8 +41,8 @@ class StandardClassifier(nn.Module):
 
     def head(self, pooled: torch.Tensor) -> torch.Tensor:
         """Maps the mean over the frames, shape ``(batch, hidden_size)``, to logits."""
-        weight: torch.Tensor = self.classifier.weight
-        return cast(torch.Tensor, self.classifier(self.projector(pooled.to(weight.dtype))))
+        projected = self.projector(pooled.to(self.projector.weight.dtype))
+        return cast(torch.Tensor, self.classifier(projected))
 
     def forward(
         self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None
