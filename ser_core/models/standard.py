@@ -9,6 +9,10 @@ from torch import nn
 class StandardClassifier(nn.Module):
     """Wraps ``HubertForSequenceClassification`` or its like, and takes its head apart."""
 
+    model: Any
+    projector: Any
+    classifier: Any
+
     def __init__(self, model: nn.Module) -> None:
         """Wraps a network and takes its head from it, so that its outputs are the pooled frames.
 
@@ -16,7 +20,7 @@ class StandardClassifier(nn.Module):
         is linear. But the mean of the frames is not among its outputs.
         """
         super().__init__()
-        self.model: Any = model
+        self.model = model
         self.projector, self.classifier = self.model.projector, self.model.classifier
         self.model.projector, self.model.classifier = nn.Identity(), nn.Identity()
 
