@@ -1,4 +1,4 @@
-"""The tables and sentences of docs/performance.md on large corpora and long recordings."""
+"""The tables and sentences on large corpora, long recordings, and columns beside the labels."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -22,6 +22,46 @@ def corpus_sentences() -> Iterator[tuple[str, str]]:
         yield _PAGE, sentence
     yield _PAGE, _storage(read_result("storage-cpu"))
     yield _PAGE, _long(read_result("long-cpu")["by_hours"])
+    for sentence in _columns(read_result("columns-cpu")):
+        yield "docs/output.md", sentence
+
+
+def _columns(result: dict[str, Any]) -> Iterator[str]:
+    emodb, words, corpus = (
+        result["quality_of_real_recordings"][name] for name in ("emodb", "mandarin_words", "corpus")
+    )
+    for real in (emodb, words, corpus):
+        assert real["words"] == {"": real["recordings"]}
+    smallest, in_noise = (
+        min(real[name] for real in (emodb, words, corpus))
+        for name in ("smallest_level_range_db", "smallest_in_noise_db")
+    )
+    yield (
+        f"The thresholds were chosen so that usual speech has no words: none of {corpus['recordings']}"
+        f" recordings of the demo corpus, {emodb['recordings']} of EMO-DB and"
+        f" {words['recordings']} of single Mandarin words has one. Their level range is"
+        f" {smallest:.0f} dB or more, with white noise 5 dB below the speech {in_noise:.0f} dB or"
+        f" more; that of white noise is {result['largest_level_range_of_noise_db']:.0f} dB"
+        " (`columns-cpu.json`)."
+    )
+    word, flac, long = (
+        result["quality"][name] for name in ("wav16k 1.9 s", "flac48k 6 s", "wav16k 10 min")
+    )
+    more = [side["with_ms"] - side["without_ms"] for side in (word, flac, long)]
+    yield (
+        f"Measuring takes {more[0]:.1f} ms for a WAV file of 1.9 s at 16 kHz, whose decoding takes"
+        f" {word['without_ms']:.1f} ms, {more[1]:.1f} ms beside {flac['without_ms']:.0f} ms for the"
+        f" first 6 s of FLAC at 48 kHz, and {more[2]:.0f} ms beside {long['without_ms']:.0f} ms for"
+        " ten minutes of WAV (`columns-cpu.json`)."
+    )
+    demo, full = (result["embeddings"][name] for name in ("demo", "published size"))
+    assert full["with_ms"] < 1.1 * full["without_ms"]  # both vary by that much
+    yield (
+        f"An embedding of {full['embedding_size']} numbers takes {full['bytes_per_row']:,.0f} bytes"
+        f" a row, one of {demo['embedding_size']} {demo['bytes_per_row']:.0f} bytes, compressed as"
+        " they are in the parts; computing it takes no more time than classifying varies by"
+        " (`columns-cpu.json`)."
+    )
 
 
 def _storage(result: dict[str, Any]) -> str:

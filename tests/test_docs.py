@@ -140,8 +140,15 @@ SCRIPTS = [
 
 @pytest.mark.parametrize("code", SCRIPTS)
 def test_python(code, tmp_path):
-    schema = output_schema(["sad"], pa.schema([]))
-    values = {"path": "/a.wav", "status": "ok", "label": "sad", "score": 0.5, "score_sad": 0.5}
+    schema = output_schema(["sad"], pa.schema([]), 2)
+    embedding = {"embedding_size": 2, "embedding": [0.5, -1.0]}
+    values = {
+        "path": "/a.wav",
+        "status": "ok",
+        "label": "sad",
+        "score": 0.5,
+        "score_sad": 0.5,
+    } | embedding
     table = pa.table([pa.array([values.get(f.name)]).cast(f.type) for f in schema], schema=schema)
     (tmp_path / "demo-output" / "__runs").mkdir(parents=True)
     (tmp_path / "demo-output" / "__runs" / "run.json").write_text("{}")
@@ -177,7 +184,7 @@ def test_the_readme_is_short():
 
 def test_the_columns_are_those_of_the_output():
     names = [name.strip("`") for name, *_ in rows(OUTPUT, "| column | type | |")]
-    assert names[:-1] == output_schema(["<label>"], pa.schema([])).names
+    assert names[:-1] == output_schema(["<label>"], pa.schema([]), 768).names
     in_readme = " ".join(name for name, _ in rows(README, "| column | |"))
     assert re.findall(r"`([^`]+)`", in_readme) == names[:-1]
 
@@ -323,6 +330,7 @@ from ser_core.labeling.row_index import RowIndex
 from ser_core.labeling.assembly import assembled_rows
 from ser_core.labeling.output_rows import output_rows
 from ser_core.labeling.stages import StageSettings, classify_block, decode_block
+from ser_core.models.outputs import Outputs
 from ser_core.schema import output_schema
 from ser_core.sources.decoder import Decoder, DecoderSettings
 from ser_core.sources.forms import open_source
@@ -335,7 +343,7 @@ class Scorer:
         return waveforms
 
     def compute(self, waveforms):
-        return np.ones((len(waveforms), 1), np.float32)
+        return Outputs(np.ones((len(waveforms), 1), np.float32))
 
 
 none = pa.schema([])
@@ -348,7 +356,7 @@ labeled = classify_block(decoded, settings, Scorer(), lambda: nullcontext(0.0))
 labeled = assembled_rows(labeled, ("sad",), "recording")
 origin = {"model": "m", "model_digest": "d"}
 rows = output_rows(labeled, settings, output_schema(("sad",), none), origin, datetime.now(UTC))
-print(rows["peak"][0].as_py())
+print(rows["dc_offset"][0].as_py())
 """
 
 
@@ -362,4 +370,4 @@ def test_the_example_of_an_output_column_works(tmp_path):
     soundfile.write(tmp_path / "tone.wav", [0.0, -0.25] * 4000, 16_000)
     command = [sys.executable, "-c", LABEL_ONE_FILE]
     run = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
-    assert float(run.stdout) == 0.25
+    assert float(run.stdout) == -0.125

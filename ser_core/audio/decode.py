@@ -102,9 +102,8 @@ def decode_into(
         meter: receives the samples as the file has them.
 
     Raises:
-        RecordingError: ``empty``, ``truncated``, ``too_large`` where memory runs out, or
-            ``decode_error``, also for samples that are not finite or overflow when resampled.
-            Samples may have been passed on before.
+        RecordingError: ``empty``, ``truncated``, ``too_large``, or ``decode_error``, also where
+            samples are not finite or overflow; samples may have been passed on before.
     """
     if handle.seek(0, io.SEEK_END) == 0:
         raise RecordingError(Status.EMPTY, "the file has no bytes")

@@ -3,10 +3,11 @@
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
+from torch import nn
 
 from ser_core.audio.constants import SEGMENT_SAMPLES
 from ser_core.errors import DeviceError, UsageError, one_line
@@ -127,7 +128,7 @@ class Classifier:
             # By default cuDNN computes float32 convolutions in TF32, with 10 bits of mantissa.
             torch.backends.cudnn.allow_tf32 = False
         model = build_model(checkpoint)
-        model.to(self.device, _DTYPES[self.precision])
+        cast(nn.Module, model).to(self.device, _DTYPES[self.precision])
         if self._masked or not can_elide(model):
             return model
         elided = ElidedClassifier(model)

@@ -25,4 +25,5 @@ def as_float16(embeddings: np.ndarray) -> np.ndarray:
     [65504.0, 0.5]
     """
     largest = np.finfo(np.float16).max
-    return np.clip(embeddings, -largest, largest).astype(np.float16)
+    clipped: np.ndarray = np.clip(embeddings, -largest, largest).astype(np.float16)
+    return clipped

@@ -9,6 +9,10 @@ from torch import nn
 class StandardClassifier(nn.Module):
     """Wraps ``HubertForSequenceClassification`` or its like, and takes its head apart."""
 
+    model: Any
+    projector: Any
+    classifier: Any
+
     def __init__(self, model: nn.Module) -> None:
         """Wraps a network and takes its head from it, so that its outputs are the pooled frames.
 
@@ -16,8 +20,8 @@ class StandardClassifier(nn.Module):
         is linear. But the mean of the frames is not among its outputs.
         """
         super().__init__()
-        self.model: Any = model
-        self.projector, self.classifier = model.projector, model.classifier
+        self.model = model
+        self.projector, self.classifier = self.model.projector, self.model.classifier
         self.model.projector, self.model.classifier = nn.Identity(), nn.Identity()
 
     @property
@@ -41,8 +45,8 @@ class StandardClassifier(nn.Module):
 
     def head(self, pooled: torch.Tensor) -> torch.Tensor:
         """Maps the mean over the frames, shape ``(batch, hidden_size)``, to logits."""
-        weight: torch.Tensor = self.classifier.weight
-        return cast(torch.Tensor, self.classifier(self.projector(pooled.to(weight.dtype))))
+        projected = self.projector(pooled.to(self.projector.weight.dtype))
+        return cast(torch.Tensor, self.classifier(projected))
 
     def forward(
         self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None

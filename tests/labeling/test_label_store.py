@@ -230,6 +230,18 @@ def test_a_run_without_embeddings_keeps_those_that_are_there(store):
     assert len(names) == 1
 
 
+def test_embeddings_are_stored_as_they_are_and_read_by_others(store):
+    name = with_embeddings(store).write_part(embedded(rows("a", "b")))
+    path = f"{store.folder.uri}/{name}"
+    metadata = pq.read_metadata(path).row_group(0)
+    columns = [metadata.column(n) for n in range(metadata.num_columns)]
+    (column,) = [each for each in columns if each.path_in_schema.startswith("embedding.")]
+    assert "PLAIN" in column.encodings
+    assert not [encoding for encoding in column.encodings if "DICTIONARY" in encoding]
+    assert table(store)["embedding"][1].dtype == "float16"
+    assert duckdb.sql(f"select embedding from '{path}'").fetchall() == [([0.5] * 4,)] * 2
+
+
 def test_embeddings_of_another_size_are_refused(store):
     with_embeddings(store).write_part(embedded(rows("a")))
     with pytest.raises(OutputError, match=r"columns of another type \(embedding\); choose another"):
