@@ -15,6 +15,7 @@ from ser_core.errors import hint
 from ser_core.evaluation.config import EvaluateConfig
 from ser_core.labeling.config import LabelConfig
 from ser_core.training.config import CompareSplitsConfig, TrainConfig
+from ser_core.verification.config import VerifyConfig
 
 # What Ray starts on this machine is not for others: its ports are on 127.0.0.1. Ray reads this, its
 # switch for systems without clusters, when it is imported.
@@ -57,6 +58,11 @@ JOBS = {
         "compare labels with truth and write a report",
         EvaluateConfig,
         "ser_core.evaluation.job:evaluate_labels",
+    ),
+    "verify": Job(
+        "compare labels with the model card's own script",
+        VerifyConfig,
+        "ser_core.verification.job:verify_labels",
     ),
     "compare-splits": Job(
         "train on random, speaker and sentence splits",

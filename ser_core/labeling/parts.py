@@ -130,27 +130,27 @@ class Part:
         return retry_transient(attempt)()
 
 
-def find_parts(folder: Folder) -> list[Part]:
+def find_parts(folder: Folder, flag: str = "--output") -> list[Part]:
     """The Parquet files directly in a folder, their footers read.
 
     Raises:
         OutputError: one of them is not a Parquet file.
         RunError: the folder cannot be read.
     """
-    with storage_errors(f"--output {folder.uri}: the parts could not be read"):
+    with storage_errors(f"{flag} {folder.uri}: the parts could not be read"):
         for _ in range(_LISTINGS):
             try:
-                return _find_parts(folder)
+                return _find_parts(folder, flag)
             except FileNotFoundError:  # another run has just merged it
                 continue
-        return _find_parts(folder)
+        return _find_parts(folder, flag)
 
 
-def _find_parts(folder: Folder) -> list[Part]:
+def _find_parts(folder: Folder, flag: str) -> list[Part]:
     files = PyFileSystem(_FilesOf(folder))
     names = [name for name in folder.names() if name.endswith(".parquet")]
     parts = [
-        Part(name, _FORMAT.make_fragment(name, files), f"--output {folder.uri}: {name}")
+        Part(name, _FORMAT.make_fragment(name, files), f"{flag} {folder.uri}: {name}")
         for name in names
     ]
     with ThreadPoolExecutor(_CONCURRENT_FOOTERS) as pool:

@@ -8,7 +8,7 @@ import json
 import pickle
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -89,6 +89,13 @@ def load_checkpoint(
         problem = "config.json: temperature is not a number from 1e-6 to 1e6"
         raise CheckpointError(f"--model {source}: {problem}")
     return Checkpoint(source, commit, config, preprocessing, weights, labels, temperature, digest)
+
+
+def for_segments(checkpoint: Checkpoint, segments: Segments) -> Checkpoint:
+    """The checkpoint as `load_checkpoint` loads it for these segments."""
+    preprocessing = replace(checkpoint.preprocessing, segments=segments)
+    digest = _digest(checkpoint.config, preprocessing, checkpoint.weights)
+    return replace(checkpoint, preprocessing=preprocessing, digest=digest)
 
 
 def read_files(source: str, revision: str | None = None) -> Files:

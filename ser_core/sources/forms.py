@@ -78,6 +78,19 @@ def read_members(
         yield from [error] * (len(recordings) - done)
 
 
+def packed_file_of(identity: str) -> str | None:
+    """The packed file in the identity of one of its members; None if it names no member.
+
+    >>> packed_file_of("s3://bucket/calls-1.tar::a/1.wav"), packed_file_of("/calls/1::2.wav")
+    ('s3://bucket/calls-1.tar', None)
+    """
+    packed = cast(list[PackedForm], list(filter(_is_packed, _forms())))
+    extensions = [name for form in packed for name in form.EXTENSIONS]
+    parts = identity.split("::")
+    files = ("::".join(parts[:count]) for count in range(1, len(parts)))
+    return next((uri for uri in files if has_extension(uri, extensions)), None)
+
+
 def _recognized(
     typed: str, forms: Sequence[Form], options: InputOptions
 ) -> Iterator[tuple[str, Form]]:
