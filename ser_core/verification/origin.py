@@ -71,9 +71,9 @@ def find_origin(labels: Labels, model: str | None, revision: str | None) -> Orig
         UsageError: there is nothing to compare, or the checkpoint cannot be loaded.
         CheckError: other checkpoints have made all of the rows.
     """
-    where, made_by = f"--labels {labels.folder.uri}", labels.origins()
+    made_by = labels.origins()
     if made_by.empty:
-        raise CorpusError(f"{where}: no row has a label")
+        raise CorpusError(f"--labels {labels.folder.uri}: no row has a label")
     reports = run_reports(labels.folder)
     if model is None:
         model = str(made_by["model"][0])
@@ -92,17 +92,22 @@ def find_origin(labels: Labels, model: str | None, revision: str | None) -> Orig
         rows_of_others=int(counts[~counts.index.isin(made)].sum()),
         rows_without_stretches=int(counts[counts.index.isin(made.keys() - verifiable)].sum()),
     )
-    if origin.rows_of_others == counts.sum():
-        theirs = first_few(list(counts.index))
-        raise CheckError(
-            f"--model {model}: another checkpoint made the {counts.sum():,} labels in"
-            f" {labels.folder.uri}: their model_digest is {theirs}, and its own"
-            f" {checkpoint.digest}"
-        )
-    if not origin.rows:
-        reason = "rows of --segments speech do not say which stretches they are of"
-        raise CorpusError(f"{where}: {reason}; label with --rows segment to compare them")
+    _check(origin, labels.folder.uri, list(counts.index))
     return origin
+
+
+def _check(origin: Origin, labels: str, digests: Sequence[str]) -> None:
+    if origin.rows:
+        return
+    if origin.rows_without_stretches:
+        raise CorpusError(
+            f"--labels {labels}: rows of --segments speech do not say which stretches they are of;"
+            " label with --rows segment to compare them"
+        )
+    raise CheckError(
+        f"--model {origin.model}: another checkpoint made the {origin.rows_of_others:,} labels in"
+        f" {labels}: their model_digest is {first_few(digests)}, and its own {origin.digest}"
+    )
 
 
 def run_reports(folder: Folder) -> list[Mapping[str, Any]]:

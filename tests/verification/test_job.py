@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -200,3 +201,19 @@ def test_a_temperature(label, corpus, changed_checkpoint):
 def test_nothing_is_labelled(tmp_path):
     with pytest.raises(CorpusError, match="there are no Parquet files"):
         verify(str(tmp_path))
+
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "verification.md"
+COMMANDS = re.findall(r"^ser-batch verify (.*)$", DOCUMENT.read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_documented_commands(label, corpus, small_checkpoint, tmp_path, monkeypatch, command):
+    """As printed; what stands for the reader's own data is what this test has."""
+    (tmp_path / "runs" / "casia").mkdir(parents=True)
+    (tmp_path / "runs" / "casia" / "best").symlink_to(small_checkpoint)
+    labels = label(*sorted(corpus.glob("*.wav")))
+    monkeypatch.chdir(tmp_path)
+    arguments = command.replace("s3://bucket/labels", labels).split()
+    assert run(VerifyConfig, JOBS["verify"], arguments) == 0
+    assert (tmp_path / "verification" / "verification.json").is_file() == ("--output" in arguments)
