@@ -121,10 +121,10 @@ def _shown(limits: Tolerance) -> str:
     """Limits in words.
 
     >>> _shown(Tolerance(0.05, 0.4)), _shown(Tolerance(1e-4, 1e-4))
-    ('0.05 for nine rows in ten, 0.4', '0.0001')
+    ('0.05, rarely 0.4', '0.0001')
     """
-    usual = f"{limits.usual:g} for nine rows in ten, " if limits.usual < limits.largest else ""
-    return f"{usual}{limits.largest:g}"
+    rarely = f", rarely {limits.largest:g}" if limits.usual < limits.largest else ""
+    return f"{limits.usual:g}{rarely}"
 
 
 def _differing(found: Verification) -> Iterator[str]:
