@@ -16,8 +16,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.card import Card
 from benchmarks.measuring import full_checkpoint, lengths_of, machine, waveforms, write_result
+from ser_core.models.card import Card
 from ser_core.models.checkpoint import load_checkpoint
 from ser_core.models.classifier import Classifier, resolve_precision
 

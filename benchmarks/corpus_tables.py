@@ -37,8 +37,8 @@ def _columns(result: dict[str, Any]) -> Iterator[str]:
         for name in ("smallest_level_range_db", "smallest_in_noise_db")
     )
     yield (
-        f"The thresholds were chosen so that usual speech has no words: none of {corpus['recordings']}"
-        f" recordings of the demo corpus, {emodb['recordings']} of EMO-DB and"
+        "The thresholds were chosen so that usual speech has no words: none of"
+        f" {corpus['recordings']} recordings of the demo corpus, {emodb['recordings']} of EMO-DB and"
         f" {words['recordings']} of single Mandarin words has one. Their level range is"
         f" {smallest:.0f} dB or more, with white noise 5 dB below the speech {in_noise:.0f} dB or"
         f" more; that of white noise is {result['largest_level_range_of_noise_db']:.0f} dB"

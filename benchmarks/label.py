@@ -64,7 +64,7 @@ class Measured:
 
 def card_scores(start: Barrier, checkpoint: str, paths: list[str]) -> tuple[float, np.ndarray]:
     """Runs the card's script on one file after another; returns its seconds and scores."""
-    from benchmarks.card import Card
+    from ser_core.models.card import Card
 
     card = Card(checkpoint)
     card.scores(paths[0])  # warm-up: librosa imports and compiles on its first call

@@ -7,7 +7,7 @@ import numpy as np
 import ray
 from ray.data import ActorPoolStrategy
 
-from benchmarks.card import SAMPLE_RATE, Card
+from ser_core.models.card import SAMPLE_RATE, Card
 
 
 class Label:

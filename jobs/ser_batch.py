@@ -16,6 +16,7 @@ from ser_core.evaluation.config import EvaluateConfig
 from ser_core.labeling.config import LabelConfig
 from ser_core.reporting.config import ReportConfig
 from ser_core.training.config import CompareSplitsConfig, TrainConfig
+from ser_core.verification.config import VerifyConfig
 
 # What Ray starts on this machine is not for others: its ports are on 127.0.0.1. Ray reads this, its
 # switch for systems without clusters, when it is imported.
@@ -63,6 +64,11 @@ JOBS = {
         "say what labels contain, what changed, and whether to believe it",
         ReportConfig,
         "ser_core.reporting.job:report_labels",
+    ),
+    "verify": Job(
+        "compare labels with the model card's own script",
+        VerifyConfig,
+        "ser_core.verification.job:verify_labels",
     ),
     "compare-splits": Job(
         "train on random, speaker and sentence splits",

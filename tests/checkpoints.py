@@ -6,7 +6,7 @@ import torch
 from recordings import speech_like
 from transformers import HubertConfig, Wav2Vec2FeatureExtractor
 
-from benchmarks.card import HubertForSpeechClassification
+from ser_core.models.card import HubertForSpeechClassification
 
 NOTHING_DRAWN = {  # training without dropout, skipped layers and masked frames
     "hidden_dropout": 0.0,

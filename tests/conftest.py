@@ -11,8 +11,8 @@ from checkpoints import save_card_style
 from misbehaving_store import BUCKET, Store, running_store
 from recordings import SHARED_DATA
 
-from benchmarks.card import Card
 from examples.make_checkpoint import SMALL
+from ser_core.models.card import Card
 from ser_core.storage.filesystem import resolve, retry_transient
 
 

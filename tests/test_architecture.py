@@ -11,7 +11,10 @@ ROOT = Path(__file__).parents[1]
 CORE = ROOT / "ser_core"
 
 # A package may import itself and those before it.
-ORDER = "vocabulary storage audio sources corpora models labeling reporting evaluation training"
+ORDER = (
+    "vocabulary storage audio sources corpora models labeling reporting evaluation training"
+    " verification"
+)
 PACKAGES = ORDER.split()
 VOCABULARY = {"errors", "emotions", "schema", "settings", "console", "isolation", "versions"}
 RAY = {
@@ -88,6 +91,10 @@ def test_ray_and_torch_are_imported_only_where_allowed(module):
     libraries = {name.split(".")[0] for name in MODULES[module]}
     assert module in RAY or "ray" not in libraries
     assert package(module) in TORCH or not libraries & {"torch", "transformers"}
+
+
+def test_the_cards_script_shares_no_code_with_what_it_checks():
+    assert not OURS["models.card"]
 
 
 def test_packages_have_a_docstring_and_no_code():

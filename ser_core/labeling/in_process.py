@@ -26,7 +26,7 @@ from ser_core.labeling.stages import (
     classify_block,
     decode_block,
 )
-from ser_core.models.checkpoint import Checkpoint, load_checkpoint, with_segments
+from ser_core.models.checkpoint import Checkpoint, for_segments, load_checkpoint
 from ser_core.models.classifier import Classifier
 from ser_core.schema import INDEX, output_schema
 from ser_core.settings import Precision, Segments
@@ -86,7 +86,7 @@ def label(  # noqa: PLR0913 (options of their own)
 def _label(
     source: Paths | Waveforms, classifier: Classifier, segments: Segments, progress: bool | None
 ) -> pd.DataFrame:
-    checkpoint = with_segments(classifier.checkpoint, segments)
+    checkpoint = for_segments(classifier.checkpoint, segments)
     schema = output_schema(checkpoint.labels, _NONE)
     if taken := [str(name) for name in source.own if name in schema.names]:
         reason = f"the result has its own columns {', '.join(taken)}; rename the DataFrame's"

@@ -109,8 +109,8 @@ def load_checkpoint(
     return Checkpoint(source, commit, config, preprocessing, weights, labels, temperature, digest)
 
 
-def with_segments(checkpoint: Checkpoint, segments: Segments) -> Checkpoint:
-    """The same checkpoint for another part of each recording, which changes its digest."""
+def for_segments(checkpoint: Checkpoint, segments: Segments) -> Checkpoint:
+    """The checkpoint as `load_checkpoint` loads it for these segments."""
     if segments == checkpoint.preprocessing.segments:
         return checkpoint
     preprocessing = replace(checkpoint.preprocessing, segments=segments)

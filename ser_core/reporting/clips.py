@@ -8,10 +8,11 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from ser_core.audio.constants import SAMPLING_RATE
-from ser_core.errors import RecordingError, Status, one_line
+from ser_core.errors import RecordingError, RunError, Status, one_line
 from ser_core.reporting.html import data_uri
 from ser_core.sources.decoder import Decoder, DecoderSettings
-from ser_core.sources.forms import recordings_of_identities
+from ser_core.sources.lookup import look_up
+from ser_core.sources.recording import Recording
 
 
 def clips(identities: Iterable[str]) -> dict[str, bytes | RecordingError]:
@@ -26,33 +27,33 @@ def clips(identities: Iterable[str]) -> dict[str, bytes | RecordingError]:
     Returns:
         By identity, in their order: the clip, or why there is none.
     """
-    identities = list(dict.fromkeys(identities))
     by_storage: dict[Any, list[str]] = {}
-    for identity in identities:
+    for identity in dict.fromkeys(identities):
         by_storage.setdefault(urlsplit(identity)[:2], []).append(identity)
     made: dict[str, bytes | RecordingError] = {}
     with Decoder(DecoderSettings()) as decoder:
-        for first, *others in by_storage.values():
-            made |= _clips(decoder, [first])
-            if getattr(made[first], "status", None) is Status.UNAVAILABLE:  # a minute each
-                error = RecordingError(Status.UNAVAILABLE, "its storage did not answer for another")
-                made |= dict.fromkeys(others, error)
-            else:
-                made |= _clips(decoder, others)
-    return {identity: made[identity] for identity in identities}
+        for names in by_storage.values():
+            made |= _clips(decoder, names)
+    return made
 
 
 def _clips(decoder: Decoder, identities: Sequence[str]) -> dict[str, bytes | RecordingError]:
+    """Clips of recordings in one storage, which is waited for once."""
+    try:
+        found = look_up(identities)
+    except RunError as error:
+        return dict.fromkeys(identities, RecordingError(Status.UNAVAILABLE, str(error)))
     empty = RecordingError(Status.EMPTY, "the recording has no samples")
-    made: dict[str, bytes | RecordingError] = dict.fromkeys(identities, empty)
-    recordings = recordings_of_identities(identities)
-    for decoded in decoder.decode(recordings):
-        identity = recordings[decoded.recording].identity
+    clips: dict[str, bytes | RecordingError] = dict.fromkeys(identities, empty)
+    clips |= {name: why for name, why in found.items() if isinstance(why, RecordingError)}
+    there = {name: each for name, each in found.items() if isinstance(each, Recording)}
+    names = list(there)
+    for decoded in decoder.decode(list(there.values())):
         if isinstance(decoded.result, RecordingError):
-            made[identity] = decoded.result
+            clips[names[decoded.recording]] = decoded.result
         elif decoded.segments:
-            made[identity] = as_mp3(decoded.segments[0].waveform)
-    return made
+            clips[names[decoded.recording]] = as_mp3(decoded.segments[0].waveform)
+    return clips
 
 
 def as_mp3(waveform: np.ndarray) -> bytes:

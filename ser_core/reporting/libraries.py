@@ -1,17 +1,18 @@
-"""Checks that the optional libraries of reports are installed; it imports none of them."""
+"""Checks that the libraries of optional jobs are installed; it imports none of them."""
 
 import importlib.util
 
 from ser_core.errors import UsageError
 
-# Module → distribution. They belong to the extra `report`, so modules import them where they are
-# used: labeling runs without them.
+# Module → distribution, by extra of `ser-batch`. Modules import them where they are used: labeling
+# runs without them.
+_METRICS = {"matplotlib": "matplotlib", "jinja2": "jinja2", "sklearn": "scikit-learn"}
 _LIBRARIES = {
-    "matplotlib": "matplotlib",
-    "jinja2": "jinja2",
-    "sklearn": "scikit-learn",
-    "duckdb": "duckdb",
+    "report": _METRICS | {"duckdb": "duckdb"},
+    "train": _METRICS,
+    "verify": {"librosa": "librosa"},
 }
+_PURPOSES = {"verify": "for the model card's script"}
 
 
 def require_libraries(extra: str) -> None:
@@ -23,9 +24,9 @@ def require_libraries(extra: str) -> None:
     Raises:
         UsageError: a library is not installed.
     """
-    if not all(map(importlib.util.find_spec, _LIBRARIES)):
-        *others, last = _LIBRARIES.values()
-        raise UsageError(
-            f"{', '.join(others)} and {last} are required for metrics and reports:"
-            f" pip install 'ser-batch[{extra}]'"
-        )
+    libraries = _LIBRARIES[extra]
+    if not all(map(importlib.util.find_spec, libraries)):
+        *others, last = libraries.values()
+        names = f"{', '.join(others)} and {last} are" if others else f"{last} is"
+        purpose = _PURPOSES.get(extra, "for metrics and reports")
+        raise UsageError(f"{names} required {purpose}: pip install 'ser-batch[{extra}]'")

@@ -3,23 +3,21 @@
 import importlib
 import pkgutil
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, suppress
-from dataclasses import replace
+from contextlib import AbstractContextManager
 from typing import BinaryIO, cast
 
 from ser_core import sources
-from ser_core.errors import CorpusError, RecordingError, SerError, Status
+from ser_core.errors import CorpusError, RecordingError, Status
 from ser_core.sources import file, path_list
 from ser_core.sources.combined import CombinedSource, Opened, columns_of
 from ser_core.sources.file import is_recording
 from ser_core.sources.inputs import expand, has_extension, input_errors, shown
 from ser_core.sources.interface import Form, InputOptions, PackedForm, Source
-from ser_core.sources.recording import Recording, split_identity
+from ser_core.sources.recording import Recording
 from ser_core.sources.skipped import extension_of
 from ser_core.storage.reading import Stopwatch, open_file
 
 _DEFAULTS = InputOptions()
-_ALL_MEMBERS = InputOptions(include=("*",))
 
 
 def open_source(inputs: Sequence[str], options: InputOptions = _DEFAULTS) -> Source:
@@ -54,25 +52,6 @@ def open_source(inputs: Sequence[str], options: InputOptions = _DEFAULTS) -> Sou
     return CombinedSource(opened, columns_of(opened))
 
 
-def recordings_of_identities(identities: Iterable[str]) -> list[Recording]:
-    """The way back from identities, as the column ``uri`` of labels has them.
-
-    A member is looked up in the listing of its packed file, up to where all of them are found. One
-    that is not there, or whose storage is out of reach, has no size; reading it says why.
-
-    Returns:
-        A reference for each identity, those of one file after one another, in the file's order.
-    """
-    packed = [name for form in filter(_is_packed, _forms()) for name in form.EXTENSIONS]  # type: ignore[attr-defined]
-    wanted: dict[str, list[Recording]] = {}
-    for identity in dict.fromkeys(identities):
-        file, start, duration = split_identity(identity)
-        uri, member = _without_member(file, packed)
-        recording = Recording(uri, member=member, start=start, duration=duration)
-        wanted.setdefault(uri, []).append(recording)
-    return [each for uri, some in wanted.items() for each in _looked_up(uri, some)]
-
-
 def open_recording(recording: Recording, stopwatch: Stopwatch) -> AbstractContextManager[BinaryIO]:
     """Opens a file for decoding; its bytes are fetched only as far as they are read.
 
@@ -99,30 +78,17 @@ def read_members(
         yield from [error] * (len(recordings) - done)
 
 
-def _without_member(file: str, packed: Sequence[str]) -> tuple[str, str | None]:
-    """The URI of a recording's file, and its member if that is a packed one."""
-    pieces = file.split("::")
-    for count in range(1, len(pieces)):
-        uri = "::".join(pieces[:count])
-        if has_extension(uri, packed):
-            return uri, "::".join(pieces[count:])
-    return file, None
+def packed_file_of(identity: str) -> str | None:
+    """The packed file in the identity of one of its members; None if it names no member.
 
-
-def _looked_up(uri: str, wanted: Sequence[Recording]) -> list[Recording]:
-    """References to recordings of one file; of members, with their size and place."""
-    stretches: dict[str, list[Recording]] = {}
-    for recording in sorted(wanted, key=lambda each: each.start or 0.0):
-        stretches.setdefault(recording.file, []).append(recording)
-    found: list[Recording] = []
-    with suppress(SerError):
-        for page in open_source([uri], _ALL_MEMBERS).pages() if uri not in stretches else ():
-            for listed in page.recordings:
-                some = stretches.pop(listed.file, ())
-                found += [replace(listed, start=s.start, duration=s.duration) for s in some]
-            if not stretches:
-                break
-    return found + [recording for some in stretches.values() for recording in some]
+    >>> packed_file_of("s3://bucket/calls-1.tar::a/1.wav"), packed_file_of("/calls/1::2.wav")
+    ('s3://bucket/calls-1.tar', None)
+    """
+    packed = cast(list[PackedForm], list(filter(_is_packed, _forms())))
+    extensions = [name for form in packed for name in form.EXTENSIONS]
+    parts = identity.split("::")
+    files = ("::".join(parts[:count]) for count in range(1, len(parts)))
+    return next((uri for uri in files if has_extension(uri, extensions)), None)
 
 
 def _recognized(

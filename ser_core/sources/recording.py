@@ -1,7 +1,6 @@
 """The reference to one recording: where it lies and what identifies it; it holds no audio."""
 
 import hashlib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,8 +8,6 @@ from typing import Any
 import pyarrow as pa
 
 from ser_core.schema import DURATION, MEMBER, OFFSET, SIZE, START
-
-_STRETCH = re.compile(r"(.+)#t=([0-9.]+)(?:,([0-9.]+))?", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,18 +75,6 @@ class Recording:
     def file_id_of_0_1(self) -> str:
         """The `file_id` that release 0.1 gave it, which had no URI for a manifest's paths."""
         return _digest(self.path, self.size, self.version)
-
-
-def split_identity(identity: str) -> tuple[str, float | None, float | None]:
-    """The file of an identity, and the start and the duration of its stretch, s.
-
-    >>> split_identity("/calls/1.wav#t=12.5,16.5"), split_identity("/calls/1.wav")
-    (('/calls/1.wav', 12.5, 4.0), ('/calls/1.wav', None, None))
-    """
-    if not (found := _STRETCH.fullmatch(identity)):
-        return identity, None, None
-    file, start, end = found.groups()
-    return file, float(start), None if end is None else round(float(end) - float(start), 6)
 
 
 def reference_columns(recordings: Sequence[Recording]) -> dict[str, list[Any]]:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.card import Card
 from benchmarks.measuring import full_checkpoint, waveforms
+from ser_core.models.card import Card
 from ser_core.models.checkpoint import load_checkpoint
 from ser_core.models.classifier import Classifier
 

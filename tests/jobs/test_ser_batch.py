@@ -21,6 +21,7 @@ NEEDED = {
     "label": ["--input", "in", "--output", "out"],
     "train": ["--corpus", "casia", "--data", "in", "--output", "out"],
     "evaluate": ["--labels", "in", "--output", "out"],
+    "verify": ["--labels", "in"],
     "compare-splits": ["--corpus", "casia", "--data", "in", "--output", "out"],
 }
 

@@ -29,7 +29,8 @@ from examples.make_checkpoint import SMALL
 from ser_core.errors import CheckpointError, RunError
 from ser_core.models import hub
 from ser_core.models.build import build_model
-from ser_core.models.checkpoint import load_checkpoint
+from ser_core.models.card import Card
+from ser_core.models.checkpoint import for_segments, load_checkpoint
 from ser_core.models.classifier import Classifier
 
 CASIA = ("angry", "fear", "happy", "neutral", "sad", "surprise")
@@ -77,6 +78,8 @@ def test_the_published_format_is_the_same_checkpoint(copy, small_checkpoint):
     assert load_checkpoint(str(copy)).digest == load_checkpoint(str(small_checkpoint)).digest
     # Not bit-identical: the alignment of the arrays affects the order of additions in BLAS.
     np.testing.assert_allclose(scores(copy), scores(small_checkpoint), atol=1e-5, rtol=0)
+    speech = speech_like(2.5, seed=7)  # `verify` loads it by transformers alone
+    np.testing.assert_allclose(Card(copy).scores_of(speech), scores(copy)[1], atol=1e-5, rtol=0)
 
 
 def test_labels_default_to_the_cards(copy):
@@ -407,3 +410,11 @@ def test_from_the_cache_of_the_hub(copy, tmp_path, monkeypatch):
     assert checkpoint.digest == load_checkpoint(str(copy)).digest
     with pytest.raises(RunError, match="its cache does not hold the model"):
         load_checkpoint("somebody/emotion", revision="v9")
+
+
+@pytest.mark.parametrize("segments", ["first", "all", "speech"])
+def test_another_way_to_cut_recordings(small_checkpoint, segments):
+    loaded = load_checkpoint(str(small_checkpoint), segments=segments)
+    other = load_checkpoint(str(small_checkpoint), segments="all")
+    assert for_segments(other, segments).digest == loaded.digest
+    assert for_segments(other, segments).preprocessing == loaded.preprocessing

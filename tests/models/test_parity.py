@@ -18,8 +18,8 @@ import soundfile
 import torch
 from recordings import speech_like, write_audio, write_with_ffmpeg
 
-from benchmarks.card import Card
 from ser_core.audio.decode import decode
+from ser_core.models.card import Card
 from ser_core.models.checkpoint import load_checkpoint
 from ser_core.models.classifier import Classifier
 from ser_core.storage.reading import open_file

@@ -8,8 +8,9 @@ from ser_core.errors import UsageError
 from ser_core.reporting.libraries import require_libraries
 
 
-def test_all_are_installed():
-    require_libraries("report")
+@pytest.mark.parametrize("extra", ["report", "train", "verify"])
+def test_all_are_installed(extra):
+    require_libraries(extra)
 
 
 @pytest.mark.parametrize("missing", ["matplotlib", "jinja2", "sklearn", "duckdb"])

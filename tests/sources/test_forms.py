@@ -2,15 +2,14 @@
 
 import zipfile
 
-import form_inputs
 import pandas as pd
 import pytest
 from misbehaving_store import BUCKET
-from recordings import speech_like, write_audio, write_manifest
+from recordings import write_manifest
 
 from ser_core import sources
 from ser_core.errors import CorpusError, RecordingError, RunError, Status, UsageError
-from ser_core.sources.forms import open_source, read_members, recordings_of_identities
+from ser_core.sources.forms import open_source, read_members
 from ser_core.sources.recording import Recording
 from ser_core.storage.reading import Stopwatch
 
@@ -48,66 +47,6 @@ def test_an_input_with_a_password_is_refused_without_showing_it():
         open_source(["ftp://me:s3cr3t@host/calls"])
     assert "FSSPEC_FTP_PASSWORD" in str(caught.value)
     assert "s3cr3t" not in str(caught.value)
-
-
-# ---- from an identity ----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("make", "at"),
-    [
-        (form_inputs.folder, "calls"),
-        (form_inputs.shards, "*.tar"),
-        (form_inputs.compressed_shards, "*.tar.gz"),
-        (form_inputs.parquet, "data/train.parquet"),
-        (form_inputs.nemo_tar, "tarred_audio_manifest.json"),
-    ],
-)
-def test_the_way_back_from_an_identity(tmp_path, make, at):
-    """It leads to the same bytes, whatever the order of the identities."""
-    files = [
-        write_audio(tmp_path / "made" / f"{n}.wav", speech_like(0.1, seed=n)) for n in range(5)
-    ]
-    (tmp_path / "input").mkdir()
-    make(tmp_path / "input", files)
-    source = open_source([str(tmp_path / "input" / at)])
-    listed = {each.identity: each for page in source.pages() for each in page.recordings}
-    assert len(listed) == len(files)
-    found = recordings_of_identities(sorted(listed, reverse=True))
-    assert {each.identity for each in found} == listed.keys()
-    for each in found:
-        original = listed[each.identity]
-        assert (each.uri, each.member) == (original.uri, original.member)
-        if each.member is not None:
-            assert (each.size, each.offset) == (original.size, original.offset)
-    for uri in {each.uri for each in found if each.member is not None}:
-        members = [each for each in found if each.uri == uri]
-        contents = [*read_members(uri, members, Stopwatch())]
-        assert contents == [
-            next(read_members(uri, [listed[each.identity]], Stopwatch())) for each in members
-        ]
-        assert {*contents} <= {file.read_bytes() for file in files}
-
-
-def test_stretches_and_members_that_are_gone(tmp_path):
-    files = [write_audio(tmp_path / f"{n}.wav", speech_like(0.1, seed=n)) for n in range(3)]
-    odd = files[0].with_suffix(".raw")  # which only --include takes for a recording
-    odd.write_bytes(files[0].read_bytes())
-    form_inputs.shards(tmp_path, [*files, odd])
-    shard = tmp_path / "shard-0.tar"
-    first, second = f"{shard}::0.wav#t=2,3", f"{shard}::0.wav#t=1"
-    gone, nowhere = f"{shard}::gone.wav", f"{tmp_path}/nowhere.tar::a.wav"
-    identities = [first, second, gone, nowhere, f"{shard}::0.raw", "/a::b.wav"]
-    found = {each.identity: each for each in recordings_of_identities(identities)}
-    assert {*found} == {*identities}
-    assert [*found][:2] == [second, first]  # in the order of the file
-    assert (found[first].start, found[first].duration, found[second].duration) == (2, 1, None)
-    for identity in (first, f"{shard}::0.raw"):
-        assert found[identity].size == files[0].stat().st_size
-    assert (found["/a::b.wav"].uri, found["/a::b.wav"].member) == ("/a::b.wav", None)
-    for identity in (gone, nowhere):
-        (error,) = read_members(found[identity].uri, [found[identity]], Stopwatch())
-        assert error.status is Status.NOT_FOUND
 
 
 # ---- a new form ----------------------------------------------------------------------------------

@@ -10,8 +10,8 @@ from checkpoints import NOTHING_DRAWN
 from recordings import speech_like
 from transformers import HubertConfig, Wav2Vec2FeatureExtractor
 
-from benchmarks.card import HubertForSpeechClassification
 from examples.make_checkpoint import SMALL
+from ser_core.models.card import HubertForSpeechClassification
 from ser_core.training.dataset import Dataset
 from ser_core.training.initialization import initialize_model
 from ser_core.training.trainer import Recipe, Trainer, epoch_order
