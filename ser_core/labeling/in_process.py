@@ -105,8 +105,8 @@ def _label(
                 for table in decoded:
                     labeled = classify_block(table, settings, classifier, _at_once)
                     complete = assembly.add(labeled)
-                    tables.append(_rows(complete, checkpoint, schema, source.named))
-                    bar.update(len(complete))
+                    tables.append(_rows(complete, settings, schema, checkpoint, source.named))
+                    bar.update(len(tables[-1]))
     rows = pa.concat_tables(tables).unify_dictionaries().to_pandas()
     rows.index = source.index
     result: pd.DataFrame = pd.concat([rows, source.own], axis=1)
@@ -148,14 +148,19 @@ def _at_once() -> AbstractContextManager[float]:
     return nullcontext(0.0)
 
 
-def _rows(labeled: pa.Table, checkpoint: Checkpoint, schema: pa.Schema, named: bool) -> pa.Table:
+def _rows(
+    labeled: pa.Table,
+    settings: StageSettings,
+    schema: pa.Schema,
+    checkpoint: Checkpoint,
+    named: bool,
+) -> pa.Table:
     """A row of the output for each recording, in their order."""
     digest = labeling_digest(checkpoint.digest, "recording", SEGMENT_SECONDS, "mix")
     origin = {"model": checkpoint.name, "model_digest": digest}
-    assembled = assembled_rows(labeled, checkpoint.labels, "recording").sort_by(INDEX.name)
+    assembled = assembled_rows(labeled, settings.labels, "recording").sort_by(INDEX.name)
     if not named:
         assembled = assembled.drop_columns(list(_NAMES))
-    settings = StageSettings(checkpoint.labels, _NONE)
     return output_rows(assembled, settings, schema, origin, datetime.now(UTC))
 
 

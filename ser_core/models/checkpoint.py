@@ -80,7 +80,8 @@ def load_checkpoint(
         source: an id on the hub, as in ``"xmj2002/hubert-base-ch-speech-emotion-recognition"``; a
             folder with ``config.json`` and the weights; or a URI, as in ``"s3://bucket/model"``.
         revision: a branch, tag or commit on the hub; ignored for other sources.
-        segments: the part of a recording that will be classified, which is in the digest.
+        segments: the part of a recording that will be labelled. It is in the digest, which
+            `ser_core.label` computes again if it is asked for another part.
 
     Raises:
         CheckpointError: it cannot be fetched, a file is missing or unreadable, or its classes

@@ -225,7 +225,7 @@ def test_a_bar_is_shown_to_whoever_watches(
     classifier, capsys, monkeypatch, count, watched, progress, shown
 ):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: watched)
-    label([speech_like(1)] * count, classifier, progress=progress)
+    label([speech_like(7)] * count, classifier, segments="all", progress=progress)
     out, error = capsys.readouterr()
     assert (f"{count}/{count} [" in error) == shown
     assert not out
