@@ -13,11 +13,13 @@ CORE = ROOT / "ser_core"
 # A package may import itself and those before it.
 ORDER = "vocabulary storage audio sources corpora models labeling reporting evaluation training"
 PACKAGES = ORDER.split()
-VOCABULARY = {"errors", "emotions", "schema", "settings", "console", "isolation", "versions"}
+VOCABULARY = {"errors", "emotions", "schema", "settings", "isolation", "versions"}
+VOCABULARY |= {"console", "log", "terminal"}
 RAY = {
     "cluster",
     "labeling.classifier_actor",
     "labeling.listing",
+    "labeling.metrics",
     "labeling.pipeline",
     "labeling.resources",
     "labeling.rounds",
