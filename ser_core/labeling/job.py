@@ -87,12 +87,7 @@ def finish(run: Run, plan: Plan, covered: Coverage, stats: RunStats) -> None:
         CheckError: more recordings have no label than was allowed.
     """
     failed, unlisted = covered.failed, covered.unlisted
-    if plan.skipped:
-        count = f"{counted(plan.skipped.total(), 'file')} skipped by name"
-        say(f"{count} ({describe_skipped(plan.skipped)}); --include adds such files")
-    if plan.unseen:
-        places = counted(len(plan.unseen), "place")
-        say(f"{places} cannot be listed: {first_few(plan.unseen, MOST_NAMED)}", logging.WARNING)
+    _say_left_out(plan)
     _check(run, plan, stats, failed, unlisted)
     prune = run.config.prune
     phase("removing replaced rows and merging parts")
@@ -122,6 +117,15 @@ def finish(run: Run, plan: Plan, covered: Coverage, stats: RunStats) -> None:
         "versions": installed_versions(_PACKAGES),
     }
     run.store.write_report(f"{run.started:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}", report)
+
+
+def _say_left_out(plan: Plan) -> None:
+    if plan.skipped:
+        count = f"{counted(plan.skipped.total(), 'file')} skipped by name"
+        say(f"{count} ({describe_skipped(plan.skipped)}); --include adds such files")
+    if plan.unseen:
+        places = counted(len(plan.unseen), "place")
+        say(f"{places} cannot be listed: {first_few(plan.unseen, MOST_NAMED)}", logging.WARNING)
 
 
 def _check(run: Run, plan: Plan, stats: RunStats, failed: int, unlisted: int) -> None:
