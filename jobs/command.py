@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import logging
 import signal
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_origin
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
     CliSettingsSource,
@@ -22,9 +23,21 @@ from pydantic_settings import (
 from jobs.start import STOPPED
 from ser_core.console import say
 from ser_core.errors import CheckError, RunError, UsageError, hint, one_line
+from ser_core.log import LogFormat, logged, open_log
 from ser_core.versions import installed_version
 
 Config = TypeVar("Config", bound=BaseModel)
+
+
+class LogSettings(BaseModel):
+    """The settings of every command that its job does not know: they change no result."""
+
+    log_file: str | None = Field(
+        None, min_length=1, description="append the lines of the run to this file, too"
+    )
+    log_format: LogFormat = Field(
+        "text", description="of lines in the log file and without a terminal; json has counts"
+    )
 
 
 def run(
@@ -45,16 +58,29 @@ def run(
         argv: the flags; those of this process by default.
         prog: the name of the command in ``--help``.
     """
+
+    def command() -> None:
+        config, log = parse_all(config_class, sys.argv[1:] if argv is None else argv, prog)
+        live = not getattr(config, "verbose", False)  # which shows the output of others
+        with logged(open_log(log.log_file, log.log_format, live)):
+            codes.append(_exit_code(functools.partial(job, config)))
+
+    codes = list[int]()
+    return _exit_code(command) or codes[0]
+
+
+def _exit_code(call: Callable[[], object]) -> int:
+    """Makes a call, says why it ended if it raised an error, and returns the code for that."""
     try:
-        job(parse(config_class, sys.argv[1:] if argv is None else argv, prog))
+        call()
     except UsageError as error:
-        say(f"error: {one_line(error)}")
+        say(one_line(error), logging.ERROR)
         return 2
     except CheckError as error:
-        say(f"error: {one_line(error)}")
+        say(one_line(error), logging.ERROR)
         return 3
     except RunError as error:
-        say(f"error: {error}")  # one line, or a bug's traceback
+        say(str(error), logging.ERROR)  # one line, or a bug's traceback
         return 1
     except KeyboardInterrupt:
         say(STOPPED)
@@ -75,7 +101,14 @@ def interruptible() -> Iterator[None]:
 
 
 def parse(config_class: type[Config], argv: Sequence[str], prog: str | None = None) -> Config:
-    """Builds the config from flags and from the YAML file that ``--config`` names; flags win.
+    """The config alone of `parse_all`."""
+    return parse_all(config_class, argv, prog)[0]
+
+
+def parse_all(
+    config_class: type[Config], argv: Sequence[str], prog: str | None = None
+) -> tuple[Config, LogSettings]:
+    """Builds the configs from flags and from the YAML file that ``--config`` names; flags win.
 
     Raises:
         UsageError: a flag or setting is unknown, missing or invalid; the message is one line.
@@ -101,7 +134,9 @@ def parse(config_class: type[Config], argv: Sequence[str], prog: str | None = No
     lists = {name: vars(known).pop(name) for name in _lists(config_class) if name in known}
     try:
         flags(parsed_args=known)
-        return config_class.model_validate(values | flags() | lists)
+        values |= flags() | lists
+        log = {name: values.pop(name) for name in LogSettings.model_fields if name in values}
+        return config_class.model_validate(values), LogSettings.model_validate(log)
     except ValidationError as error:
         raise UsageError(_invalid(error)) from None
     except SettingsError as error:
@@ -140,7 +175,7 @@ class _Parser(argparse.ArgumentParser):
 def _settings_class(config_class: type[Config]) -> type[BaseSettings]:
     """The config class in the form that the sources of pydantic-settings take."""
 
-    class Settings(config_class, BaseSettings):  # type: ignore[misc, valid-type]
+    class Settings(LogSettings, config_class, BaseSettings):  # type: ignore[misc, valid-type]
         model_config = SettingsConfigDict(
             case_sensitive=True,
             cli_kebab_case=True,
@@ -170,8 +205,8 @@ def _read_yaml(
     values: dict[str, Any] = {}
     for key, value in content.items():
         name = str(key).replace("-", "_")
-        if name not in config_class.model_fields:
-            known = [field.replace("_", "-") for field in config_class.model_fields]
+        if name not in _fields(config_class):
+            known = [field.replace("_", "-") for field in _fields(config_class)]
             suggestion = hint(name.replace("_", "-"), known, "--help lists the settings")
             raise UsageError(f"--config {path}: there is no setting {key}; {suggestion}")
         if name in values:
@@ -193,8 +228,13 @@ def _invalid(errors: ValidationError) -> str:
 
 
 def _unknown_flag(flag: str, config_class: type[BaseModel]) -> str:
-    flags = [*map(_flag, config_class.model_fields), "--config", "--help", "--version"]
+    flags = [*map(_flag, _fields(config_class)), "--config", "--help", "--version"]
     return f"unrecognized argument {flag}; {hint(flag, flags, '--help lists the flags')}"
+
+
+def _fields(config_class: type[BaseModel]) -> list[str]:
+    """The names of all settings."""
+    return [*config_class.model_fields, *LogSettings.model_fields]
 
 
 def _flag(name: str) -> str:

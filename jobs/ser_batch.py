@@ -1,6 +1,7 @@
 """The table of jobs, and ``ser-batch``, the command that offers them as subcommands."""
 
 import argparse
+import logging
 import os
 import pkgutil
 import sys
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel
 
 from jobs.command import add_version, interruptible, run
-from ser_core.console import say
+from ser_core.console import phase, say
 from ser_core.errors import hint
 from ser_core.evaluation.config import EvaluateConfig
 from ser_core.labeling.config import LabelConfig
@@ -39,6 +40,7 @@ class Job:
         """Imports the function and calls it with the config."""
         if not os.environ.get("RAY_ADDRESS"):
             os.environ.setdefault(*_LOOPBACK)
+        phase("loading libraries")
         function = pkgutil.resolve_name(self.function)
         with interruptible():
             return function(config)
@@ -91,7 +93,7 @@ def main() -> int:
         return run_job(command, rest, prog=f"ser-batch {command}")
     if command in ("-h", "--help", "--version"):
         _parser().parse_args([command])  # prints and exits with 0
-    say(f"error: {_unknown(command)}")
+    say(_unknown(command), logging.ERROR)
     return 2
 
 

@@ -5,6 +5,8 @@ import signal
 import sys
 from contextlib import suppress
 
+# Removes the live line of a terminal, and shows the cursor, which rich hides.
+_CLEAR_LINE = b"\r\x1b[2K\x1b[?25h"
 STOPPED = "stopped; run the same command again to continue"
 
 
@@ -33,7 +35,7 @@ def _stop_at_once_when_interrupted() -> None:
 
 def _stop(*_: object) -> None:
     with suppress(OSError):
-        os.write(2, f"{STOPPED}\n".encode())
+        os.write(2, (_CLEAR_LINE if os.isatty(2) else b"") + f"{STOPPED}\n".encode())
     os._exit(1)
 
 

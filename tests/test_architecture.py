@@ -16,11 +16,13 @@ ORDER = (
     " verification"
 )
 PACKAGES = ORDER.split()
-VOCABULARY = {"errors", "emotions", "schema", "settings", "console", "isolation", "versions"}
+VOCABULARY = {"errors", "emotions", "schema", "settings", "isolation", "versions"}
+VOCABULARY |= {"console", "log", "terminal"}
 RAY = {
     "cluster",
     "labeling.classifier_actor",
     "labeling.listing",
+    "labeling.metrics",
     "labeling.pipeline",
     "labeling.resources",
     "labeling.rounds",

@@ -1,6 +1,7 @@
 """cluster.yaml and deploy/: Ray accepts them, their flags exist and their versions agree."""
 
 import copy
+import json
 import os
 import re
 import shlex
@@ -55,6 +56,30 @@ def kuberay() -> dict:
     return derive_from_ray_cluster(
         {"metadata": {"name": "ser-label-x", "namespace": "default"}, "spec": spec}
     )
+
+
+# ---- grafana.json --------------------------------------------------------------------------------
+
+
+def test_the_dashboard_can_be_imported():
+    dashboard = json.loads((DEPLOY / "grafana.json").read_text())
+    panels = dashboard["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    (datasource,) = dashboard["templating"]["list"]
+    assert (datasource["type"], datasource["query"]) == ("datasource", "prometheus")
+    for panel in panels:
+        assert panel["datasource"]["uid"] == f"${{{datasource['name']}}}"
+        assert panel["title"]
+        assert panel["description"]
+        assert all(target["expr"] for target in panel["targets"])
+    cells = [
+        (x, y)
+        for grid in (panel["gridPos"] for panel in panels)
+        for x in range(grid["x"], grid["x"] + grid["w"])
+        for y in range(grid["y"], grid["y"] + grid["h"])
+    ]
+    assert len(cells) == len(set(cells)), "panels overlap"
+    assert max(x for x, _ in cells) < 24  # the width of a dashboard
 
 
 # ---- cluster.yaml --------------------------------------------------------------------------------

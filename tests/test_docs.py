@@ -19,7 +19,7 @@ import soundfile
 import yaml
 
 from benchmarks.tables import sentences, tables
-from jobs.command import parse
+from jobs.command import LogSettings, parse
 from jobs.ser_batch import JOBS
 from ser_core import sources
 from ser_core.audio.decode import decode
@@ -109,13 +109,14 @@ def test_the_first_commands_are_the_demo():
 
 
 FLAGS_OF_OTHERS = {"--working-dir", "--address", "--help", "--version", "--config", "--no"}
+FLAGS_OF_OTHERS |= {"--metrics-export-port"}
 
 
 def test_every_flag_exists():
     ours = {
         f"--{no}{name.replace('_', '-')}"
-        for job in JOBS.values()
-        for name, field in job.config.model_fields.items()
+        for config in (LogSettings, *(job.config for job in JOBS.values()))
+        for name, field in config.model_fields.items()
         for no in (("", "no-") if field.annotation is bool else ("",))
     }
     for name, page in PAGES.items():
@@ -200,6 +201,21 @@ def test_the_run_report_is_described():
     described = " ".join(keys for keys, _ in rows(OUTPUT, "| key | |"))
     for key in RunStats().report():
         assert f"`{key}`" in described
+
+
+def test_the_phases_and_the_metrics_are_those_of_the_code():
+    page = PAGES["docs/monitoring.md"]
+    code = {path: path.read_text() for path in (ROOT / "ser_core" / "labeling").glob("*.py")}
+    all_code = "".join(code.values()) + (ROOT / "jobs" / "ser_batch.py").read_text()
+    for name, _ in rows(page, "| phase | what takes the time |"):
+        assert f'"{name.strip("`")}"' in all_code
+    described = {name.strip("`") for name, _ in rows(page, "| metric | |")}
+    metrics = code[ROOT / "ser_core" / "labeling" / "metrics.py"]
+    kinds = {"Counter": "_total", "Gauge": ""}
+    assert described == {
+        f"ray_{name}{kinds[kind]}"
+        for kind, name in re.findall(r'\b(Counter|Gauge)\(\s*"(\w+)"', metrics)
+    }
 
 
 def test_every_module_is_in_the_layout():

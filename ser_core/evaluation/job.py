@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 from rich.table import Table
 
-from ser_core.console import show
+from ser_core.console import phase, show
 from ser_core.errors import OutputError
 from ser_core.evaluation.config import EvaluateConfig
 from ser_core.evaluation.page import LISTS, evaluation_page
@@ -27,13 +27,16 @@ def evaluate_labels(config: EvaluateConfig) -> Report:
         RunError: the output could not be written.
     """
     output = open_report(config.output)
+    phase("reading labels and truth")
     predictions = read_predictions(config.labels, config.truth)
+    phase("computing metrics")
     temperature = None
     if config.split not in (None, "validation"):  # never evaluated on what it was fitted on
         temperature = fit_on_validation(predictions)
     if config.split is not None:
         predictions = predictions.of_split(config.split)
     report = make_report(predictions, temperature)
+    phase("drawing and writing the page")
     title = f"{config.labels}, {config.split or 'all recordings'}"
     write_report(report, output, title, config.audio)
     print_report(report, output.uri)

@@ -2,6 +2,7 @@
 
 import atexit
 import faulthandler
+import math
 import os
 import threading
 import time
@@ -55,6 +56,8 @@ class StartCounter:
         self._most = classifiers  # at the same time; more may join
         self._starts: Counter[str] = Counter()
         self._given_up = 0  # since anyone finished a block
+        self._ready: set[str] = set()
+        self._ready_since = math.inf
 
     def started(self, classifier: str) -> Verdict:
         """Counts a start."""
@@ -66,6 +69,15 @@ class StartCounter:
         self._given_up += 1
         hopeless = self._given_up >= _GIVEN_UP * self._most  # Ray replaces some of them
         return Verdict.STOP if hopeless or not self._starts else Verdict.GIVE_UP
+
+    def ready(self, classifier: str) -> None:
+        """Notes that a classifier has started."""
+        self._ready.add(classifier)
+        self._ready_since = min(self._ready_since, time.monotonic())
+
+    def numbers(self) -> tuple[int, float]:
+        """How many classifiers have started, and for how many seconds the first one has worked."""
+        return len(self._ready), max(0.0, time.monotonic() - self._ready_since)
 
     def finished(self, classifier: str) -> None:
         """Counts a finished block: the model works, and whoever works is healthy."""
@@ -111,6 +123,7 @@ class ClassifierActor:
             with _dies_if_stuck(_LOAD_SECONDS):
                 self._classifier = load(_restart_clock)
                 _check_scores(self._classifier)
+            starts.ready.remote(self._name)
         except DeviceError:
             _die()
         except SerError as error:

@@ -9,13 +9,12 @@ import numpy as np
 import pyarrow as pa
 from rich.table import Table
 
-from ser_core.console import show
+from ser_core.console import clock, counted, phase, show
 from ser_core.corpora.truth import first_few
 from ser_core.errors import RecordingError
 from ser_core.labeling.pipeline import connect
 from ser_core.labeling.plan import Plan
 from ser_core.labeling.preparation import Run
-from ser_core.labeling.progress import clock
 from ser_core.labeling.resources import Resources, choose_resources
 from ser_core.models.classifier import Classifier
 from ser_core.schema import MEMBER, SIZE
@@ -130,7 +129,9 @@ class _Sample:
 
 
 def _add_estimates(table: Table, run: Run, plan: Plan, look: _Look) -> None:
+    phase("decoding a sample")
     sample = _decode_sample(run, look.recordings)
+    phase("starting Ray")
     connect(run.config.verbose)
     whole = run.decoder.how.whole
     resources = choose_resources(plan.to_do, plan.segments if whole else plan.to_do)
@@ -147,7 +148,8 @@ def _add_estimates(table: Table, run: Run, plan: Plan, look: _Look) -> None:
     time_left = f"about {clock(seconds)} on {where}" if seconds else "unknown"
     table.add_row("time to classify", time_left)
     table.add_row(
-        "sample", f"{sample.recordings} recordings" + (f", of which {failed}" if failed else "")
+        "sample",
+        counted(sample.recordings, "recording") + (f", of which {failed}" if failed else ""),
     )
 
 
@@ -163,6 +165,7 @@ def _segments_per_second(run: Run, resources: Resources, timed: list[np.ndarray]
     """Of all classifiers together; on CPUs, one is timed here."""
     if resources.on_gpu:
         return resources.classifiers * _SEGMENTS_PER_GPU
+    phase("timing a classifier")
     config = run.config
     classifier = Classifier(run.checkpoint, config.precision, config.batch_size, num_threads=1)
     if not timed:

@@ -1,12 +1,13 @@
 """The labelling job: plan, run, write rows, leave one row per recording and a report."""
 
+import logging
 import secrets
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
 import pyarrow as pa
 
-from ser_core.console import say
+from ser_core.console import counted, phase, say
 from ser_core.corpora.truth import first_few
 from ser_core.errors import CheckError, RunError
 from ser_core.labeling.config import LabelConfig
@@ -41,13 +42,15 @@ def label_corpus(config: LabelConfig) -> Plan:
         RunError: the run did not finish, or nothing could be reached; what is labelled is kept.
         CheckError: more recordings have no label than was allowed; nothing was superseded.
     """
+    stats = RunStats()
     run = prepare(config)
+    phase("listing the input")
     if config.dry_run:
         return describe(run)
     pages = run.short_listing()
     parts = run.source.split(_PARTS) if pages is None else []
+    phase("claiming the output")
     with run.store.claimed() as claim:
-        stats = RunStats()
         if pages is None:
             covered = label(run, parts, None, stats, claim)
         else:
@@ -58,7 +61,8 @@ def label_corpus(config: LabelConfig) -> Plan:
         finish(run, stats.plan, covered, stats)
     plan = stats.plan
     if not plan.to_do:
-        say(f"nothing to do: all {plan.listed:,} recordings have rows in {run.store.folder.uri}")
+        recordings = counted(plan.listed, "recording")
+        say(f"nothing to do: {recordings} listed, none without a row in {run.store.folder.uri}")
     return plan
 
 
@@ -83,16 +87,15 @@ def finish(run: Run, plan: Plan, covered: Coverage, stats: RunStats) -> None:
         CheckError: more recordings have no label than was allowed.
     """
     failed, unlisted = covered.failed, covered.unlisted
-    if plan.skipped:
-        count = f"{plan.skipped.total():,} files were skipped by name"
-        say(f"{count} ({describe_skipped(plan.skipped)}); --include adds them")
-    if plan.unseen:
-        say(f"{len(plan.unseen):,} places cannot be listed: {first_few(plan.unseen, MOST_NAMED)}")
+    _say_left_out(plan)
     _check(run, plan, stats, failed, unlisted)
     prune = run.config.prune
+    phase("removing replaced rows and merging parts")
     run.store.compact(covered.current)
     if unlisted:
-        say(f"{unlisted:,} recordings with rows are no longer listed; {_UNLISTED_ROWS[prune]}")
+        recordings = counted(unlisted, "recording")
+        are = "is" if unlisted == 1 else "are"
+        say(f"{recordings} with rows {are} no longer listed; {_UNLISTED_ROWS[prune]}")
     report = {
         "started_at": run.started.isoformat(timespec="seconds"),
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -116,11 +119,20 @@ def finish(run: Run, plan: Plan, covered: Coverage, stats: RunStats) -> None:
     run.store.write_report(f"{run.started:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}", report)
 
 
+def _say_left_out(plan: Plan) -> None:
+    if plan.skipped:
+        count = f"{counted(plan.skipped.total(), 'file')} skipped by name"
+        say(f"{count} ({describe_skipped(plan.skipped)}); --include adds such files")
+    if plan.unseen:
+        places = counted(len(plan.unseen), "place")
+        say(f"{places} cannot be listed: {first_few(plan.unseen, MOST_NAMED)}", logging.WARNING)
+
+
 def _check(run: Run, plan: Plan, stats: RunStats, failed: int, unlisted: int) -> None:
     config = run.config
     if stats.unreachable == plan.listed:
         raise RunError(
-            f"--input {shown(config.input)}: none of the {plan.listed:,} recordings could be"
+            f"--input {shown(config.input)}: 0 of {counted(plan.listed, 'recording')} could be"
             " reached; existing labels are kept, and the same command tries again"
         )
     if config.prune and unlisted and plan.unseen:
@@ -129,10 +141,11 @@ def _check(run: Run, plan: Plan, stats: RunStats, failed: int, unlisted: int) ->
             " Restore it, or remove it if it is gone for good, and repeat the command"
         )
     unseen = len(plan.unseen) if config.max_failed_fraction < 1 else 0
+    places = f" and {counted(unseen, 'place')} cannot be listed" if unseen else ""
+    have = "has" if plan.listed == 1 else "have"
     if failed + unseen > config.max_failed_fraction * plan.listed:
         raise CheckError(
-            f"{failed:,} of {plan.listed:,} recordings have no label"
-            f"{f' and {unseen:,} places cannot be listed' if unseen else ''}, more than"
+            f"{failed:,} of {counted(plan.listed, 'recording')} {have} no label{places}, more than"
             f" --max-failed-fraction {config.max_failed_fraction} allows; `error` says why for"
             " each, and no earlier row was removed"
         )

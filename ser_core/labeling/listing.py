@@ -3,7 +3,7 @@
 import math
 import secrets
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -103,16 +103,13 @@ def start_tally() -> "ray.actor.ActorHandle[Tally]":
     return ray.remote(num_cpus=0, scheduling_strategy=here)(Tally).remote()
 
 
-def look_for_work(
-    count: int, settings: ListingSettings, most: int, show: Callable[[], None]
-) -> list[pa.Table] | None:
+def look_for_work(count: int, settings: ListingSettings, most: int) -> list[pa.Table] | None:
     """Lists sources as far as it takes to see whether there is much to do.
 
     Args:
         count: how many sources there are.
         settings: how they are listed.
         most: recordings that are little to do.
-        show: called every now and then.
 
     Returns:
         What is to be labelled (``plan_schema``) when everything has been listed and that is
@@ -126,7 +123,6 @@ def look_for_work(
     try:
         with closing(_tables(count, settings)) as tables:
             for table in tables:
-                show()
                 now = time.monotonic()
                 if table is not None:
                     found.append(table)

@@ -1,5 +1,6 @@
 """Collects rows and writes them as parts, by number and by time, in a thread of its own."""
 
+import logging
 import threading
 import time
 from collections import deque
@@ -72,7 +73,7 @@ class PartWriter:
         if self._error is not None and raised is None:
             raise self._error
         if self._error is not None and raised is not self._error:
-            say(one_line(self._error))
+            say(one_line(self._error), logging.ERROR)
 
     def add(self, rows: pa.Table) -> None:
         """Takes rows of the store's schema; waits while too many could not be written yet.
@@ -176,4 +177,5 @@ class PartWriter:
 
     def _say_first(self, state: tenacity.RetryCallState) -> None:
         if state.attempt_number == 1 and state.outcome is not None:
-            say(f"{state.outcome.exception()}; trying again for {self._patience / 60:.0f} minutes")
+            minutes = f"{self._patience / 60:.0f} minutes"
+            say(f"{state.outcome.exception()}; trying again for {minutes}", logging.WARNING)

@@ -77,6 +77,7 @@ class PipelineSettings:
         precision: as the user asked for.
         batch_size: segments per forward pass, or None to choose for the hardware.
         resources: what the run may use.
+        starts: of the classifiers of one round, from `start_counter`.
     """
 
     stages: StageSettings
@@ -85,6 +86,7 @@ class PipelineSettings:
     precision: Precision
     batch_size: int | None
     resources: Resources
+    starts: "ray.actor.ActorHandle[StartCounter]"
 
 
 def connect(verbose: bool) -> None:
@@ -187,7 +189,7 @@ def _labeled(planned: ray.data.Dataset, settings: PipelineSettings) -> ray.data.
         fn_constructor_args=(
             settings.stages,
             partial(_load, settings),
-            _start_counter(resources.classifiers),
+            settings.starts,
         ),
         batch_format="pyarrow",
         batch_size=1,  # table; Ray Data insists on a number for GPUs
@@ -202,7 +204,7 @@ def _labeled(planned: ray.data.Dataset, settings: PipelineSettings) -> ray.data.
     )
 
 
-def _start_counter(classifiers: int) -> "ray.actor.ActorHandle[StartCounter]":
+def start_counter(classifiers: int) -> "ray.actor.ActorHandle[StartCounter]":
     """Starts what counts the starts of classifiers, the first process on the cluster.
 
     Raises:

@@ -1,6 +1,7 @@
 """A command → a run that is checked and ready: checkpoint, input, output; it writes nothing."""
 
 import itertools
+import logging
 import os
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import pyarrow as pa
 from ser_core import cluster
 from ser_core.audio.segments import Segmentation
 from ser_core.audio.speech import check_installed
-from ser_core.console import say
+from ser_core.console import phase, say
 from ser_core.errors import CorpusError, OutputError, names_flag
 from ser_core.labeling.config import LabelConfig
 from ser_core.labeling.label_store import LabelStore
@@ -44,6 +45,7 @@ def prepare(config: LabelConfig) -> "Run":
     if config.segments == "speech":
         with names_flag("--segments speech:"):
             check_installed()
+    phase("loading the checkpoint")
     with names_flag("--model"):
         checkpoint = load_checkpoint(config.model, config.revision, config.segments)
         # Refuses weights that do not match before anything starts.
@@ -171,7 +173,8 @@ def _check_folders(config: LabelConfig) -> None:
             raise OutputError(f"--output {config.output}: it is --input; choose another folder")
         for inner, flag, outer in (source, "--input", output), (output, "--output", source):
             if inner.startswith(f"{outer.rstrip('/')}/"):
-                say(f"warning: {flag} {inner} lies in {outer}; a folder beside it would be better")
+                reason = f"{flag} {inner} lies in {outer}; a folder beside it would be better"
+                say(reason, logging.WARNING)
 
 
 def _real(uri: str) -> str:

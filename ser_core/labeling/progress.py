@@ -1,27 +1,19 @@
-"""How a run progresses: counts, a bar or lines, a table at the end; it labels nothing."""
+"""How a run progresses: counts and rates, a line for now, tables at the end; it labels nothing."""
 
+import logging
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 
-from ser_core.console import say, show
+from ser_core.console import clock, counted, phase, progress, say, show
 from ser_core.errors import Status
 from ser_core.labeling.plan import Plan
 from ser_core.schema import (
@@ -35,8 +27,8 @@ from ser_core.schema import (
 )
 
 _OUTAGE_RECORDINGS, _OUTAGE_SECONDS = 64, 300.0  # more than this out of reach end the run
-_REFRESH_SECONDS = 1.0  # between two looks at the listing
-_LINE_SECONDS = 10.0  # between two lines where there is no terminal
+_LEAST_SECONDS = 0.1  # of labelling, so that its rates are numbers
+_TICK_SECONDS = 1.0  # between two looks at the run
 
 
 @dataclass
@@ -53,6 +45,8 @@ class RunStats:
         audio_seconds: the recordings' whole duration.
         labeled_seconds: what the model got of it.
         stage_seconds: time of each stage, over all processes; see `schema.stage_seconds`.
+        classifiers: how many there are to be, at first, and how many of them are ready.
+        checking: whether a round has ended and what it left out is looked for.
     """
 
     plan: Plan = field(default_factory=Plan)
@@ -65,7 +59,11 @@ class RunStats:
     labeled_seconds: float = 0.0
     stage_seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     started: float = field(default_factory=time.monotonic)
+    classifiers: tuple[int, int] | None = None
+    checking: bool = False
     first_row: float | None = None
+    _latest_row: float | None = None
+    _classifiers_since: float | None = None  # the first one is ready
     _unreached: int = 0  # recordings in a row whose storage did not answer
     _reached: float = field(default_factory=time.monotonic)
 
@@ -90,9 +88,44 @@ class RunStats:
         """Seconds since the run began."""
         return time.monotonic() - self.started
 
+    @property
+    def labeling_seconds(self) -> float:
+        """Seconds of labelling, without the start: from the first classifier to the latest row."""
+        return self._labeling_seconds(self._latest_row)
+
+    @property
+    def files_per_second(self) -> float:
+        """While labelling; 0 before."""
+        return self.done / self.labeling_seconds if self.done else 0.0
+
+    @property
+    def times_real_time(self) -> float:
+        """Seconds of audio that the model gets in one second, while labelling."""
+        return self.labeled_seconds / self.labeling_seconds if self.done else 0.0
+
+    @property
+    def phase(self) -> str:
+        """What the run is doing."""
+        if self.checking:
+            return "looking for recordings without a row"
+        if self.first_row is not None:
+            return "labelling"
+        if self.classifiers is None and self.total is None:
+            return "listing the input"
+        ready = self.classifiers is not None and self.classifiers[1] > 0
+        return "waiting for the first labels" if ready else "starting classifiers"
+
+    def classifiers_ready(self, ready: int, seconds: float) -> None:
+        """Takes over how many classifiers are ready, and for how long the first one has been."""
+        most, _ = self.classifiers or (ready, 0)
+        self.classifiers = max(most, ready), ready
+        since = time.monotonic() - seconds
+        self._classifiers_since = min(since, self._classifiers_since or since)
+
     def add(self, labeled: pa.Table, rows: pa.Table) -> None:
         """Counts recordings, as the pipeline returns them and as they go to the output."""
-        self.first_row = self.first_row or time.monotonic()
+        self._latest_row = time.monotonic()
+        self.first_row = self.first_row or self._latest_row
         self.done += len(labeled) - labeled[NUM_ROWS.name].null_count
         for counter, column in ((self.status, rows["status"]), (self.label, rows["label"])):
             counter.update(column.drop_null().to_pylist())
@@ -111,28 +144,55 @@ class RunStats:
         """Takes over what has been listed so far."""
         self.plan, self.total = plan, plan.to_do if ended else None
 
+    def phase_line(self) -> str:
+        """The state of a run that is not labelling, in one line."""
+        if self.phase == "listing the input":
+            return f"{self.phase}: {counted(self.plan.listed, 'recording')} so far"
+        if self.phase == "starting classifiers" and self.classifiers:
+            return f"{self.phase}: {self.classifiers[1]} of {self.classifiers[0]} ready"
+        return self.phase
+
     def line(self) -> str:
-        """The state of the run in one line."""
-        rate = self.done / self.elapsed
-        where = ", ".join(self.device) or "starting"
+        """The state of a run that has rows, in one line."""
+        seconds = self._labeling_seconds(time.monotonic())
+        where = ", ".join(self.device) or "no classifier yet"
+        left = "unknown time"
         if self.total is None:
-            count = f"{self.done:,} recordings ({self.plan.listed:,} listed so far)"
+            count = f"{counted(self.done, 'recording')} ({self.plan.listed:,} listed so far)"
         else:
             share = f" ({self.done / self.total:.0%})" if self.total else ""
-            count = f"{self.done:,} of {self.total:,} recordings{share}"
-        left = "unknown"
-        if self.done and self.total is not None:
-            left = clock((self.total - self.done) / rate)
+            count = f"{self.done:,} of {counted(self.total, 'recording')}{share}"
+            if self.done:
+                left = clock((self.total - self.done) * seconds / self.done)
+        rates = _rates(self.done / seconds, self.labeled_seconds / seconds)
         return (
-            f"{where}: {count}, {self.not_ok:,} not ok, "
-            f"{rate:,.1f} files/s, {self.audio_seconds / 3600:,.2f} h of audio, "
-            f"{self.labeled_seconds / self.elapsed:,.0f} × real time, {left} left"
+            f"{where}: {count}, {self.not_ok:,} not ok, {rates}, {left} left,"
+            f" {clock(self.elapsed)} elapsed"
         )
+
+    def counts(self) -> dict[str, Any]:
+        """What `line` says, for a program."""
+        return {
+            "listed": self.plan.listed,
+            "listing_ended": self.total is not None,
+            "by_status": dict(self.status),
+            "audio_seconds": self.audio_seconds,
+            "labeled_seconds": self.labeled_seconds,
+            "labeling_seconds": self._labeling_seconds(time.monotonic()),
+            "elapsed_seconds": self.elapsed,
+        }
+
+    def _labeling_seconds(self, until: float | None) -> float:
+        """Until a time; 0 before the first row."""
+        if self.first_row is None or until is None:
+            return 0.0
+        begin = min(self.first_row, self._classifiers_since or self.first_row)
+        return max(until - begin, _LEAST_SECONDS)
 
     def report(self) -> dict[str, Any]:
         """The counts and rates that go into the run's JSON."""
         elapsed = self.elapsed
-        labeling = time.monotonic() - self.first_row if self.first_row else 0.0
+        since_first_row = time.monotonic() - self.first_row if self.first_row else 0.0
         return {
             "recordings": self.done,
             "unreachable": self.unreachable,
@@ -144,10 +204,15 @@ class RunStats:
             "compute_hours": self.stage_seconds["compute"] / 3600,
             "stage_seconds": dict(self.stage_seconds),
             "elapsed_seconds": elapsed,
-            "seconds_to_first_row": elapsed - labeling,
-            "files_per_second": self.done / elapsed,
-            "times_real_time": self.labeled_seconds / elapsed,
+            "seconds_to_first_row": elapsed - since_first_row,
+            "labeling_seconds": self.labeling_seconds,
+            "files_per_second": self.files_per_second,
+            "times_real_time": self.times_real_time,
         }
+
+
+def _rates(files_per_second: float, times_real_time: float) -> str:
+    return f"{files_per_second:,.1f} files/s, {times_real_time:,.0f} × real time"
 
 
 def _durations(labeled: pa.Table) -> pa.ChunkedArray:
@@ -157,97 +222,72 @@ def _durations(labeled: pa.Table) -> pa.ChunkedArray:
     return pc.if_else(pc.and_(start.is_valid(), duration.is_valid()), stretch, duration)
 
 
-class Display:
-    """A bar on a terminal, elsewhere a line every few seconds, both on standard error."""
+@contextmanager
+def showing(stats: RunStats, refresh: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Within it, a thread says every second how far the run is; see `ser_core.console.progress`.
 
-    def __init__(self, stats: RunStats, refresh: Callable[[], None] = lambda: None) -> None:
-        """Shows nothing yet.
+    Args:
+        stats: what is said.
+        refresh: called before, to bring them up to date.
+    """
+    stopped = threading.Event()
 
-        Args:
-            stats: what is shown.
-            refresh: called before they are shown, once in a while.
-        """
-        self._stats = stats
-        self._refresh = refresh
-        self._refreshed = time.monotonic()
-        console = Console(stderr=True)
-        self._has_bar = console.is_terminal  # asked now: a terminal may go away
-        self._stopped = threading.Event()
-        self._lines = threading.Thread(target=self._print_lines, daemon=True)
-        self._bar = Progress(
-            SpinnerColumn(),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.description}"),
-            TimeRemainingColumn(),
-            console=console,
-        )
-        self._task = self._bar.add_task("starting", total=stats.total)
+    def tick() -> None:
+        shown = ""
+        while not stopped.wait(_TICK_SECONDS):
+            refresh()
+            if stats.phase != shown:
+                shown = stats.phase
+                phase(shown)
+            _say_progress(stats)
 
-    def __enter__(self) -> Self:
-        if self._has_bar:
-            self._bar.start()
-        else:
-            self._lines.start()
-        return self
+    thread = threading.Thread(target=tick, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        thread.join()
+        refresh()
+        _say_progress(stats, last=True)
 
-    def __exit__(self, *_: object) -> None:
-        if self._has_bar:
-            with suppress(OSError):  # a terminal that is gone must not end the run
-                self._bar.stop()
-        else:
-            self._stopped.set()
-            self._lines.join()
 
-    def update(self) -> None:
-        """Shows the statistics as they are now."""
-        stats = self._stats
-        if self._has_bar and time.monotonic() - self._refreshed > _REFRESH_SECONDS:
-            self._refresh()
-            self._refreshed = time.monotonic()
-        rate = stats.done / stats.elapsed
-        speed = stats.labeled_seconds / stats.elapsed
-        description = f"{stats.not_ok:,} not ok · {rate:,.1f} files/s · {speed:,.0f} × real time"
-        if stats.total is None:
-            description = f"{stats.plan.listed:,} listed so far · {description}"
-        self._bar.update(
-            self._task, description=description, completed=stats.done, total=stats.total
-        )
-
-    def _print_lines(self) -> None:
-        while not self._stopped.wait(_LINE_SECONDS):
-            self._refresh()
-            say(self._stats.line())
-        say(self._stats.line())
+def _say_progress(stats: RunStats, last: bool = False) -> None:
+    if stats.first_row is not None and (last or not stats.checking):
+        progress(stats.line(), stats.done, stats.total, stats.counts(), last)
+    elif not last:
+        progress(stats.phase_line(), facts=stats.counts())
 
 
 def print_summary(stats: RunStats, output: str) -> None:
-    """The table at the end of a run, on standard output; what to look after, on standard error."""
-    table = Table("what", "rows", title=None)
-    for status, count in stats.status.most_common():
-        table.add_row(status, f"{count:,}")
-    table.add_section()
-    for label, count in stats.label.most_common():
-        table.add_row(label, f"{count:,}")
+    """The tables at the end of a run, on standard output; what to look after, on standard error."""
+    tables = [
+        _table(name, counts)
+        for name, counts in (("label", stats.label), ("status", stats.status))
+        if counts
+    ]
+    rates = _rates(stats.files_per_second, stats.times_real_time)
     show(
-        table,
-        f"{stats.done:,} recordings, {stats.audio_seconds / 3600:,.2f} h of audio, "
-        f"in {clock(stats.elapsed)}: {stats.done / stats.elapsed:,.1f} files/s, "
-        f"{stats.labeled_seconds / stats.elapsed:,.0f} × real time",
+        *tables,
+        f"{counted(stats.done, 'recording')}, {stats.audio_seconds / 3600:,.2f} h of audio, "
+        f"in {clock(stats.elapsed)}",
+        f"labelling took {clock(stats.labeling_seconds)} of that: {rates}",
         f"labels: {output}",
+        facts=stats.report(),
     )
     if stats.unreachable:
         say(
-            f"{stats.unreachable:,} recordings could not be reached; labels that they have are"
-            " kept, and the next run tries them again"
+            f"{counted(stats.unreachable, 'recording')} could not be reached; existing labels are"
+            " kept, and the next run tries again",
+            logging.WARNING,
         )
 
 
-def clock(seconds: float) -> str:
-    """A duration for reading.
-
-    >>> clock(3725)
-    '1:02:05'
-    """
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+def _table(name: str, counts: Counter[str]) -> Table:
+    table = Table()
+    table.add_column(name, overflow="fold")
+    for column in ("rows", "share"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for value, count in counts.most_common():
+        table.add_row(value, f"{count:,}", f"{count / counts.total():.1%}")
+    return table

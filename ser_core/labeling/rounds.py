@@ -1,6 +1,8 @@
 """Labels a source in rounds: what a dying process took with it is found by looking again."""
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -11,9 +13,10 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from ser_core import cluster
-from ser_core.console import say
+from ser_core.console import counted, phase, say
 from ser_core.errors import RunError, Status
 from ser_core.labeling.assembly import assembled_rows
+from ser_core.labeling.classifier_actor import StartCounter
 from ser_core.labeling.coverage import Coverage, coverage
 from ser_core.labeling.listing import (
     ListingSettings,
@@ -22,6 +25,7 @@ from ser_core.labeling.listing import (
     look_for_work,
     start_tally,
 )
+from ser_core.labeling.metrics import RunMetrics
 from ser_core.labeling.output_rows import output_rows
 from ser_core.labeling.part_writer import PartWriter
 from ser_core.labeling.pipeline import (
@@ -31,10 +35,11 @@ from ser_core.labeling.pipeline import (
     label_planned,
     listed,
     share,
+    start_counter,
 )
 from ser_core.labeling.plan import cut_into_blocks
 from ser_core.labeling.preparation import Run
-from ser_core.labeling.progress import Display, RunStats
+from ser_core.labeling.progress import RunStats, showing
 from ser_core.labeling.resources import choose_resources
 from ser_core.labeling.rules import is_useful
 from ser_core.labeling.stages import StageSettings, failed_rows
@@ -64,6 +69,8 @@ class _Labeling:
         tally: of what tasks list.
         dropped: hashes of the recordings whose rows were of no use.
         listing: of the latest round that listed.
+        starts: of the classifiers of the latest round.
+        metrics: for Ray's endpoint.
     """
 
     run: Run
@@ -76,6 +83,8 @@ class _Labeling:
     tally: "ray.actor.ActorHandle[Tally]"
     dropped: list[np.ndarray] = field(default_factory=list)
     listing: ListingSettings | None = None
+    starts: "ray.actor.ActorHandle[StartCounter] | None" = None
+    metrics: RunMetrics = field(default_factory=RunMetrics)
 
     @property
     def ended(self) -> bool:
@@ -108,47 +117,53 @@ def label(
     Raises:
         RunError: a bug, no classifier runs, Ray or the storage failed.
     """
+    phase("starting Ray")
     connect(run.config.verbose)
     stats.stage_seconds["start"] = stats.elapsed
     now, here = run.store.now(), work is not None
     labeling = _Labeling(run, sources, stats, claim, now, work, here, start_tally())
-    with Display(stats, lambda: _count_listed(labeling)) as display:
+    with showing(stats, lambda: _refresh(labeling)):
         if not here:
-            _look_for_work(labeling, display)
+            _look_for_work(labeling)
         if labeling.ended:
             plan = stats.plan
-            say(f"{plan.listed:,} recordings, {plan.done:,} already done, {plan.to_do:,} to label")
+            found = counted(plan.listed, "recording")
+            say(f"{found}, {plan.done:,} already done, {plan.to_do:,} to label")
         if stats.total == 0:
             return _coverage(labeling)
-        return _label_in_rounds(labeling, display)
+        return _label_in_rounds(labeling)
 
 
-def _look_for_work(labeling: _Labeling, display: Display) -> None:
+def _look_for_work(labeling: _Labeling) -> None:
     """Lists everything if little is to be labelled; else only until that is known."""
     count, listing = len(labeling.sources), _listing(labeling, 0)
-    labeling.work = look_for_work(count, listing, PAGE_ROWS, display.update)
+    labeling.work = look_for_work(count, listing, PAGE_ROWS)
     if labeling.work is None:  # listed again from its beginning, while the first are labelled
         labeling.tally = start_tally()
         labeling.listing = replace(listing, tally=labeling.tally)
     _count_listed(labeling)
 
 
-def _label_in_rounds(labeling: _Labeling, display: Display) -> Coverage:
+def _label_in_rounds(labeling: _Labeling) -> Coverage:
     run, settings = labeling.run, _settings(labeling)
     rows, number = settings.resources.rows_per_block, 0
     while True:
         last = number >= _FEWEST_ROUNDS and rows == 1
         labeled = _labeled(labeling, settings, rows, number, last)
-        _write(labeling, labeled, settings.stages, display)
+        _write(labeling, labeled, settings.stages)
         _count_listed(labeling)
+        labeling.stats.checking = True
         covered = _coverage(labeling)
+        labeling.stats.checking = False
         if labeling.ended and not covered.missing:
             return covered
         problem = _unfinished(labeling, covered)
         if last or (number + 1 == _FEWEST_ROUNDS and not labeling.stats.done):
             raise RunError(f"--input {shown(run.config.input)}: {problem}, each time")
         rows, number = max(1, rows // _SMALLER), number + 1
-        say(f"{problem}; retrying in blocks of {rows}")
+        starts = _counted_starts(labeling, settings.resources.classifiers)
+        settings = replace(settings, starts=starts)
+        say(f"{problem}; retrying in blocks of {rows}", logging.WARNING)
 
 
 def _settings(labeling: _Labeling) -> PipelineSettings:
@@ -164,7 +179,15 @@ def _settings(labeling: _Labeling) -> PipelineSettings:
         run.config.precision,
         run.config.batch_size,
         resources,
+        _counted_starts(labeling, resources.classifiers),
     )
+
+
+def _counted_starts(labeling: _Labeling, classifiers: int) -> "ray.actor.ActorHandle[StartCounter]":
+    """Counts the starts of the classifiers of a round, from now on."""
+    labeling.stats.classifiers = labeling.stats.classifiers or (classifiers, 0)
+    labeling.starts = start_counter(classifiers)
+    return labeling.starts
 
 
 def _labeled(
@@ -235,9 +258,7 @@ def _lost(stages: StageSettings, left_out: Iterable[pa.Table]) -> Iterator[pa.Ta
     return (failed_rows(each, stages, Status.UNAVAILABLE, _LOST) for each in left_out)
 
 
-def _write(
-    labeling: _Labeling, labeled: Iterable[pa.Table], stages: StageSettings, display: Display
-) -> None:
+def _write(labeling: _Labeling, labeled: Iterable[pa.Table], stages: StageSettings) -> None:
     """Writes rows as they come."""
     run, stats = labeling.run, labeling.stats
     origin = {"model": run.checkpoint.name, "model_digest": run.digest}
@@ -251,15 +272,25 @@ def _write(
             if not useful.all():
                 labeling.dropped.append(assembled[INDEX.name].to_numpy()[~useful].view(np.uint64))
             stats.add(segments, rows)
-            display.update()
             if stats.outage:
                 inputs = shown(run.config.input)
                 raise RunError(f"--input {inputs}: the storage has stopped answering")
     stats.stage_seconds["write"] += writer.write_seconds
 
 
+def _refresh(labeling: _Labeling) -> None:
+    """Brings what is shown up to date; where Ray fails here, it ends the run elsewhere."""
+    with suppress(RayError):
+        _count_listed(labeling)
+        if labeling.starts is not None:
+            ready, seconds = ray.get(labeling.starts.numbers.remote())
+            if ready:
+                labeling.stats.classifiers_ready(ready, seconds)
+        labeling.metrics.update(labeling.stats)
+
+
 def _count_listed(labeling: _Labeling) -> None:
-    """Shows how far listing has come."""
+    """Takes over how far listing has come."""
     if labeling.planned_here:
         return
     plan, ended, seconds = ray.get(labeling.tally.numbers.remote())
@@ -269,5 +300,6 @@ def _count_listed(labeling: _Labeling) -> None:
 
 def _unfinished(labeling: _Labeling, covered: Coverage) -> str:
     if labeling.ended:
-        return f"{covered.missing:,} recordings were lost with a process"
+        were = "was" if covered.missing == 1 else "were"
+        return f"{counted(covered.missing, 'recording')} {were} lost with a process"
     return "a process that listed it died"

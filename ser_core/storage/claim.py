@@ -1,6 +1,7 @@
 """One run at a time in a folder: a run claims it and keeps the claim fresh until it ends."""
 
 import json
+import logging
 import os
 import secrets
 import socket
@@ -150,7 +151,7 @@ class Claim:
 
     def _say_unreleased(self, reason: str) -> None:
         """The run has ended, well or not; its claim will go stale."""
-        say(f"the claim on {self._folder.uri} could not be released ({reason})")
+        say(f"the claim on {self._folder.uri} could not be released ({reason})", logging.WARNING)
 
     def _keep_fresh(self) -> None:
         failing = False
@@ -163,7 +164,8 @@ class Claim:
                 failing = False
             except Exception as error:  # storage may fail now and answer next time
                 if not failing:
-                    say(f"the claim could not be renewed ({one_line(error)}); trying again")
+                    reason = f"the claim could not be renewed ({one_line(error)})"
+                    say(f"{reason}; trying again", logging.WARNING)
                 failing = True
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 from rich.table import Table
 
 from ser_core.cluster import check_address
-from ser_core.console import say, show
+from ser_core.console import phase, say, show
 from ser_core.corpora.layouts import read_corpus
 from ser_core.corpora.splits import SPLITS, audio_digests, overlaps, split_corpus
 from ser_core.reporting.html import number, page
@@ -45,6 +45,7 @@ def compare_splits(config: CompareSplitsConfig) -> pd.DataFrame:
     check_address()
     output = Folder(config.output)
     TrainingOutput(config.output).refuse_unusable()
+    phase("reading the corpus")
     recordings = read_corpus(config.corpus, config.data)
     recordings = recordings.assign(audio=audio_digests(recordings["path"]))
     seeds = range(config.seed, config.seed + config.seeds)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ser_core.console import phase
 from ser_core.corpora.splits import SPLITS
 from ser_core.errors import CorpusError, RecordingError, RunError
 from ser_core.sources.decoder import Decoder, DecoderSettings
@@ -49,6 +50,7 @@ def load_waveforms(recordings: pd.DataFrame) -> pd.DataFrame:
         RunError: a recording is missing, forbidden or out of reach. Training without it would give
             another result than the next run of the same command.
     """
+    phase("decoding the corpus")
     references = [Recording(path) for path in recordings["path"]]
     with Decoder(DecoderSettings(), _concurrent()) as decoder:
         decoded = list(decoder.decode(references))  # one segment of each

@@ -155,16 +155,16 @@ def _fit(
         except BaseException as error:  # whatever it is, the driver must not wait for ever
             future.set_exception(error)
 
-    with EpochDisplay(epochs, output.history()) as display:
-        # In the main thread, Ray Train would handle Ctrl-C and exit with 0.
-        Thread(target=fit, daemon=True).start()
-        done = False
-        while not done:
-            done = bool(wait([future], _POLL_SECONDS).done)
-            if not done:
-                watchdog.check()
-            with contextlib.suppress(Exception):  # storage may fail now and answer next time
-                display.show(output.history())
+    display = EpochDisplay(epochs, output.history())
+    # In the main thread, Ray Train would handle Ctrl-C and exit with 0.
+    Thread(target=fit, daemon=True).start()
+    done = False
+    while not done:
+        done = bool(wait([future], _POLL_SECONDS).done)
+        if not done:
+            watchdog.check()
+        with contextlib.suppress(Exception):  # storage may fail now and answer next time
+            display.show(output.history())
     try:
         return future.result()
     except (TrainingFailedError, RayError) as error:

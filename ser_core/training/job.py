@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from ser_core.cluster import check_address, join
-from ser_core.console import say
+from ser_core.console import phase, say
 from ser_core.corpora.layouts import read_corpus
 from ser_core.corpora.splits import describe_split, overlaps, split_corpus
 from ser_core.errors import names_flag
@@ -74,8 +74,10 @@ def train(config: TrainConfig, split: pd.DataFrame | None = None) -> TrainResult
     output.refuse_unusable()
     split, method, dropped = _read_split(config) if split is None else (split, config.split, 0)
     labels = labels_of_train(split)
+    phase("loading the model")
     with names_flag("--model"):
         initial = initialize_model(config.model, config.revision, labels, config.seed)
+    phase("starting Ray")
     join(config.verbose)
     scaling = scale(config.workers)
     with Claim(output.folder, CLAIM) as claim:
@@ -89,6 +91,7 @@ def train(config: TrainConfig, split: pd.DataFrame | None = None) -> TrainResult
         say(initial.description)
         recipe = Recipe(**config.model_dump(include={field.name for field in fields(Recipe)}))
         task = TrainingTask(output.folder.uri, config.epochs, recipe, initial, datasets)
+        phase("training: starting workers")
         outcome = run_workers(task, scaling, claim.check)
         facts = {"method": method, "split": description}
         metrics = {name: _write_report(name, config, task, outcome, facts) for name in (BEST, LAST)}
@@ -101,6 +104,7 @@ def train(config: TrainConfig, split: pd.DataFrame | None = None) -> TrainResult
 
 def _read_split(config: TrainConfig) -> tuple[pd.DataFrame, str, int]:
     """The recordings with their split, how they were split, and how many are in no split."""
+    phase("reading the corpus")
     recordings = read_corpus(config.corpus, config.data)
     if "split" in recordings:
         return recordings, "the manifest's own", 0
@@ -112,6 +116,7 @@ def _write_report(
     name: str, config: TrainConfig, task: TrainingTask, outcome: Outcome, facts: Mapping[str, str]
 ) -> dict[str, Any]:
     """Writes the files beside a checkpoint's weights; returns its metrics by split."""
+    phase(f"measuring {name}")
     initial, logits = task.initial, outcome.logits[name]
     temperature = None
     if config.calibrate:

@@ -19,6 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from processes import Family
 
+from tests.log_lines import messages
+
 ROOT = Path(__file__).parents[2]
 SABOTAGE = Path(__file__).with_name("sabotage")
 JOB_SECONDS = 300.0  # 16 on two idle cores, mostly for starting Ray
@@ -37,8 +39,8 @@ class Ended(NamedTuple):
 
     @property
     def last_line(self) -> str:
-        """The last line that it wrote to stderr."""
-        return (self.stderr.strip().splitlines() or [""])[-1]
+        """The last line that it wrote to stderr, without its time."""
+        return (messages(self.stderr.strip()) or [""])[-1]
 
 
 @dataclass

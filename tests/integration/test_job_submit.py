@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import random
+import re
 import secrets
 import shutil
 import signal
@@ -11,11 +12,12 @@ import socket
 import subprocess
 import sysconfig
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -41,12 +43,14 @@ class Head:
 
     Attributes:
         url: of its dashboard, which accepts jobs.
+        metrics: the URL of its metrics.
         token: authenticates requests.
         folder: holds its temporary files.
         environment: for commands that use the token.
     """
 
     url: str
+    metrics: str
     token: str
     folder: Path
     environment: dict[str, str]
@@ -108,7 +112,7 @@ def head() -> Iterator[Head]:
     folder = Path(tempfile.mkdtemp(prefix="ray-"))
     token = secrets.token_hex(16)
     (folder / "token").write_text(token)
-    gcs, dashboard, agent, client = free_ports(4)
+    gcs, dashboard, agent, client, metrics = free_ports(5)
     environment = {name: v for name, v in os.environ.items() if not name.startswith("RAY_")}
     environment |= {
         "HOME": str(folder),  # so that the user's own token is not used
@@ -116,6 +120,7 @@ def head() -> Iterator[Head]:
         "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
         "RAY_DASHBOARD_STARTUP_TIMEOUT_S": f"{START_SECONDS:.0f}",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_metrics_report_interval_ms": "500",  # not 10 s, in which a small job may be done
         "NO_PROXY": "127.0.0.1",
     }
     # Jobs run the first `python` in the PATH of the head node.
@@ -123,13 +128,14 @@ def head() -> Iterator[Head]:
     command = [RAY, "start", "--head", "--block", "--num-cpus=2", f"--temp-dir={folder / 'ray'}"]
     command += [f"--port={gcs}", "--include-dashboard=true", f"--dashboard-port={dashboard}"]
     command += [f"--dashboard-agent-listen-port={agent}", f"--ray-client-server-port={client}"]
-    command += ["--object-store-memory=200000000"]
+    command += [f"--metrics-export-port={metrics}", "--object-store-memory=200000000"]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             command, env=environment, stdout=log, stderr=log, start_new_session=True
         )
     try:
-        running = Head(f"http://127.0.0.1:{dashboard}", token, folder, environment)
+        urls = f"http://127.0.0.1:{dashboard}", f"http://127.0.0.1:{metrics}/metrics"
+        running = Head(*urls, token, folder, environment)
 
         def accepts_jobs() -> Any:
             if process.poll() is not None:
@@ -163,13 +169,39 @@ def corpus(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def labels(head, corpus, small_checkpoint, tmp_path_factory) -> Path:
+def metrics() -> set[str]:
+    """The names of the metrics that were on the endpoint while the job ran, once it has ended."""
+    return set()
+
+
+@pytest.fixture(scope="module")
+def labels(head, corpus, small_checkpoint, tmp_path_factory, metrics) -> Path:
     """The output of a submitted job."""
     output = tmp_path_factory.mktemp("output") / "labels"
     flags = ["--input", str(corpus), "--output", str(output), "--model", str(small_checkpoint)]
-    submitted = head.submit("labels", "jobs.label", *flags)
+    with scraping(head, metrics):
+        submitted = head.submit("labels", "jobs.label", *flags)
     assert submitted.returncode == 0, submitted.stdout + submitted.stderr
     return output
+
+
+@contextmanager
+def scraping(head: Head, names: set[str]) -> Iterator[None]:
+    """Within it, adds the names of all metrics, as Prometheus would see them."""
+    ended = threading.Event()
+
+    def scrape() -> None:
+        while not ended.wait(0.5):
+            with suppress(OSError), urllib.request.urlopen(head.metrics, timeout=10) as response:
+                names.update(re.findall(r"^(\w+)[{ ]", response.read().decode(), re.M))
+
+    thread = threading.Thread(target=scrape)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def test_a_submitted_job_labels_every_recording(head, corpus, labels):
@@ -179,6 +211,15 @@ def test_a_submitted_job_labels_every_recording(head, corpus, labels):
     assert set(rows["status"]) == {"ok"}
     (report,) = (labels / "__runs").glob("*.json")
     assert json.loads(report.read_text())["by_status"] == {"ok": RECORDINGS}
+
+
+@pytest.mark.usefixtures("labels")
+def test_the_endpoint_has_what_the_dashboard_shows(metrics):
+    dashboard = json.loads((ROOT / "deploy" / "grafana.json").read_text())
+    queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    shown = {name for query in queries for name in re.findall(r"\bray_\w+", query)}
+    assert len(shown) >= 10
+    assert shown <= metrics, f"not on Ray's endpoint: {shown - metrics}"
 
 
 @pytest.mark.usefixtures("labels")

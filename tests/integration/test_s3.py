@@ -44,6 +44,7 @@ from ser_core.storage.folder import Folder
 from ser_core.storage.listing import list_files, stat_file
 from ser_core.storage.protocols import object_store
 from ser_core.storage.reading import open_file
+from tests.log_lines import error
 
 ROOT = Path(__file__).parents[2]
 MIB = 1 << 20
@@ -365,9 +366,7 @@ def refused(bucket, small_checkpoint) -> dict[str, subprocess.CompletedProcess]:
 def test_a_refusal_is_one_line(refused, mistake):
     done, (flag, code) = refused[mistake], WRONG[mistake]
     assert done.returncode == code, done.stderr
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("error: ")
-    assert flag in line
+    assert flag in error(done.stderr)
 
 
 def test_refused_commands_write_nothing(refused, bucket):

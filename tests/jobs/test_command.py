@@ -1,10 +1,14 @@
 """Flags, YAML and exit codes."""
 
+import json
+
 import pytest
 
 from jobs.command import parse, run
+from ser_core.console import say
 from ser_core.errors import CheckError, CorpusError, RunError, UsageError
 from ser_core.labeling.config import DEFAULT_MODEL, LabelConfig
+from tests.log_lines import messages
 
 NEEDED = ["--input", "in", "--output", "out"]
 
@@ -177,8 +181,8 @@ def test_an_error_is_printed_without_credentials(kind, capsys):
         raise kind("--input ftp://me:secret@host/a and https://host/b?X-Amz-Signature=5ec2e7")
 
     assert run(LabelConfig, job, NEEDED) in (1, 2)
-    printed = capsys.readouterr().err
-    assert printed == ("error: --input ftp://***@host/a and https://host/b?X-Amz-Signature=***\n")
+    (line,) = messages(capsys.readouterr().err)
+    assert line == "error: --input ftp://***@host/a and https://host/b?X-Amz-Signature=***"
 
 
 def test_the_traceback_of_a_bug_in_another_process_keeps_its_lines(capsys):
@@ -186,12 +190,41 @@ def test_the_traceback_of_a_bug_in_another_process_keeps_its_lines(capsys):
         raise RunError("a bug stopped the run\nTraceback (most recent call last):\n  ...")
 
     assert run(LabelConfig, job, NEEDED) == 1
-    assert capsys.readouterr().err.splitlines()[1] == "Traceback (most recent call last):"
+    assert messages(capsys.readouterr().err)[1] == "Traceback (most recent call last):"
 
 
 def test_the_job_does_not_start_when_a_flag_is_wrong(capsys):
     assert run(LabelConfig, pytest.fail, ["--output", "o"]) == 2
     assert capsys.readouterr().err == "error: --input is missing; --help lists the flags\n"
+
+
+@pytest.mark.parametrize("from_yaml", [False, True])
+def test_the_log_has_what_a_job_says_and_why_it_ended(from_yaml, tmp_path, capsys):
+    log, settings = tmp_path / "run.jsonl", tmp_path / "settings.yaml"
+    settings.write_text(f"log-file: {log}\nlog_format: json\n")
+    flags = ["--config", str(settings)]
+    if not from_yaml:
+        flags = ["--log-file", str(log), "--log-format", "json"]
+
+    def job(config):
+        assert type(config) is LabelConfig  # without the settings of the log
+        say("working")
+        raise RunError("storage is away")
+
+    assert run(LabelConfig, job, [*NEEDED, *flags]) == 1
+    assert log.read_text() == capsys.readouterr().err
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [(line["level"], line["message"]) for line in lines] == [
+        ("info", "working"),
+        ("error", "storage is away"),
+    ]
+
+
+def test_a_log_file_that_cannot_be_written_ends_the_command_before_the_job(tmp_path, capsys):
+    flags = ["--log-file", str(tmp_path / "missing" / "log")]
+    assert run(LabelConfig, pytest.fail, [*NEEDED, *flags]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: --log-file {tmp_path}/missing/log: it cannot be written (")
 
 
 def test_a_bug_keeps_its_traceback():

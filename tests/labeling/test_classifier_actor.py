@@ -86,3 +86,16 @@ def test_the_clock_stops_when_no_call_is_in_progress(monkeypatch):
             pass
         assert clock == ["starts"] * 3  # the call that goes on is still watched
     assert clock[-1] == "stops"
+
+
+def test_the_counter_knows_how_many_are_ready_and_since_when(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(classifier_actor.time, "monotonic", lambda: now)
+    counter = StartCounter(classifiers=2)
+    counter.started("a")
+    assert counter.numbers() == (0, 0.0)
+    counter.ready("a")
+    now += 5
+    counter.ready("b")
+    counter.ready("a")  # started again
+    assert counter.numbers() == (2, 5.0)

@@ -1,6 +1,8 @@
 """The progress line, the counts and the report of a run."""
 
+import logging
 import os
+import re
 import sys
 
 import pyarrow as pa
@@ -8,11 +10,12 @@ import pytest
 
 from ser_core.labeling import progress
 from ser_core.labeling.plan import Plan
-from ser_core.labeling.progress import Display, RunStats, print_summary
+from ser_core.labeling.progress import RunStats, print_summary, showing
+from ser_core.log import logged
 
 
-def planned(total):
-    stats = RunStats()
+def planned(total, **started):
+    stats = RunStats(**started)
     stats.listing(Plan(listed=total), ended=True)
     return stats
 
@@ -74,65 +77,123 @@ def test_whole_recordings_count_with_their_full_duration():
 
 
 def test_the_progress_line(monkeypatch):
-    stats = planned(1200)
-    assert stats.line().startswith("starting: 0 of 1,200 recordings (0%), 0 not ok")
+    now = 1000.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    stats = planned(1200, started=now)
+    now += 60  # the start, which no rate includes
+    stats.classifiers_ready(1, seconds=0.0)
+    now += 40
     add(stats, 300)
-    monkeypatch.setattr(RunStats, "elapsed", 100.0)
+    now += 60
     assert stats.line() == (
-        "cpu fp32: 300 of 1,200 recordings (25%), 0 not ok, 3.0 files/s, 0.17 h of audio, "
-        "6 × real time, 0:05:00 left"
+        "cpu fp32: 300 of 1,200 recordings (25%), 0 not ok, 3.0 files/s, 6 × real time, "
+        "0:05:00 left, 0:02:40 elapsed"
     )
+    report = stats.report()
+    assert report["elapsed_seconds"] == 160  # from the command to now
+    assert report["labeling_seconds"] == 40  # from the first classifier to the latest row
+    assert report["files_per_second"] == 7.5
+    assert report["times_real_time"] == 15
 
 
-def test_lines_are_printed_without_a_terminal(monkeypatch, capsys):
-    monkeypatch.setattr(progress, "_LINE_SECONDS", 0.001)
-    stats = planned(5)
-    with Display(stats) as display:
-        add(stats, 5)
-        display.update()
-        printed = ""
-        while printed.count("5 of 5 recordings") < 2:  # the thread prints repeatedly
-            printed += capsys.readouterr().err
+def test_a_line_before_all_are_listed():
+    stats = RunStats()
+    stats.listing(Plan(listed=7), ended=False)
+    add(stats, 1)
+    assert "cpu fp32: 1 recording (7 listed so far), 0 not ok" in stats.line()
+    assert "unknown time left" in stats.line()
 
 
-def test_a_bar_is_shown_on_a_terminal(monkeypatch, capsys):
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setenv("TTY_COMPATIBLE", "1")
-    stats = planned(5)
-    with Display(stats) as display:
-        add(stats, 5)
-        display.update()
-    assert "5/5" in capsys.readouterr().err
+def test_one_recording_is_singular(capsys):
+    stats = planned(1)
+    add(stats, 1, status="unavailable")
+    assert ": 1 of 1 recording (100%)" in stats.line()
+    print_summary(stats, "/labels")
+    printed = capsys.readouterr()
+    assert "\n1 recording, " in printed.out
+    assert printed.err.startswith("warning: 1 recording could not be reached")
 
 
-def test_a_terminal_that_is_gone_does_not_end_the_run(monkeypatch):
-    controller, terminal = os.openpty()
-    with open(terminal, "w") as stderr:
-        monkeypatch.setattr(sys, "stderr", stderr)
-        with Display(planned(5)) as display:
-            os.close(controller)
-            display.update()
-        os.dup2(os.open(os.devnull, os.O_WRONLY), terminal)  # so that it can be closed
+def test_the_phases_of_a_run():
+    stats = RunStats()
+    assert stats.phase_line() == "listing the input: 0 recordings so far"
+    stats.classifiers = (2, 0)
+    assert stats.phase_line() == "starting classifiers: 0 of 2 ready"
+    stats.classifiers_ready(1, seconds=0.5)
+    assert (stats.phase, stats.classifiers) == ("waiting for the first labels", (2, 1))
+    add(stats, 1)
+    assert stats.phase == "labelling"
+    stats.checking = True
+    assert stats.phase_line() == "looking for recordings without a row"
 
 
-def test_the_summary(monkeypatch, capsys):
-    stats = planned(5)
+class Records(logging.Handler):
+    def __init__(self):
+        super().__init__()
+        self.records = []
+
+    def emit(self, record):
+        self.records.append(record)
+
+    def count(self, event):
+        return sum(record.event == event for record in self.records)
+
+
+def test_a_run_says_its_phase_once_and_how_far_it_is_again_and_again(monkeypatch):
+    monkeypatch.setattr(progress, "_TICK_SECONDS", 0.001)
+    stats, records, looks = planned(5), Records(), []
+    with logged([records]), showing(stats, lambda: looks.append(stats.done)):
+        add(stats, 4)
+        while records.count("progress") < 3:  # the thread says so repeatedly
+            assert records.count("phase") <= 2
+        add(stats, 1)
+    assert [r.getMessage() for r in records.records if r.event == "phase"][-1:] == ["labelling"]
+    last = records.records[-1]
+    assert (last.last, last.facts["done"], last.facts["total"]) == (True, 5, 5)
+    assert last.facts["by_status"] == {"ok": 5}
+    assert looks[-1] == 5, "the last look is after the last recording"
+
+
+def test_the_summary_keeps_labels_and_statuses_apart(monkeypatch, capsys):
+    now = 1000.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    stats = planned(5, started=now)
+    now += 8
+    stats.classifiers_ready(1, seconds=0.0)
+    now += 2
     add(stats, 3)
     add(stats, 2, status="unavailable")
-    monkeypatch.setattr(RunStats, "elapsed", 10.0)
     print_summary(stats, "/labels [a]")
     out, error = capsys.readouterr()
-    counts = [line.strip("│┃ ").split() for line in out.splitlines() if "│" in line]
-    assert [(name, number) for name, _, number in counts] == [
-        ("ok", "3"),
-        ("unavailable", "2"),
-        ("sad", "3"),
+    assert cells(out) == [
+        ["label", "rows", "share"],
+        ["sad", "3", "100.0%"],
+        ["status", "rows", "share"],
+        ["ok", "3", "60.0%"],
+        ["unavailable", "2", "40.0%"],
     ]
-    assert out.splitlines()[-2:] == [
-        "5 recordings, 0.00 h of audio, in 0:00:10: 0.5 files/s, 1 × real time",
+    assert out.splitlines()[-3:] == [
+        "5 recordings, 0.00 h of audio, in 0:00:10",
+        "labelling took 0:00:02 of that: 2.5 files/s, 3 × real time",
         "labels: /labels [a]",
     ]
-    assert error.startswith("2 recordings could not be reached; ")
+    assert error.startswith("warning: 2 recordings could not be reached; ")
+
+
+def test_a_narrow_terminal_loses_nothing_of_the_summary(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "24")
+    stats = planned(12_345)
+    add(stats, 12_345, label="a-label-of-some-length")
+    print_summary(stats, "/labels")
+    names, counts, shares = zip(*cells(capsys.readouterr().out), strict=True)
+    assert "".join(names) == "labela-label-of-some-lengthstatusok"
+    assert (counts.count("12,345"), shares.count("100.0%")) == (2, 2)
+
+
+def cells(printed):
+    """The cells of the tables, row by row."""
+    lines = [line for line in printed.splitlines() if line[0] in "│┃"]
+    return [[cell.strip() for cell in re.split("[│┃]", line)[1:-1]] for line in lines]
 
 
 def test_a_summary_that_nobody_reads_does_not_end_the_run(monkeypatch):
