@@ -19,9 +19,10 @@ from pydantic_settings import (
     YamlConfigSettingsSource,
 )
 
+from jobs.dates import expand_dates, parse_date
 from jobs.start import STOPPED
 from ser_core.console import say
-from ser_core.errors import CheckError, RunError, UsageError, hint, one_line
+from ser_core.errors import CheckError, RunError, UsageError, exit_code, hint, one_line
 from ser_core.versions import installed_version
 
 Config = TypeVar("Config", bound=BaseModel)
@@ -33,11 +34,9 @@ def run(
     argv: Sequence[str] | None = None,
     prog: str | None = None,
 ) -> int:
-    """Runs a job and returns the exit code of the command.
+    """Runs a job and returns the exit code of the command, which `exit_code` defines.
 
-    0: done. 1: not finished; the same command continues. 2: the command cannot run as written. 3:
-    done, but a check that was asked for did not pass. A bug is not caught, so that its traceback is
-    seen; Python then exits with 1.
+    A bug is not caught, so that its traceback is seen; Python then exits with 1.
 
     Args:
         config_class: what the flags are made from.
@@ -47,19 +46,16 @@ def run(
     """
     try:
         job(parse(config_class, sys.argv[1:] if argv is None else argv, prog))
-    except UsageError as error:
+    except (UsageError, CheckError) as error:
         say(f"error: {one_line(error)}")
-        return 2
-    except CheckError as error:
-        say(f"error: {one_line(error)}")
-        return 3
+        return exit_code(error)
     except RunError as error:
         say(f"error: {error}")  # one line, or a bug's traceback
-        return 1
-    except KeyboardInterrupt:
+        return exit_code(error)
+    except KeyboardInterrupt as error:
         say(STOPPED)
-        return 1
-    return 0
+        return exit_code(error)
+    return exit_code(None)
 
 
 @contextmanager
@@ -77,6 +73,8 @@ def interruptible() -> Iterator[None]:
 def parse(config_class: type[Config], argv: Sequence[str], prog: str | None = None) -> Config:
     """Builds the config from flags and from the YAML file that ``--config`` names; flags win.
 
+    In both, ``{date}`` stands for ``--date``.
+
     Raises:
         UsageError: a flag or setting is unknown, missing or invalid; the message is one line.
         SystemExit: ``--help`` or ``--version`` was given and has been printed.
@@ -85,6 +83,12 @@ def parse(config_class: type[Config], argv: Sequence[str], prog: str | None = No
     parser = _Parser(prog=prog, description=config_class.__doc__, allow_abbrev=False)
     parser.add_argument(
         "--config", metavar="FILE", help="YAML file with any of these settings; flags win over it"
+    )
+    parser.add_argument(
+        "--date",
+        metavar="DATE",
+        help="what {date} in any setting stands for, as 2026-11-27; by default today, in UTC."
+        " {date-1} is the day before, {date:%%Y/%%m/%%d} another format",
     )
     add_version(parser)
     flags = CliSettingsSource[argparse.ArgumentParser](
@@ -95,13 +99,15 @@ def parse(config_class: type[Config], argv: Sequence[str], prog: str | None = No
     known, unknown = parser.parse_known_args(list(argv))
     if unknown:
         raise UsageError(_unknown_flag(unknown[0].split("=")[0], config_class))
-    path = vars(known).pop("config")
+    path, day = vars(known).pop("config"), parse_date(vars(known).pop("date"))
     values = {} if path is None else _read_yaml(settings, config_class, path)
     # Not through the source, which would split them at commas and read them as JSON.
     lists = {name: vars(known).pop(name) for name in _lists(config_class) if name in known}
     try:
         flags(parsed_args=known)
-        return config_class.model_validate(values | flags() | lists)
+        given = values | flags() | lists
+        dated = {name: expand_dates(_flag(name), value, day) for name, value in given.items()}
+        return config_class.model_validate(dated)
     except ValidationError as error:
         raise UsageError(_invalid(error)) from None
     except SettingsError as error:
@@ -193,7 +199,7 @@ def _invalid(errors: ValidationError) -> str:
 
 
 def _unknown_flag(flag: str, config_class: type[BaseModel]) -> str:
-    flags = [*map(_flag, config_class.model_fields), "--config", "--help", "--version"]
+    flags = [*map(_flag, config_class.model_fields), "--config", "--date", "--help", "--version"]
     return f"unrecognized argument {flag}; {hint(flag, flags, '--help lists the flags')}"
 
 
