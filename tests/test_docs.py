@@ -177,7 +177,7 @@ def test_the_statuses_are_those_of_the_code():
         assert f"`{status.value}`" in README
 
 
-def test_the_run_report_is_described(monkeypatch):
+def test_the_run_report_is_described():
     """All its keys, in the order of the file."""
     written = {}
     run, checkpoint = MagicMock(started=datetime.now(UTC)), MagicMock(labels=["sad"])
