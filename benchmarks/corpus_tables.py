@@ -38,8 +38,8 @@ def _columns(result: dict[str, Any]) -> Iterator[str]:
     )
     yield (
         "The thresholds were chosen so that usual speech has no words: none of"
-        f" {corpus['recordings']} recordings of the demo corpus, {emodb['recordings']} of EMO-DB and"
-        f" {words['recordings']} of single Mandarin words has one. Their level range is"
+        f" {corpus['recordings']} recordings of the demo corpus, {emodb['recordings']} of EMO-DB"
+        f" and {words['recordings']} of single Mandarin words has one. Their level range is"
         f" {smallest:.0f} dB or more, with white noise 5 dB below the speech {in_noise:.0f} dB or"
         f" more; that of white noise is {result['largest_level_range_of_noise_db']:.0f} dB"
         " (`columns-cpu.json`)."

@@ -3,7 +3,8 @@
 #
 #   deploy/again.sh python -m jobs.label --input … --output …
 #
-# 0 is done; repeating 2 or 3 gives the same result.
+# 1 and signals, as of a machine that runs out of memory, are repeated. 0 is done; repeating 2, 3 and
+# the shell's own 126 and 127 gives the same result.
 attempts=${ATTEMPTS:-3}
 pause=${PAUSE:-60}  # s
 trap 'stopped=1 interrupted=1; kill -TERM "$child" 2>/dev/null' TERM INT
@@ -17,7 +18,7 @@ for ((attempt = 1; ; attempt++)); do
     code=$?
     [[ $interrupted ]]
   do :; done
-  if [[ $stopped || $code =~ ^[023]$ || $attempt -ge $attempts ]]; then
+  if [[ $stopped || ($code -ne 1 && $code -lt 128) || $attempt -ge $attempts ]]; then
     exit "$code"
   fi
   echo "exit code $code: attempt $((attempt + 1)) of $attempts in $pause s" >&2

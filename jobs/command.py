@@ -20,9 +20,10 @@ from pydantic_settings import (
     YamlConfigSettingsSource,
 )
 
+from jobs.dates import expand_dates, parse_date
 from jobs.start import STOPPED
 from ser_core.console import say
-from ser_core.errors import CheckError, RunError, UsageError, hint, one_line
+from ser_core.errors import CheckError, RunError, UsageError, exit_code, hint, one_line
 from ser_core.log import LogFormat, logged, open_log
 from ser_core.versions import installed_version
 
@@ -46,11 +47,9 @@ def run(
     argv: Sequence[str] | None = None,
     prog: str | None = None,
 ) -> int:
-    """Runs a job and returns the exit code of the command.
+    """Runs a job and returns the exit code of the command, which `exit_code` defines.
 
-    0: done. 1: not finished; the same command continues. 2: the command cannot run as written. 3:
-    done, but a check that was asked for did not pass. A bug is not caught, so that its traceback is
-    seen; Python then exits with 1.
+    A bug is not caught, so that its traceback is seen; Python then exits with 1.
 
     Args:
         config_class: what the flags are made from.
@@ -73,19 +72,16 @@ def _exit_code(call: Callable[[], object]) -> int:
     """Makes a call, says why it ended if it raised an error, and returns the code for that."""
     try:
         call()
-    except UsageError as error:
+    except (UsageError, CheckError) as error:
         say(one_line(error), logging.ERROR)
-        return 2
-    except CheckError as error:
-        say(one_line(error), logging.ERROR)
-        return 3
+        return exit_code(error)
     except RunError as error:
         say(str(error), logging.ERROR)  # one line, or a bug's traceback
-        return 1
-    except KeyboardInterrupt:
+        return exit_code(error)
+    except KeyboardInterrupt as error:
         say(STOPPED)
-        return 1
-    return 0
+        return exit_code(error)
+    return exit_code(None)
 
 
 @contextmanager
@@ -110,6 +106,8 @@ def parse_all(
 ) -> tuple[Config, LogSettings]:
     """Builds the configs from flags and from the YAML file that ``--config`` names; flags win.
 
+    In both, ``{date}`` stands for ``--date``.
+
     Raises:
         UsageError: a flag or setting is unknown, missing or invalid; the message is one line.
         SystemExit: ``--help`` or ``--version`` was given and has been printed.
@@ -118,6 +116,12 @@ def parse_all(
     parser = _Parser(prog=prog, description=config_class.__doc__, allow_abbrev=False)
     parser.add_argument(
         "--config", metavar="FILE", help="YAML file with any of these settings; flags win over it"
+    )
+    parser.add_argument(
+        "--date",
+        metavar="DATE",
+        help="what {date} in any setting stands for, as 2026-11-27; by default today, in UTC."
+        " {date-1} is the day before, {date:%%Y/%%m/%%d} another format",
     )
     add_version(parser)
     flags = CliSettingsSource[argparse.ArgumentParser](
@@ -128,15 +132,16 @@ def parse_all(
     known, unknown = parser.parse_known_args(list(argv))
     if unknown:
         raise UsageError(_unknown_flag(unknown[0].split("=")[0], config_class))
-    path = vars(known).pop("config")
+    path, day = vars(known).pop("config"), parse_date(vars(known).pop("date"))
     values = {} if path is None else _read_yaml(settings, config_class, path)
     # Not through the source, which would split them at commas and read them as JSON.
     lists = {name: vars(known).pop(name) for name in _lists(config_class) if name in known}
     try:
         flags(parsed_args=known)
-        values |= flags() | lists
-        log = {name: values.pop(name) for name in LogSettings.model_fields if name in values}
-        return config_class.model_validate(values), LogSettings.model_validate(log)
+        given = values | flags() | lists
+        dated = {name: expand_dates(_flag(name), value, day) for name, value in given.items()}
+        log = {name: dated.pop(name) for name in LogSettings.model_fields if name in dated}
+        return config_class.model_validate(dated), LogSettings.model_validate(log)
     except ValidationError as error:
         raise UsageError(_invalid(error)) from None
     except SettingsError as error:
@@ -228,7 +233,7 @@ def _invalid(errors: ValidationError) -> str:
 
 
 def _unknown_flag(flag: str, config_class: type[BaseModel]) -> str:
-    flags = [*map(_flag, _fields(config_class)), "--config", "--help", "--version"]
+    flags = [*map(_flag, _fields(config_class)), "--config", "--date", "--help", "--version"]
     return f"unrecognized argument {flag}; {hint(flag, flags, '--help lists the flags')}"
 
 

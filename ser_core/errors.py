@@ -173,3 +173,19 @@ class RecordingError(SerError):
 
     def __reduce__(self) -> tuple[type["RecordingError"], tuple[Status, str]]:
         return RecordingError, (self.status, str(self))
+
+
+def exit_code(error: BaseException | None) -> int:
+    """The exit code of a command that ended with this error, or without one.
+
+    0: done. 1: not finished; the same command continues. 2: the command cannot run as written. 3:
+    done, but a check that was asked for did not pass; running it again changes nothing.
+
+    >>> exit_code(None), exit_code(RunError()), exit_code(CorpusError()), exit_code(CheckError())
+    (0, 1, 2, 3)
+    """
+    if error is None:
+        return 0
+    if isinstance(error, CheckError):
+        return 3
+    return 2 if isinstance(error, UsageError) else 1

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import ray
 import yaml
 from ray.autoscaler._private.kuberay.autoscaling_config import (
     _derive_autoscaling_config_from_ray_cr as derive_from_ray_cluster,
@@ -174,15 +175,15 @@ def test_the_cluster_of_a_rayjob_starts_empty_and_is_deleted_afterwards(kuberay)
     assert all(pool["min_workers"] == 0 < pool["max_workers"] for pool in pools(kuberay).values())
 
 
-def test_the_job_accepts_the_flags_of_the_entrypoint():
-    words = shlex.split(resource("RayJob")["spec"]["entrypoint"])
-    bash, script, python, dash_m, module, *argv = words
-    assert (bash, python, dash_m, module) == ("bash", "python", "-m", "jobs.label")
+def test_the_entrypoint_is_a_night_with_all_that_it_needs():
+    env, *settings, bash, script = shlex.split(resource("RayJob")["spec"]["entrypoint"])
+    assert (env, bash) == ("env", "bash")
+    names = [setting.partition("=")[0] for setting in settings]
+    (needed,) = re.findall(r"for place in (.*);", (DEPLOY / "nightly.sh").read_text())
+    assert names == needed.split()
     image = (DEPLOY / "Containerfile").read_text()
-    assert "COPY --chown=ray deploy/again.sh deploy/" in image
-    assert f"WORKDIR {script.removesuffix('/deploy/again.sh')}\n" in image
-    config = parse(LabelConfig, argv)
-    assert config.output not in config.input
+    assert "COPY --chown=ray deploy/again.sh deploy/nightly.sh deploy/" in image
+    assert f"WORKDIR {script.removesuffix('/deploy/nightly.sh')}\n" in image
 
 
 def test_only_the_script_that_knows_exit_codes_repeats_a_run():
@@ -205,6 +206,7 @@ def again(tmp_path, *codes: int) -> tuple[int, int]:
         ([0, 9], (0, 1)),
         ([2, 0], (2, 1)),
         ([3, 0], (3, 1)),
+        ([127, 0], (127, 1)),
         ([1, 0, 9], (0, 2)),
         ([1, 3, 0], (3, 2)),
         ([137, 1, 1, 0], (1, 3)),
@@ -278,12 +280,14 @@ def night(tmp_path):
     kubectl = tmp_path / "kubectl"
     kubectl.write_text(
         f'#!/bin/sh\necho "$@" | head -1 >> {tmp_path}/calls\n'
+        f'case "$*" in *status.message*) cat {tmp_path}/messages; exit;; esac\n'
         f"if [ $1 = get ]; then cat {tmp_path}/runs; exit $(cat {tmp_path}/rc); fi\n"
     )
     kubectl.chmod(0o755)
 
-    def run(runs: str, rc: int = 0) -> tuple[int, list[list[str]]]:
+    def run(runs: str, rc: int = 0, messages: str = "") -> tuple[int, list[list[str]]]:
         (tmp_path / "runs").write_text(runs)
+        (tmp_path / "messages").write_text(messages)
         (tmp_path / "rc").write_text(str(rc))
         (container,) = nightly_pod()["containers"]
         path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
@@ -299,7 +303,35 @@ def night(tmp_path):
 def test_a_night_starts_a_run_when_none_is_active(night, runs):
     code, calls = night(runs)
     assert code == 0
-    assert [call[0] for call in calls] == ["get", "delete", "create"]
+    assert [call[0] for call in calls] == ["get", "get", "delete", "create"]
+
+
+# As Ray's job supervisor words it; KubeRay copies it into the status.
+ENDED = "\nJob entrypoint command failed with exit code {}, last available logs (…):\n1 of 9\n"
+
+
+def test_no_night_begins_after_a_failed_check_until_somebody_has_looked(night):
+    ended, calls = night("a=Failed\n", messages=ENDED.format(3))
+    assert ended == 3
+    assert [call[0] for call in calls] == ["get", "get"]
+    # and the CronJob's own pod is not repeated, either
+    job = resource("CronJob")["spec"]["jobTemplate"]["spec"]
+    (rule,) = job["podFailurePolicy"]["rules"]
+    assert rule["action"] == "FailJob"
+    assert rule["onExitCodes"] == {"operator": "In", "values": [3]}
+    assert job["template"]["spec"]["restartPolicy"] == "Never"  # which the policy needs
+
+
+@pytest.mark.parametrize("code", [1, 2, 137, 31])
+def test_a_night_follows_one_that_ended_in_another_way(night, code):
+    ended, calls = night("a=Failed\n", messages=ENDED.format(code))
+    assert (ended, calls[-1][0]) == (0, "create")
+
+
+def test_the_message_of_a_failed_job_is_that_of_ray():
+    (source,) = Path(ray.__file__).parent.glob("dashboard/modules/job/job_supervisor.py")
+    said = re.sub(r'"\s*f?"', "", source.read_text())
+    assert "command failed with exit code {return_code}" in said
 
 
 @pytest.mark.parametrize("runs", ["a=Running\n", "a=Complete\nb=Retrying\n", "a=\n"])

@@ -9,7 +9,9 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from datetime import UTC, datetime
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pandas as pd
 import pyarrow as pa
@@ -26,6 +28,7 @@ from ser_core.audio.decode import decode
 from ser_core.errors import Status
 from ser_core.labeling.config import LabelConfig
 from ser_core.labeling.progress import RunStats
+from ser_core.labeling.run_report import RunReport
 from ser_core.models.checkpoint import load_checkpoint
 from ser_core.models.classifier import Classifier
 from ser_core.schema import output_schema
@@ -80,6 +83,8 @@ def test_commands(page, command):
         return
     arguments = shlex.split(command)
     match arguments:
+        case [*places, "deploy/nightly.sh"] if places:  # test_nightly.py runs it
+            assert all(re.fullmatch(r"(INPUT|LABELS|REPORTS)=\S+", place) for place in places)
         case ["make", target]:
             assert target in re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M)
         case ["pip", "install", "-e", target]:
@@ -108,8 +113,11 @@ def test_the_first_commands_are_the_demo():
     assert re.search(r"\bdemo\b", (ROOT / ".ci" / "run").read_text())  # and it runs there
 
 
-FLAGS_OF_OTHERS = {"--working-dir", "--address", "--help", "--version", "--config", "--no"}
-FLAGS_OF_OTHERS |= {"--metrics-export-port"}
+FLAGS_OF_ALL = {"--help", "--version", "--config", "--date"}
+FLAGS_OF_OTHERS = FLAGS_OF_ALL | {
+    "--working-dir", "--address", "--no", "--metrics-export-port",
+    "--nodes", "--gpus-per-node", "--jobs", "--format",  # of SLURM
+}  # fmt: skip
 
 
 def test_every_flag_exists():
@@ -198,9 +206,17 @@ def test_the_statuses_are_those_of_the_code():
 
 
 def test_the_run_report_is_described():
-    described = " ".join(keys for keys, _ in rows(OUTPUT, "| key | |"))
-    for key in RunStats().report():
-        assert f"`{key}`" in described
+    """All its keys, in the order of the file."""
+    written = {}
+    run, checkpoint = MagicMock(started=datetime.now(UTC)), MagicMock(labels=["sad"])
+    run.checkpoint, run.store.write_report = checkpoint, lambda _, report: written.update(report)
+    RunReport(run, RunStats()).write(None)
+    described = [
+        key for keys, _ in rows(OUTPUT, "| key | |") for key in re.findall(r"`(\w+)`", keys)
+    ]
+    assert set(described) == set(written)
+    outcomes = {word.strip("`") for word, *_ in rows(OUTPUT, "| `outcome` | `exit_code` | |")}
+    assert outcomes == {"complete", "nothing_to_do", "check_failed", "incomplete"}
 
 
 def test_the_phases_and_the_metrics_are_those_of_the_code():

@@ -25,12 +25,11 @@ from ser_core.labeling.packing import map_packed
 from ser_core.labeling.stages import (
     Scorer,
     StageSettings,
-    bug,
     classify_block,
-    reason_to_stop,
     rows_with_reason,
     run_stage,
 )
+from ser_core.labeling.stopping import bug, reason_of, reason_to_stop
 
 _LOAD_SECONDS = 900.0  # the checkpoint may come from another node, to a slow disk
 _BATCH_SECONDS = 300.0  # one forward pass; a full window takes a slow core 2 s
@@ -117,7 +116,8 @@ class ClassifierActor:
         if verdict == Verdict.GIVE_UP:
             raise RunError("this classifier died too often")
         if verdict == Verdict.STOP:
-            self._reason = f"classifiers died {_STARTS} times each before they finished a block"
+            problem = f"classifiers died {_STARTS} times each before they finished a block"
+            self._reason = reason_of(RunError(problem))
             return
         try:
             with _dies_if_stuck(_LOAD_SECONDS):
@@ -127,7 +127,7 @@ class ClassifierActor:
         except DeviceError:
             _die()
         except SerError as error:
-            self._reason = str(error)
+            self._reason = reason_of(error)
         except Exception as error:
             self._reason = bug(error)
 
@@ -190,11 +190,11 @@ def _check_scores(scorer: Scorer) -> None:
     """Classifies noise, which a working model can do.
 
     Raises:
-        RunError: its scores are not finite.
+        CheckpointError: its scores are not finite.
     """
     noise = np.random.default_rng(0).standard_normal(SAMPLING_RATE).astype(np.float32)
     if not np.isfinite(scorer.compute(scorer.prepare([0.1 * noise])).scores).all():
-        raise RunError(not_finite(scorer.description))
+        raise not_finite(scorer.description)
 
 
 def _restart_clock() -> None:

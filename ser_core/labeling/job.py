@@ -1,9 +1,7 @@
 """The labelling job: plan, run, write rows, leave one row per recording and a report."""
 
 import logging
-import secrets
 from collections.abc import Iterable
-from datetime import UTC, datetime
 
 import pyarrow as pa
 
@@ -17,18 +15,17 @@ from ser_core.labeling.plan import Plan
 from ser_core.labeling.preparation import Run, prepare
 from ser_core.labeling.progress import RunStats, print_summary
 from ser_core.labeling.rounds import label
+from ser_core.labeling.run_report import reported
 from ser_core.sources.inputs import shown
 from ser_core.sources.interface import Page
 from ser_core.sources.skipped import describe as describe_skipped
 from ser_core.storage.claim import Claim
-from ser_core.versions import installed_versions
 
 _UNLISTED_ROWS = {
     False: "the rows are kept, and --prune would remove them",
     True: "--prune has removed their rows",
 }
 _PARTS = 256  # that a listing is split into, about; each costs the driver kilobytes
-_PACKAGES = ("ser-batch", "ray", "torch", "transformers", "pyarrow", "soundfile", "soxr", "av")
 
 
 def label_corpus(config: LabelConfig) -> Plan:
@@ -50,15 +47,15 @@ def label_corpus(config: LabelConfig) -> Plan:
     pages = run.short_listing()
     parts = run.source.split(_PARTS) if pages is None else []
     phase("claiming the output")
-    with run.store.claimed() as claim:
+    with run.store.claimed() as claim, reported(run, stats) as report:
         if pages is None:
-            covered = label(run, parts, None, stats, claim)
+            report.covered = label(run, parts, None, stats, claim)
         else:
-            covered = _label_short_listing(run, pages, stats, claim)
+            report.covered = _label_short_listing(run, pages, stats, claim)
         claim.check()
         if stats.done:
             print_summary(stats, run.store.folder.uri)
-        finish(run, stats.plan, covered, stats)
+        finish(run, report.covered, stats)
     plan = stats.plan
     if not plan.to_do:
         recordings = counted(plan.listed, "recording")
@@ -78,17 +75,17 @@ def _label_short_listing(
     return coverage(run.store, plan, run.store.now(), prune=run.config.prune)
 
 
-def finish(run: Run, plan: Plan, covered: Coverage, stats: RunStats) -> None:
-    """Makes the last checks, leaves one row per recording, and writes the report.
+def finish(run: Run, covered: Coverage, stats: RunStats) -> None:
+    """Makes the last checks, and leaves one row per recording.
 
     Raises:
         RunError: no recording could be reached, so that the corpus is not complete; or
             --prune could remove rows of recordings that are only out of reach.
         CheckError: more recordings have no label than was allowed.
     """
-    failed, unlisted = covered.failed, covered.unlisted
+    plan, failed, unlisted = stats.plan, covered.failed, covered.unlisted
     _say_left_out(plan)
-    _check(run, plan, stats, failed, unlisted)
+    _check(run, stats, failed, unlisted)
     prune = run.config.prune
     phase("removing replaced rows and merging parts")
     run.store.compact(covered.current)
@@ -96,27 +93,6 @@ def finish(run: Run, plan: Plan, covered: Coverage, stats: RunStats) -> None:
         recordings = counted(unlisted, "recording")
         are = "is" if unlisted == 1 else "are"
         say(f"{recordings} with rows {are} no longer listed; {_UNLISTED_ROWS[prune]}")
-    report = {
-        "started_at": run.started.isoformat(timespec="seconds"),
-        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "config": run.config.model_dump(),
-        "revision": run.checkpoint.revision,
-        "model_digest": run.digest,
-        "labels": list(run.checkpoint.labels),
-        "listed": plan.listed,
-        "skipped": dict(plan.skipped),
-        "limited": plan.limited,
-        "unseen": plan.unseen,
-        "done_before": plan.done,
-        "failed": failed,
-        "superseded_rows": covered.superseded,
-        "unlisted_rows": 0 if prune else unlisted,
-        "pruned_rows": unlisted if prune else 0,
-        **stats.report(),
-        "output": run.store.counts(),
-        "versions": installed_versions(_PACKAGES),
-    }
-    run.store.write_report(f"{run.started:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}", report)
 
 
 def _say_left_out(plan: Plan) -> None:
@@ -128,8 +104,8 @@ def _say_left_out(plan: Plan) -> None:
         say(f"{places} cannot be listed: {first_few(plan.unseen, MOST_NAMED)}", logging.WARNING)
 
 
-def _check(run: Run, plan: Plan, stats: RunStats, failed: int, unlisted: int) -> None:
-    config = run.config
+def _check(run: Run, stats: RunStats, failed: int, unlisted: int) -> None:
+    config, plan = run.config, stats.plan
     if stats.unreachable == plan.listed:
         raise RunError(
             f"--input {shown(config.input)}: 0 of {counted(plan.listed, 'recording')} could be"

@@ -11,7 +11,6 @@
 
 import itertools
 import json
-from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -36,6 +35,7 @@ from ser_core.labeling.parts import (
 )
 from ser_core.labeling.row_index import RowIndex
 from ser_core.labeling.rules import RULE_COLUMNS, AllRows, is_done
+from ser_core.labeling.totals import TOTAL_COLUMNS, totals
 from ser_core.schema import EMBEDDING_SIZE, classes_of, output_schema
 from ser_core.settings import Precision
 from ser_core.sources.identity_hashes import hashes, is_in
@@ -240,16 +240,17 @@ class LabelStore:
             self._remove(bundle, written)
         return sum(part.num_rows - sizes[part.name] for part in parts)
 
-    def counts(self) -> dict[str, Any]:
-        """How many rows there are, in all, by status and by label."""
-        status, label = Counter[str](), Counter[str]()
-        for table in self._tables(["status", "label"]):
-            status.update(table["status"].drop_null().to_pylist())
-            label.update(table["label"].drop_null().to_pylist())
-        return {"rows": status.total(), "by_status": dict(status), "by_label": dict(label)}
+    def counts(self, current: CurrentRows | None = None) -> dict[str, Any]:
+        """What the rows add up to, or only those that are current; see `totals`."""
+        tables = self._tables(list(TOTAL_COLUMNS))
+        if current is not None:
+            parts = self._parts()
+            masks = (pa.array(current[part.name]) for part in parts)
+            tables = (table.filter(mask) for table, mask in zip(tables, masks, strict=True))
+        return totals(tables)
 
     def write_report(self, run_id: str, report: dict[str, Any]) -> None:
-        """Writes ``__runs/<run_id>.json``, the sign that a run is complete."""
+        """Writes ``__runs/<run_id>.json``; see `run_report`."""
         text = without_credentials(json.dumps(report, indent=2, ensure_ascii=False))
         self.folder.write(f"{RUNS}/{run_id}.json", text.encode())
 

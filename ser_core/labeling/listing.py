@@ -18,7 +18,7 @@ from ser_core import cluster
 from ser_core.errors import RunError, UsageError
 from ser_core.labeling.plan import Plan, cut_into_blocks, plan_page
 from ser_core.labeling.row_index import RowIndex
-from ser_core.labeling.stages import bug, raise_reason_to_stop
+from ser_core.labeling.stopping import bug, raise_reason_to_stop, reason_of
 from ser_core.schema import STOP, in_schema, plan_schema
 from ser_core.sources.interface import PAGE_ROWS, Listing
 
@@ -190,7 +190,7 @@ def list_sources(numbers: pa.Table, settings: ListingSettings) -> Iterator[pa.Ta
         try:
             yield from _blocks(number, settings)
         except (RunError, UsageError) as error:
-            yield _stopped(str(error), settings)
+            yield _stopped(reason_of(error), settings)
         except Exception as error:
             yield _stopped(bug(error), settings)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ser_core.errors import RunError, Status
+from ser_core.errors import CheckpointError, Status
 from ser_core.labeling.stages import StageSettings
 from ser_core.schema import DEVICE, EMBEDDING, EMBEDDING_SIZE, in_schema, score_columns
 
@@ -32,7 +32,7 @@ def output_rows(
         labeled_at: the time of these rows.
 
     Raises:
-        RunError: most scores are not finite, which no bad recording causes.
+        CheckpointError: most scores are not finite, which no bad recording causes.
     """
     columns = {name: labeled[name] for name in labeled.column_names if name in schema.names}
     scores = np.stack([labeled[n].to_numpy() for n in score_columns(settings.labels)], axis=1)
@@ -41,7 +41,7 @@ def output_rows(
     failed = scored & ~ok
     if failed.any():
         if failed.sum() > max(_FEW_NOT_FINITE, scored.sum() / 2):
-            raise RunError(not_finite(labeled[DEVICE.name].drop_null()[0].as_py()))
+            raise not_finite(labeled[DEVICE.name].drop_null()[0].as_py())
         columns |= _not_finite_columns(columns, settings, failed)
     best = np.where(ok, scores.argmax(axis=1), 0)
     score = scores[np.arange(len(scores)), best]
@@ -66,10 +66,10 @@ def _with_low_score(quality: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.utf8_ltrim_whitespace(pc.binary_join_element_wise(quality, LOW_SCORE, " "))
 
 
-def not_finite(description: str) -> str:
-    """What to say when a model's scores are not finite on a device, in a precision."""
+def not_finite(description: str) -> CheckpointError:
+    """What to raise when a model's scores are not finite on a device, in a precision."""
     remedy = "try precision fp32; if that fails too, the checkpoint is broken"
-    return f"the model's scores are not finite numbers ({description}); {remedy}"
+    return CheckpointError(f"the model's scores are not finite numbers ({description}); {remedy}")
 
 
 def _not_finite_columns(

@@ -32,11 +32,10 @@ from ser_core.labeling.resources import Resources
 from ser_core.labeling.stages import (
     StageSettings,
     decode_block,
-    raise_reason_to_stop,
-    reason_to_stop,
     rows_with_reason,
     run_stage,
 )
+from ser_core.labeling.stopping import raise_reason_to_stop, reason_to_stop
 from ser_core.settings import Precision
 from ser_core.sources.decoder import Decoder, DecoderSettings
 from ser_core.versions import installed_version

@@ -7,7 +7,6 @@
 """
 
 import time
-import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -17,10 +16,10 @@ import numpy as np
 import pyarrow as pa
 
 from ser_core.audio.segments import Segment
-from ser_core.console import say
 from ser_core.errors import DeviceError, RecordingError, RunError, Status, UsageError
 from ser_core.labeling.embeddings import embedding_column
 from ser_core.labeling.packing import views
+from ser_core.labeling.stopping import bug, reason_of
 from ser_core.models.outputs import Outputs
 from ser_core.schema import (
     CLASSIFY_STAGES,
@@ -272,37 +271,9 @@ def run_stage(
     except DeviceError:
         raise
     except (RunError, UsageError) as error:
-        yield rows_with_reason(block, settings, str(error))
+        yield rows_with_reason(block, settings, reason_of(error))
     except Exception as error:
         yield rows_with_reason(block, settings, bug(error))
-
-
-def bug(error: Exception) -> str:
-    """Why a run stops at a bug: one line, then the traceback."""
-    details = "".join(traceback.format_exception(error)).strip()
-    last_line = details.splitlines()[-1].strip()
-    return f"a bug, not a bad recording, stopped the run ({last_line})\n{details}"
-
-
-def reason_to_stop(block: pa.Table) -> str | None:
-    """Why the driver has to stop the run, if a stage said so."""
-    if STOP.name not in block.column_names:  # as in a plan
-        return None
-    reasons = block[STOP.name].drop_null()
-    return str(reasons[0]) if len(reasons) else None
-
-
-def raise_reason_to_stop(block: pa.Table) -> None:
-    """Ends the run if a stage said so, in the driver.
-
-    Raises:
-        RunError: why; the traceback of a bug is shown before.
-    """
-    if reason := reason_to_stop(block):
-        summary, _, details = reason.partition("\n")
-        if details:
-            say(details)
-        raise RunError(summary)
 
 
 def rows_with_reason(block: pa.Table, settings: StageSettings, reason: str) -> pa.Table:

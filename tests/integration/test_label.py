@@ -248,7 +248,7 @@ def test_rows_of_lower_precision_are_labelled_again(label, tmp_path):
     assert label(corpus, precision="auto").to_do == 0
 
 
-def test_a_run_killed_before_its_report_is_completed(label, tmp_path, monkeypatch):
+def test_a_run_interrupted_before_its_checks_is_completed(label, tmp_path, monkeypatch):
     from ser_core.labeling import job
 
     def interrupt(*_):
@@ -259,9 +259,10 @@ def test_a_run_killed_before_its_report_is_completed(label, tmp_path, monkeypatc
         patch.setattr(job, "finish", interrupt)
         with pytest.raises(KeyboardInterrupt):
             label(corpus)
-    assert reports(label) == []
+    assert [report["outcome"] for report in reports(label)] == ["incomplete"]
     assert label(corpus).to_do == 0
-    (report,) = reports(label)
+    report = reports(label)[-1]
+    assert report["outcome"] == "nothing_to_do"
     assert (report["listed"], report["done_before"], report["output"]["rows"]) == (2, 2, 2)
 
 
@@ -271,7 +272,7 @@ def test_a_run_that_lost_its_claim_stops(label, tmp_path, monkeypatch):
     monkeypatch.setattr(Claim.__init__, "__defaults__", (0.01, 60.0))
     with pytest.raises(RunError, match="another run took the folder over"):
         label(corpus)
-    assert reports(label) == []
+    assert [report["outcome"] for report in reports(label)] == ["incomplete"]
 
 
 def test_an_output_of_release_0_1_is_continued(label, tmp_path):
@@ -328,7 +329,9 @@ def test_a_bug_stops_the_run(label, tmp_path):
     write_audio(corpus / "bug.wav", speech_like(1.0), BUG_RATE)
     with pytest.raises(RunError, match="ZeroDivisionError: a bug"):
         label(corpus)
-    assert reports(label) == []
+    assert [(report["outcome"], report["exit_code"]) for report in reports(label)] == [
+        ("incomplete", 1)
+    ]
 
 
 def test_max_failed_fraction(label, tmp_path):

@@ -11,7 +11,7 @@ import pytest
 import ray
 from recordings import speech_like, write_audio
 
-from ser_core.errors import RunError
+from ser_core.errors import CorpusError, RunError, UsageError
 from ser_core.labeling import job, pipeline, preparation, rounds
 from ser_core.labeling.config import LabelConfig
 from ser_core.labeling.job import label_corpus
@@ -210,6 +210,7 @@ class FailingSource:
     ("error", "message"),
     [
         (RunError("--input s3://b: does not answer"), "--input s3://b: does not answer"),
+        (CorpusError("--input a.csv: line 9"), "--input a.csv: line 9"),
         (KeyError("x"), r"a bug, not a bad recording, stopped the run \(KeyError"),
     ],
 )
@@ -222,7 +223,8 @@ def test_a_listing_that_fails_stops_the_run_and_keeps_its_rows(
     with monkeypatch.context() as patch:
         patch.setattr(job, "prepare", lambda config: replace(prepare(config), source=source))
         patch.setattr(preparation.Run, "short_listing", lambda _: None)
-        with pytest.raises(RunError, match=message):
+        kind = UsageError if isinstance(error, UsageError) else RunError
+        with pytest.raises(kind, match=message):
             label(corpus, part_seconds=0.1)
     label(corpus)
     assert len(table(label)) == 12

@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 
-from ser_core.errors import RunError
+from ser_core.errors import CheckpointError
 from ser_core.labeling import classifier_actor
 from ser_core.labeling.classifier_actor import ClassifierActor, StartCounter, _check_scores
 from ser_core.models.outputs import Outputs
@@ -70,7 +70,9 @@ class Scorer:
 
 def test_a_model_that_cannot_classify_noise_is_refused():
     _check_scores(Scorer(0.5))
-    with pytest.raises(RunError, match=r"not finite numbers \(cpu bf16\); try precision fp32"):
+    with pytest.raises(
+        CheckpointError, match=r"not finite numbers \(cpu bf16\); try precision fp32"
+    ):
         _check_scores(Scorer(np.nan))
 
 

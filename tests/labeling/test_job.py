@@ -24,6 +24,7 @@ from ser_core.labeling.label_store import LabelStore
 from ser_core.labeling.preparation import Run
 from ser_core.labeling.progress import RunStats
 from ser_core.labeling.rules import is_useful
+from ser_core.labeling.run_report import reported
 from ser_core.sources.identity_hashes import hashes
 from ser_core.sources.interface import Page
 from ser_core.sources.recording import Recording
@@ -82,15 +83,17 @@ class World:
         checkpoint = SimpleNamespace(digest=model, name=model, labels=LABELS, revision=None)
         store = LabelStore(self.output, LABELS, NONE)
         run = Run(config, self.clock.now(), checkpoint, SimpleNamespace(columns=NONE), store)
-        with store.claimed():
+        stats = RunStats()
+        with store.claimed(), reported(run, stats) as report:
             pages = [Page([self.recording(name) for name in self.contents])]
             pages += [Page([], unseen=self.unseen)] if self.unseen else []
             plan, work, _ = run.plan(pages)
-            stats, since, dropped = RunStats(), store.now(), []
+            stats.listing(plan, ended=True)
+            since, dropped = store.now(), []
             self._label(work, store, model, stats, stop_after, dropped)
-            covered = coverage(store, plan, since, dropped, run.config.prune)
-            assert not covered.missing
-            finish(run, plan, covered, stats)
+            report.covered = coverage(store, plan, since, dropped, run.config.prune)
+            assert not report.covered.missing
+            finish(run, report.covered, stats)
         return plan
 
     def _label(self, tables, store, model, stats, stop_after, dropped):
@@ -318,6 +321,90 @@ def test_messages_of_the_checkpoint_name_the_flag(tmp_path, monkeypatch):
         preparation.prepare(config.model_copy(update={"segments": "speech"}))
 
 
+# ---- the report of a run -------------------------------------------------------------------------
+
+UNKNOWN = ("failed", "superseded_rows", "unlisted_rows", "pruned_rows", "output")
+
+
+def outcome(world):
+    return tuple(world.report()[key] for key in ("outcome", "exit_code", "error"))
+
+
+def test_a_run_that_labels_and_one_with_nothing_to_do_state_the_corpus(world):
+    world.contents = listed("abc") | {"d": (1, "decode_error")}
+    world.run()
+    first = world.report()
+    assert outcome(world) == ("complete", 0, None)
+    world.run()
+    assert outcome(world) == ("nothing_to_do", 0, None)
+    second = world.report()
+    assert (first["by_status"], second["by_status"]) == ({"ok": 3, "decode_error": 1}, {})
+    assert first["output"] == second["output"]
+    assert second["output"]["by_status"] == {"ok": 3, "decode_error": 1}
+    assert (second["output"]["recordings"], second["output"]["by_label"]) == (4, {"sad": 3})
+    assert first["started_at"] < second["started_at"]
+
+
+def test_a_failed_check_leaves_a_report_that_counts_only_current_rows(world):
+    world.contents = listed("abcd")
+    world.run()
+    world.contents["a"] = (2, "decode_error")
+    for to_do in (1, 0):  # the night after ends with 3, too, though it has nothing to do
+        with pytest.raises(CheckError) as caught:
+            world.run(max_failed_fraction=0.2)
+        assert outcome(world) == ("check_failed", 3, str(caught.value))
+        report = world.report()
+        assert report["listed"] - report["done_before"] == to_do
+        assert (report["failed"], report["superseded_rows"]) == (1, 0)  # none is removed
+        assert len(world.rows()) == 5
+        assert report["output"]["by_status"] == {"ok": 3, "decode_error": 1}
+
+
+def test_a_failed_check_has_pruned_nothing(world):
+    world.contents = listed("abcd")
+    world.run()
+    world.contents = {"a": (2, "crashed")}
+    with pytest.raises(CheckError):
+        world.run(prune=True, max_failed_fraction=0.5)
+    assert (world.report()["unlisted_rows"], world.report()["pruned_rows"]) == (3, 0)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (RunError("the storage\nis away: s3://me:secret@b"), 1, "the storage is away: s3://***@b"),
+        (OutputError("--output /x: refused"), 2, "--output /x: refused"),
+        (KeyboardInterrupt(), 1, "interrupted"),
+        (ZeroDivisionError("a bug"), 1, "ZeroDivisionError('a bug')"),
+    ],
+)
+def test_a_run_that_does_not_finish_leaves_a_report_without_totals(
+    world, monkeypatch, error, code, message
+):
+    def fail(*_, **__):
+        raise error
+
+    world.contents = listed("abcd")
+    monkeypatch.setattr(world, "_label", fail)
+    with pytest.raises(type(error)):
+        world.run()
+    assert outcome(world) == ("incomplete", code, message)
+    assert world.report()["listed"] == 4
+    assert [world.report()[key] for key in UNKNOWN] == [None] * len(UNKNOWN)
+
+
+def test_a_report_that_cannot_be_written_does_not_hide_why_the_run_ended(world, monkeypatch):
+    def fail(*_):
+        raise RunError("the disk is full")
+
+    world.contents = listed("abcd")
+    monkeypatch.setattr(LabelStore, "write_report", fail)
+    with pytest.raises(RunError, match="the pipeline failed"):
+        world.run(stop_after=0)
+    with pytest.raises(RunError, match="the disk is full"):
+        world.run()
+
+
 # ---- folders -------------------------------------------------------------------------------------
 
 
@@ -447,7 +534,7 @@ def test_a_run_killed_at_any_moment_is_completed_by_the_next_one(
                 killed = True
             world.operations = None
             check_no_label_was_lost(world, before, run)
-            if len(list(Path(world.output, "__runs").glob("2*.json"))) > 1:  # the run's report
+            if len(list(Path(world.output, "__runs").glob("2*.json"))) > 2:  # the run's report
                 assert not world.rows().duplicated(["uri", "start"]).any()
             check_the_last_run(world, run)
         if not killed:

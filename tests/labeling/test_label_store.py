@@ -562,13 +562,21 @@ def test_compacting_removes_unused_dictionary_values(store):
 
 
 def test_counts_equal_those_of_the_rows(store):
-    assert store.counts() == {"rows": 0, "by_status": {}, "by_label": {}}
+    assert store.counts()["rows"] == store.counts()["recordings"] == 0
     store.write_part(rows("a", "b"))
     store.write_part(rows("c", status="empty"))
-    assert store.counts() == {
+    expected = {
         "rows": 3,
+        "recordings": 3,
+        "audio_hours": pytest.approx(3 * 1.5 / 3600),
         "by_status": {"ok": 2, "empty": 1},
         "by_label": {"sad": 2},
+    }
+    assert store.counts() == expected
+    store.write_part(rows("a", version="v2", status="empty", hours=1))
+    assert store.counts(store.current_rows()) == expected | {
+        "by_status": {"ok": 1, "empty": 2},
+        "by_label": {"sad": 1},
     }
 
 

@@ -15,16 +15,23 @@ from recordings import speech_like, write_audio
 
 from ser_core.audio.decode import AudioInfo, decode
 from ser_core.audio.segments import Segment, Segmentation
-from ser_core.errors import RecordingError, RunError, Status
+from ser_core.errors import (
+    CheckpointError,
+    CorpusError,
+    RecordingError,
+    RunError,
+    Status,
+    UsageError,
+)
 from ser_core.labeling.output_rows import output_rows
 from ser_core.labeling.stages import (
     StageSettings,
     classify_block,
     decode_block,
     failed_rows,
-    reason_to_stop,
     run_stage,
 )
+from ser_core.labeling.stopping import raise_reason_to_stop, reason_to_stop
 from ser_core.models.outputs import Outputs, as_float16
 from ser_core.schema import output_schema, plan_schema
 from ser_core.sources.file_decoder import Decoded, FileJob, decode_file
@@ -150,10 +157,30 @@ class Broken:
 
 def test_a_machine_that_decodes_nothing_stops_the_run_and_a_bad_folder_does_not(corpus):
     planned = plan(*corpus)
-    for works, reason in [(True, None), (False, "no recording can be decoded")]:
+    for works, reason in [(True, None), (False, "1 no recording can be decoded")]:
         block = partial(decode_block, settings=SETTINGS, decoder=Broken(works), bytes_per_table=1)
         (rows,) = run_stage(block, planned, SETTINGS)
         assert reason_to_stop(rows) == reason
+
+
+@pytest.mark.parametrize(
+    ("error", "raised", "message"),
+    [
+        (CorpusError("--input a.csv: line 9"), UsageError, "--input a.csv: line 9"),
+        (CheckpointError("not finite"), UsageError, "not finite"),
+        (RunError("away"), RunError, "away"),
+        (ZeroDivisionError("x"), RunError, "a bug, not a bad recording, stopped the run (ZeroDi"),
+    ],
+)
+def test_an_error_of_a_stage_keeps_its_exit_code(corpus, error, raised, message):
+    def stage(_):
+        raise error
+        yield
+
+    (rows,) = run_stage(stage, plan(*corpus), SETTINGS)
+    with pytest.raises(raised) as caught:
+        raise_reason_to_stop(rows)
+    assert str(caught.value).startswith(message)
 
 
 def test_the_classifier_gets_the_decoded_samples(corpus):
@@ -244,7 +271,7 @@ def test_scores_that_are_not_finite_are_the_row_of_one_recording_or_stop_the_run
         assert few[name].null_count == 2
     assert few["score_happy"].to_pylist()[2:] == [0.75] * 18
     assert few["precision"].to_pylist() == ["fp32"] * 20
-    with pytest.raises(RunError, match=r"not finite numbers \(cpu fp32\); try precision fp32"):
+    with pytest.raises(UsageError, match=r"not finite numbers \(cpu fp32\); try precision fp32"):
         rows(11)
 
 
