@@ -31,7 +31,9 @@ def differences(checkpoint: str, paths: list[Path]) -> dict[str, Any]:
         with open_file(str(path)) as handle:
             speeches.append(decode(handle).waveform)
     expected, loaded = _scores(Card(checkpoint), speeches), load_checkpoint(checkpoint)
-    sides = {name: Classifier(loaded, name).scores(speeches) for name in PRECISIONS}
+    sides: dict[str, np.ndarray] = {
+        name: Classifier(loaded, name).scores(speeches) for name in PRECISIONS
+    }
     sides["transformers bf16"] = _scores(Card(checkpoint, dtype=torch.bfloat16), speeches)
     return {
         "recordings": len(paths),

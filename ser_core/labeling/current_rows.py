@@ -1,6 +1,7 @@
 """The current rows of an output, for the jobs that read one; it writes nothing."""
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,7 +15,8 @@ from ser_core.labeling.rules import RULE_COLUMNS, AllRows
 from ser_core.schema import classes_of, output_schema
 from ser_core.storage.folder import Folder
 
-_REQUIRED = ("path", "label", "status", "labeled_at")
+_READERS = 4  # parts read at once, and in memory at once
+_REQUIRED = ("path", "file_id", "label", "status", "model_digest", "labeled_at")
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Labels:
         ours = output_schema(self.classes, pa.schema([]), embedding_size=0).names
         return [name for name in self.schema.names if name not in ours]
 
-    def tables(self, columns: Sequence[str], most: int | None = None) -> Iterator[pa.Table]:
+    def current_rows(self, columns: Sequence[str], most: int | None = None) -> Iterator[pa.Table]:
         """The current rows of each part, by the rules of the label store.
 
         Args:
@@ -50,24 +52,25 @@ class Labels:
             OutputError: a part is damaged.
             RunError: the storage failed.
         """
-        for part, mask in list(zip(self.parts, self._kept, strict=True))[:most]:
-            rows = part.read(self.schema, list(columns))
+        for rows, mask in zip(self.all_rows(columns, most), self._kept, strict=False):
             yield rows if mask.all() else rows.filter(pa.array(mask))
+
+    def all_rows(self, columns: Sequence[str], most: int | None = None) -> Iterator[pa.Table]:
+        """The rows of each part, also those that are not current, as `current_rows` has them."""
+        parts = self.parts[:most]
+        with ThreadPoolExecutor(_READERS) as pool:
+            for start in range(0, len(parts), _READERS):
+                few = parts[start : start + _READERS]
+                yield from pool.map(lambda part: part.read(self.schema, list(columns)), few)
 
     @cached_property
     def _kept(self) -> list[np.ndarray]:
         """Whether each row is current, by part."""
         if not self.parts:
             return []
-        current = AllRows.from_tables(map(self._rule_columns, self.parts)).current
+        tables = map(_known_by_path, self.all_rows([*RULE_COLUMNS, "path"]))
+        current = AllRows.from_tables(tables).current
         return np.split(current, np.cumsum([part.num_rows for part in self.parts])[:-1])
-
-    def _rule_columns(self, part: Part) -> pa.Table:
-        rows = part.read(self.schema, list(RULE_COLUMNS))
-        if not rows["uri"].null_count:
-            return rows
-        path = part.read(self.schema, ["path"])["path"]  # of release 0.1
-        return rows.set_column(0, "uri", pc.coalesce(rows["uri"], path))
 
 
 def open_labels(uri: str, flag: str = "--labels") -> Labels:
@@ -102,3 +105,8 @@ def open_labels(uri: str, flag: str = "--labels") -> Labels:
 
 def _plain(kind: pa.DataType) -> pa.DataType:
     return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _known_by_path(rows: pa.Table) -> pa.Table:
+    """Rows of release 0.1 have no URI."""
+    return rows.set_column(0, "uri", pc.coalesce(rows["uri"], rows["path"])).drop_columns("path")

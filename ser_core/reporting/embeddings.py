@@ -33,7 +33,7 @@ def sample(labels: Labels, keep: Callable[[pa.Table], pa.ChunkedArray] | None = 
     found = [np.empty((0, size), np.float16)]
     each = -(-_MOST_ROWS // min(_MOST_PARTS, len(labels.parts)))
     random = np.random.default_rng(SEED)
-    for rows in labels.tables([EMBEDDING, "labeled_at"], _MOST_PARTS):
+    for rows in labels.current_rows([EMBEDDING, "labeled_at"], _MOST_PARTS):
         kept = rows if keep is None else rows.filter(keep(rows))
         kept = kept.filter(pc.is_valid(kept[EMBEDDING]))
         chosen = np.sort(random.permutation(len(kept))[:each])

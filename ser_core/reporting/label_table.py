@@ -122,7 +122,7 @@ def load(
     derived = {"seconds", "margin", "entropy", FOLDER}
     batches = (
         batch
-        for rows in labels.tables(columns)
+        for rows in labels.current_rows(columns)
         for batch in _with_derived(rows.select(columns), labels.classes).to_batches()
     )
     empty = _with_derived(labels.schema.empty_table().select(columns), labels.classes)

@@ -43,6 +43,8 @@ def plot_reliability(reliability: pd.DataFrame) -> bytes:
         reliability: a row per bin of equal width, with columns ``from``, ``to``, ``recordings``,
             ``confidence`` and ``accuracy``.
     """
+    from matplotlib.ticker import MaxNLocator  # an optional library: see libraries.py
+
     figure, axes, counts = _two_panels(5, 4.8)
     bins = reliability[reliability["recordings"] > 0]
     left, accuracy = bins["from"].to_numpy(), bins["accuracy"].to_numpy()
@@ -69,7 +71,7 @@ def plot_reliability(reliability: pd.DataFrame) -> bytes:
     counts.bar_label(bars, labels, fontsize=8, padding=1, rotation=90 if _are_long(labels) else 0)
     counts.set(xlabel="confidence (score)", ylabel="recordings")
     counts.yaxis.set_major_formatter("{x:,.0f}")
-    counts.yaxis.get_major_locator().set_params(integer=True)
+    counts.yaxis.set_major_locator(MaxNLocator(integer=True))
     counts.margins(y=0.45 if _are_long(labels) else 0.2)
     return _png(figure)
 

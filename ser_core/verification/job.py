@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.progress import track
 
 from ser_core.errors import CheckError, CheckpointError, OutputError, RunError, SerError, one_line
+from ser_core.labeling.current_rows import open_labels
 from ser_core.models.card import Card, exact_card
 from ser_core.models.hub import fetch
 from ser_core.reporting.libraries import require_libraries
@@ -15,7 +16,7 @@ from ser_core.verification.config import VerifyConfig
 from ser_core.verification.origin import find_origin
 from ser_core.verification.report import Verification, print_verification, write_verification
 from ser_core.verification.rows import Skipped, label_again
-from ser_core.verification.sample import Labels
+from ser_core.verification.sample import draw
 
 
 def verify_labels(config: VerifyConfig) -> Verification:
@@ -28,14 +29,14 @@ def verify_labels(config: VerifyConfig) -> Verification:
     """
     require_libraries("verify")
     output = None if config.output is None else _opened(config.output)
-    labels = Labels(config.labels)
+    labels = open_labels(config.labels)
     origin = find_origin(labels, config.model, config.revision)
     card = _card(origin.model, origin.revision)
     if card.labels != labels.classes:
         theirs, ours = ", ".join(labels.classes), ", ".join(card.labels)
         reason = f"the labels have the classes {theirs}, and the model has {ours}"
         raise CheckError(f"--model {origin.model}: {reason}")
-    rows = labels.draw(origin.cuttings, config.sample, config.seed)
+    rows = draw(labels, origin.cuttings, config.sample, config.seed)
     outcomes = list(
         track(
             label_again(rows, origin.cuttings, card),

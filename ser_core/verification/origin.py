@@ -11,12 +11,13 @@ from typing import Any, get_args
 from ser_core.audio.constants import SEGMENT_SECONDS
 from ser_core.corpora.truth import first_few
 from ser_core.errors import CheckError, CorpusError
+from ser_core.labeling.current_rows import Labels
 from ser_core.labeling.label_store import RUNS
 from ser_core.labeling.rules import labeling_digest
 from ser_core.models.checkpoint import Checkpoint, for_segments, load_checkpoint
 from ser_core.settings import Channels, Rows, Segments
 from ser_core.storage.folder import Folder, storage_errors
-from ser_core.verification.sample import Labels
+from ser_core.verification.sample import origins
 
 _READERS = 16  # reports read at once
 
@@ -71,7 +72,7 @@ def find_origin(labels: Labels, model: str | None, revision: str | None) -> Orig
         UsageError: there is nothing to compare, or the checkpoint cannot be loaded.
         CheckError: other checkpoints have made all of the rows.
     """
-    made_by = labels.origins()
+    made_by = origins(labels)
     if made_by.empty:
         raise CorpusError(f"--labels {labels.folder.uri}: no row has a label")
     reports = run_reports(labels.folder)

@@ -1,7 +1,6 @@
 """A folder of labels → rows drawn from it, in memory that does not grow with the folder."""
 
-from collections.abc import Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,139 +9,100 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ser_core.errors import FINAL, CorpusError, Status
-from ser_core.labeling.parts import Part, find_parts
+from ser_core.errors import FINAL, Status
+from ser_core.labeling.current_rows import Labels
 from ser_core.labeling.rules import superseded
-from ser_core.schema import classes_of, score_columns
-from ser_core.storage.folder import Folder
+from ser_core.schema import score_columns
 
-_READERS = 4  # parts read at once, and in memory at once
 # Rows drawn for each that is wanted. Some may have been superseded, in the folder of a run that did
 # not complete; in other folders none has.
 _CANDIDATES = 4
-_TEXTS = ("path", "uri", "file_id", "label", "status", "model", "model_digest", "precision")
-_REQUIRED = frozenset({"path", "file_id", "label", "status", "model", "model_digest"})
+_TEXTS = ("path", "uri", "file_id", "label", "model", "model_digest", "precision")
+_COLUMNS = (*_TEXTS, "start", "end", "channel", "duration", "score")
 
 
-class Labels:
-    """The parts of a folder of labels.
+def origins(labels: Labels) -> pd.DataFrame:
+    """What made the labels: a row for each `model` and `model_digest`, the newest one first.
 
-    Attributes:
-        folder: where they are.
-        classes: in the checkpoint's order.
+    Its columns are these two, ``rows`` and ``newest``.
     """
+    keys = ["model", "model_digest"]
+    counted = [
+        table.filter(_is_ok(table))
+        .group_by(keys)
+        .aggregate([("labeled_at", "max"), ([], "count_all")])
+        for table in labels.all_rows([*keys, "status", "labeled_at"])
+    ]
+    by_part = pa.concat_tables(counted).to_pandas()
+    by_origin = by_part.groupby(keys).agg(
+        rows=("count_all", "sum"), newest=("labeled_at_max", "max")
+    )
+    newest_first: pd.DataFrame = by_origin.reset_index().sort_values(
+        "newest", ascending=False, ignore_index=True
+    )
+    return newest_first
 
-    def __init__(self, uri: str) -> None:
-        """Reads the parts' footers.
 
-        Raises:
-            UsageError: it is no output of jobs.label.
-            RunError: its storage cannot be reached.
-        """
-        self.folder = Folder(uri)
-        self._parts = find_parts(self.folder, "--labels")
-        if not self._parts:
-            raise CorpusError(f"--labels {uri}: there are no Parquet files, as jobs.label writes")
-        self.classes = classes_of(self._parts[0].schema)
-        for part in self._parts:
-            missing = _REQUIRED - set(part.schema.names)
-            if missing or not self.classes or classes_of(part.schema) != self.classes:
-                reason = "was not written by jobs.label, or by a model with other classes"
-                raise CorpusError(f"{part.where} {reason}")
-        scores = ["score", *score_columns(self.classes)]
-        self._schema = pa.schema(
-            [
-                *((name, pa.string()) for name in _TEXTS),
-                *((name, pa.float64()) for name in ("start", "end", "duration")),
-                ("channel", pa.int16()),
-                ("labeled_at", pa.timestamp("us", tz="UTC")),
-                *((name, pa.float32()) for name in scores),
-            ]
-        )
+def draw(labels: Labels, digests: Collection[str], size: int, seed: int) -> list[dict[str, Any]]:
+    """Draws current rows with a label, each with the same probability.
 
-    def origins(self) -> pd.DataFrame:
-        """What made the labels: a row for each `model` and `model_digest`, the newest one first.
+    `uri` is the path in rows of release 0.1, which had none.
 
-        Its columns are these two, ``rows`` and ``newest``.
-        """
-        keys = ["model", "model_digest"]
-        counted = [
-            table.filter(_is_ok(table))
-            .group_by(keys)
-            .aggregate([("labeled_at", "max"), ([], "count_all")])
-            for table in self._tables([*keys, "status", "labeled_at"])
-        ]
-        by_part = pa.concat_tables(counted).to_pandas()
-        by_origin = by_part.groupby(keys).agg(
-            rows=("count_all", "sum"), newest=("labeled_at_max", "max")
-        )
-        newest_first: pd.DataFrame = by_origin.reset_index().sort_values(
-            "newest", ascending=False, ignore_index=True
-        )
-        return newest_first
+    Args:
+        labels: the folder.
+        digests: of the models whose rows are drawn.
+        size: how many, at most.
+        seed: the same one draws the same rows of the same folder.
+    """
+    wanted = pa.array(sorted(digests), pa.string())
+    random, most = np.random.default_rng(seed), _CANDIDATES * size
+    drawn = _Drawn.none()
+    for number, table in enumerate(labels.all_rows(["status", "model_digest"])):
+        mask = pc.and_(_is_ok(table), pc.is_in(table["model_digest"], wanted))
+        found = np.flatnonzero(mask.to_numpy())
+        drawn = drawn.with_part(number, found, random.random(len(found))).first(most)
+    table = _read(labels, drawn)
+    current = ~_superseded(labels, drawn, table["uri"])
+    rows: list[dict[str, Any]] = table.filter(pa.array(current)).slice(0, size).to_pylist()
+    return rows
 
-    def draw(self, digests: Collection[str], size: int, seed: int) -> list[dict[str, Any]]:
-        """Draws current rows with a label, each with the same probability.
 
-        `uri` is the path in rows of release 0.1, which had none.
+def _read(labels: Labels, drawn: "_Drawn") -> pa.Table:
+    """The drawn rows, in their order."""
+    columns = [*_COLUMNS, *score_columns(labels.classes)]
+    empty = labels.schema.empty_table().select(columns)
+    tables, positions = [empty], [np.empty(0, np.int64)]
+    for number in np.unique(drawn.part):
+        (at,) = np.nonzero(drawn.part == number)
+        tables.append(labels.parts[number].read(labels.schema, columns).take(drawn.row[at]))
+        positions.append(at)
+    table = pa.concat_tables(tables).take(np.argsort(np.concatenate(positions)))
+    identity = pc.coalesce(table["uri"], table["path"])
+    return table.set_column(table.column_names.index("uri"), "uri", identity)
 
-        Args:
-            digests: of the models whose rows are drawn.
-            size: how many, at most.
-            seed: the same one draws the same rows of the same folder.
-        """
-        wanted = pa.array(sorted(digests), pa.string())
-        random, most = np.random.default_rng(seed), _CANDIDATES * size
-        drawn = _Drawn.none()
-        for number, table in enumerate(self._tables(["status", "model_digest"])):
-            mask = pc.and_(_is_ok(table), pc.is_in(table["model_digest"], wanted))
-            found = np.flatnonzero(mask.to_numpy())
-            drawn = drawn.with_part(number, found, random.random(len(found))).first(most)
-        table = self._read(drawn)
-        current = ~self._superseded(drawn, table["uri"])
-        rows: list[dict[str, Any]] = table.filter(pa.array(current)).slice(0, size).to_pylist()
-        return rows
 
-    def _read(self, drawn: "_Drawn") -> pa.Table:
-        """The drawn rows, in their order."""
-        tables, positions = [self._schema.empty_table()], [np.empty(0, np.int64)]
-        for number in np.unique(drawn.part):
-            (at,) = np.nonzero(drawn.part == number)
-            tables.append(self._parts[number].read(self._schema).take(drawn.row[at]))
-            positions.append(at)
-        table = pa.concat_tables(tables).take(np.argsort(np.concatenate(positions)))
+def _superseded(labels: Labels, drawn: "_Drawn", identities: pa.ChunkedArray) -> np.ndarray:
+    """Which of the drawn rows are not current, after a look at all rows of their recordings."""
+    columns = ["uri", "path", "start", "channel", "status", "labeled_at"]
+    found, wanted = [], pc.unique(identities)
+    for number, table in enumerate(labels.all_rows(columns)):
         identity = pc.coalesce(table["uri"], table["path"])
-        return table.set_column(table.column_names.index("uri"), "uri", identity)
-
-    def _superseded(self, drawn: "_Drawn", identities: pa.ChunkedArray) -> np.ndarray:
-        """Which of the drawn rows are not current, after a look at all rows of their recordings."""
-        columns = ["uri", "path", "start", "channel", "status", "labeled_at"]
-        found, wanted = [], pc.unique(identities)
-        for number, table in enumerate(self._tables(columns)):
-            identity = pc.coalesce(table["uri"], table["path"])
-            rows = np.flatnonzero(pc.is_in(identity, wanted).to_numpy())
-            frame = table.take(rows).to_pandas()
-            identity = identity.take(rows).to_pandas()
-            found.append(frame.assign(identity=identity, part=number, row=rows))
-        rows_of_these = pd.concat(found, ignore_index=True)
-        segments = rows_of_these.groupby(["start", "channel"], dropna=False).ngroup()
-        stale = superseded(
-            pd.factorize(rows_of_these["identity"])[0],
-            segments.to_numpy(),
-            rows_of_these["status"].isin(FINAL).to_numpy(),
-            rows_of_these["labeled_at"].to_numpy(),
-        )
-        places = pd.MultiIndex.from_frame(rows_of_these[["part", "row"]])
-        at = places.get_indexer(pd.MultiIndex.from_arrays([drawn.part, drawn.row]))
-        mask: np.ndarray = stale[at]
-        return mask
-
-    def _tables(self, columns: list[str]) -> Iterator[pa.Table]:
-        """The columns of each part, in order."""
-        with ThreadPoolExecutor(_READERS) as pool:
-            for start in range(0, len(self._parts), _READERS):
-                few: Sequence[Part] = self._parts[start : start + _READERS]
-                yield from pool.map(lambda part: part.read(self._schema, columns), few)
+        rows = np.flatnonzero(pc.is_in(identity, wanted).to_numpy())
+        frame = table.take(rows).to_pandas()
+        identity = identity.take(rows).to_pandas()
+        found.append(frame.assign(identity=identity, part=number, row=rows))
+    rows_of_these = pd.concat(found, ignore_index=True)
+    segments = rows_of_these.groupby(["start", "channel"], dropna=False).ngroup()
+    stale = superseded(
+        pd.factorize(rows_of_these["identity"])[0],
+        segments.to_numpy(),
+        rows_of_these["status"].isin(FINAL).to_numpy(),
+        rows_of_these["labeled_at"].to_numpy(),
+    )
+    places = pd.MultiIndex.from_frame(rows_of_these[["part", "row"]])
+    at = places.get_indexer(pd.MultiIndex.from_arrays([drawn.part, drawn.row]))
+    mask: np.ndarray = stale[at]
+    return mask
 
 
 @dataclass(frozen=True)

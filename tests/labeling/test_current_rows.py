@@ -12,7 +12,7 @@ LATER = WHEN + pd.Timedelta(days=1)
 
 
 def paths_of(labels, columns=("path", "labeled_at")):
-    return pa.concat_tables(labels.tables(columns)).to_pandas()
+    return pa.concat_tables(labels.current_rows(columns)).to_pandas()
 
 
 def test_superseded_rows_are_left_out(tmp_path):
@@ -50,7 +50,7 @@ def test_columns_are_read_by_name_and_texts_as_strings(tmp_path):
 def test_only_so_many_parts(tmp_path):
     parts = [label_rows([name], random_scores(1)) for name in "abc"]
     labels = open_labels(str(write_labels(tmp_path / "labels", *parts)))
-    assert len(list(labels.tables(["path"], most=2))) == 2
+    assert len(list(labels.current_rows(["path"], most=2))) == 2
 
 
 def test_what_is_no_output(tmp_path):
@@ -59,5 +59,8 @@ def test_what_is_no_output(tmp_path):
     with pytest.raises(CorpusError, match=r"--labels .*empty: not an output .* no Parquet files"):
         open_labels(str(empty))
     other = write_labels(tmp_path / "other", pa.table({"path": ["a"]}))
-    with pytest.raises(CorpusError, match=r"--baseline .*no columns label, status, labeled_at"):
+    with pytest.raises(
+        CorpusError,
+        match=r"--baseline .*no columns file_id, label, status",
+    ):
         open_labels(str(other), "--baseline")

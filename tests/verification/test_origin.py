@@ -7,17 +7,18 @@ from pathlib import Path
 import pytest
 
 from ser_core.errors import CheckError
+from ser_core.labeling.current_rows import open_labels
 from ser_core.verification import origin
 from ser_core.verification.origin import Cutting, find_origin
-from ser_core.verification.sample import Labels
+from ser_core.verification.sample import origins
 
 
 def test_how_recordings_were_cut(label, corpus):
     labels = label(corpus / "0.wav", rows="segment", hop=4.5)
     for name, content in {"a": "[]", "b": "{", "c": '{"config": 3}', "claim": "{}"}.items():
         (Path(labels) / "__runs" / f"{name}.json").write_text(content)
-    found = find_origin(Labels(labels), None, None)
-    (digest,) = Labels(labels).origins()["model_digest"]
+    found = find_origin(open_labels(labels), None, None)
+    (digest,) = origins(open_labels(labels))["model_digest"]
     assert found.cuttings[digest] == Cutting("all", "segment", 4.5, "mix")
     assert (found.rows, found.rows_of_others, found.rows_without_stretches) == (1, 0, 0)
 
@@ -25,13 +26,13 @@ def test_how_recordings_were_cut(label, corpus):
 def test_settings_that_no_report_states(label, corpus):
     labels = label(corpus / "0.wav", rows="segment", hop=4.5, report=False)
     with pytest.raises(CheckError, match="another checkpoint made the 1 labels"):
-        find_origin(Labels(labels), None, None)
+        find_origin(open_labels(labels), None, None)
 
 
 def test_labels_of_several_checkpoints(label, corpus, changed_checkpoint, tmp_path):
     label(corpus / "0.wav", corpus / "1.flac")
     labels = label(corpus / "2.ogg", model=str(changed_checkpoint(temperature=2.0)))
-    newest = find_origin(Labels(labels), None, None)
+    newest = find_origin(open_labels(labels), None, None)
     assert newest.model == f"{tmp_path}/changed"
     assert (newest.rows, newest.rows_of_others) == (1, 2)
 
@@ -47,13 +48,13 @@ def test_the_revision_of_the_newest_run(label, corpus, small_checkpoint, monkeyp
     monkeypatch.setattr(
         origin, "load_checkpoint", lambda name, revision: asked.append(revision) or load(name)
     )
-    find_origin(Labels(labels), None, None)
-    find_origin(Labels(labels), None, "mine")
-    find_origin(Labels(labels), str(small_checkpoint), None)
+    find_origin(open_labels(labels), None, None)
+    find_origin(open_labels(labels), None, "mine")
+    find_origin(open_labels(labels), str(small_checkpoint), None)
     assert asked == ["new", "mine", None]
 
 
 def test_a_checkpoint_that_moved(label, corpus, small_checkpoint, tmp_path):
     labels = label(corpus / "0.wav")
     moved = shutil.copytree(small_checkpoint, tmp_path / "moved")
-    assert find_origin(Labels(labels), str(moved), None).rows == 1
+    assert find_origin(open_labels(labels), str(moved), None).rows == 1

@@ -8,8 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from ser_core.errors import CorpusError
+from ser_core.labeling.current_rows import open_labels
 from ser_core.schema import in_schema, output_schema
-from ser_core.verification.sample import Labels
+from ser_core.verification.sample import draw, origins
 
 SCHEMA = output_schema(("sad", "happy"), pa.schema([]))
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -37,7 +38,7 @@ def write(folder, name, paths, hours=0, **columns):
 
 
 def drawn(folder, size, seed=0, digests=("d",)):
-    return [row["path"] for row in Labels(str(folder)).draw(digests, size, seed)]
+    return [row["path"] for row in draw(open_labels(str(folder)), digests, size, seed)]
 
 
 def test_rows_of_all_parts_alike(tmp_path):
@@ -65,7 +66,7 @@ def test_only_current_labels_of_the_model(tmp_path):
 def test_segments_of_one_recording_are_current_together(tmp_path):
     write(tmp_path, "a", ["/1"] * 3, start=[0.0, 6.0, 12.0], end=[6.0, 12.0, 14.0])
     write(tmp_path, "b", ["/1"] * 2, 1, start=[0.0, 6.0], end=[6.0, 13.0])
-    rows = Labels(str(tmp_path)).draw(["d"], 10, 0)
+    rows = draw(open_labels(str(tmp_path)), ["d"], 10, 0)
     assert sorted((row["start"], row["end"]) for row in rows) == [(0.0, 6.0), (6.0, 13.0)]
 
 
@@ -73,7 +74,7 @@ def test_rows_of_release_0_1(tmp_path):
     write(tmp_path, "a", ["/1", "/2"], uri=[None, None])
     table = pq.read_table(tmp_path / "part-a.parquet").drop_columns(["uri", "precision", "start"])
     pq.write_table(table, tmp_path / "part-a.parquet")
-    rows = Labels(str(tmp_path)).draw(["d"], 10, 0)
+    rows = draw(open_labels(str(tmp_path)), ["d"], 10, 0)
     assert {(row["uri"], row["precision"], row["start"]) for row in rows} == {
         ("/1", None, None),
         ("/2", None, None),
@@ -84,15 +85,16 @@ def test_who_made_the_labels(tmp_path):
     write(tmp_path, "a", ["/1", "/2", "/3"], status=["ok", "ok", "empty"])
     write(tmp_path, "b", ["/4", "/5"], 1, model=["m", "n"], model_digest=["d", "e"])
     write(tmp_path, "c", ["/6"], 2, model="o", status="empty")
-    origins = Labels(str(tmp_path)).origins()
-    rows = origins.set_index(["model", "model_digest"])["rows"].to_dict()
+    rows = (
+        origins(open_labels(str(tmp_path))).set_index(["model", "model_digest"])["rows"].to_dict()
+    )
     assert rows == {("m", "d"): 3, ("n", "e"): 1}
 
 
 def test_the_newest_model_comes_first(tmp_path):
     write(tmp_path, "a", ["/1"], 2, model="new")
     write(tmp_path, "b", ["/2"] * 3, 1, model="old")
-    assert Labels(str(tmp_path)).origins()["model"].tolist() == ["new", "old"]
+    assert origins(open_labels(str(tmp_path)))["model"].tolist() == ["new", "old"]
 
 
 def test_memory_is_that_of_the_sample(tmp_path):
@@ -115,5 +117,7 @@ def test_memory_is_that_of_the_sample(tmp_path):
 def test_other_tables_are_refused(tmp_path):
     write(tmp_path, "a", ["/1"])
     pq.write_table(pa.table({"path": ["/1"]}), tmp_path / "other.parquet")
-    with pytest.raises(CorpusError, match=r"--labels .*other.parquet was not written by"):
-        Labels(str(tmp_path))
+    with pytest.raises(
+        CorpusError, match=r"--labels .*not an output of .*other.parquet has no columns"
+    ):
+        open_labels(str(tmp_path))
