@@ -28,13 +28,14 @@ def clips(identities: Iterable[str]) -> dict[str, bytes | RecordingError]:
         By identity, in their order: the clip, or why there is none.
     """
     by_storage: dict[Any, list[str]] = {}
-    for identity in dict.fromkeys(identities):
+    names = list(dict.fromkeys(identities))
+    for identity in names:
         by_storage.setdefault(urlsplit(identity)[:2], []).append(identity)
     made: dict[str, bytes | RecordingError] = {}
     with Decoder(DecoderSettings()) as decoder:
-        for names in by_storage.values():
-            made |= _clips(decoder, names)
-    return made
+        for together in by_storage.values():
+            made |= _clips(decoder, together)
+    return {identity: made[identity] for identity in names}
 
 
 def _clips(decoder: Decoder, identities: Sequence[str]) -> dict[str, bytes | RecordingError]:

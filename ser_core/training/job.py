@@ -89,17 +89,20 @@ def train(config: TrainConfig, split: pd.DataFrame | None = None) -> TrainResult
         output.begin(config.model_dump(include=_DECISIVE), split)
         say(description)
         say(initial.description)
-        recipe = Recipe(**config.model_dump(include={field.name for field in fields(Recipe)}))
-        task = TrainingTask(output.folder.uri, config.epochs, recipe, initial, datasets)
+        task = TrainingTask(output.folder.uri, config.epochs, _recipe(config), initial, datasets)
         phase("training: starting workers")
         outcome = run_workers(task, scaling, claim.check)
         facts = {"method": method, "split": description}
         metrics = {name: _write_report(name, config, task, outcome, facts) for name in (BEST, LAST)}
         output.write("metrics.json", to_json(metrics))
-    best, last = (f"{output.folder.uri}/{name}" for name in (BEST, LAST))
-    result = TrainResult(best, last, pd.DataFrame(outcome.history), metrics)
+    checkpoints = (f"{output.folder.uri}/{name}" for name in (BEST, LAST))
+    result = TrainResult(*checkpoints, pd.DataFrame(outcome.history), metrics)
     say(result.summary)
     return result
+
+
+def _recipe(config: TrainConfig) -> Recipe:
+    return Recipe(**config.model_dump(include={field.name for field in fields(Recipe)}))
 
 
 def _read_split(config: TrainConfig) -> tuple[pd.DataFrame, str, int]:
