@@ -1,5 +1,6 @@
 """Measures what may be wrong with a recording while it is decoded, at the file's own rate."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -24,8 +25,8 @@ _SAMPLES_AT_ONCE = 1 << 18  # of all channels; they stay in a core's cache meanw
 _MOST_ENERGY = np.finfo(np.float32).max  # the square of a finite sample may be infinite
 _LOWEST_POWER = 10 ** (FLOOR_DB / 10)
 _PERCENTILES = np.array([LOW_PERCENTILE, HIGH_PERCENTILE])
-_LEVEL_STEP = 0.5  # dB, of the histogram of levels, which takes the place of all levels
-_NUM_LEVELS = round((20 - FLOOR_DB) / _LEVEL_STEP)  # floats may be above full scale
+_STEPS_PER_BEL = 20  # of the histogram of levels, which takes the place of all levels
+_NUM_LEVELS = round((2 - FLOOR_DB / 10) * _STEPS_PER_BEL)  # floats may be above full scale
 
 
 class Quality(NamedTuple):
@@ -147,10 +148,11 @@ class _Stretch:
         if len(self._rest):
             self._measure(self._rest[None])
             self._rest = self._rest[:0]
-        rms_db = float(_decibels(self._energy / (self._num_samples * self._rest.shape[1])))
+        power = self._energy / (self._num_samples * self._rest.shape[1])
+        rms_db = 10 * math.log10(max(power, _LOWEST_POWER))
         counts = self._levels.cumsum()
         low, high = counts.searchsorted(counts[-1] * _PERCENTILES / 100)
-        level_range_db = float(high - low) * _LEVEL_STEP
+        level_range_db = float(high - low) * 10 / _STEPS_PER_BEL
         clipped_share = self._flat_tops.most / self._num_samples
         seconds = self._num_samples / self._rate
         found = words(seconds, rms_db, clipped_share, level_range_db, speech)
@@ -162,9 +164,11 @@ class _Stretch:
         with np.errstate(over="ignore"):
             energies = (rows[:, None] @ rows[:, :, None]).ravel()  # the fastest sum of squares
         energies = np.minimum(energies, _MOST_ENERGY).astype(np.float64)
-        levels = _decibels(energies / rows.shape[1])
-        steps = np.minimum((levels - FLOOR_DB) / _LEVEL_STEP, _NUM_LEVELS - 1).astype(np.int64)
-        self._levels += np.bincount(steps, minlength=_NUM_LEVELS)
+        levels = np.log10(np.maximum(energies, _LOWEST_POWER * rows.shape[1])) * _STEPS_PER_BEL
+        steps = (levels - math.log10(_LOWEST_POWER * rows.shape[1]) * _STEPS_PER_BEL).astype(
+            np.int64
+        )
+        self._levels += np.bincount(np.minimum(steps, _NUM_LEVELS - 1), minlength=_NUM_LEVELS)
         self._energy += float(energies.sum())
         self._num_samples += frames.shape[0] * frames.shape[1]
         self._flat_tops.add(frames, rows)
@@ -196,7 +200,10 @@ class _FlatTops:
         """Takes frames of shape ``(num_frames, num_samples, channels)``, also as rows."""
         # Of each position in a frame, over the frames: only several of them can be a run, which
         # spares nearly all recordings the comparison of each sample.
-        maxima = np.stack([rows.max(axis=0), -rows.min(axis=0)]).reshape(2, *frames.shape[1:])
+        maxima = np.empty((2, rows.shape[1]), np.float32)
+        rows.max(axis=0, out=maxima[0])
+        np.negative(rows.min(axis=0), out=maxima[1])
+        maxima = maxima.reshape(2, *frames.shape[1:])
         maxima = np.ascontiguousarray(maxima.swapaxes(1, 2))  # faster for few channels
         extremes = np.maximum(self._extremes, maxima.max(axis=2))
         flat = np.minimum(extremes, _FULL_SCALE)
@@ -217,9 +224,3 @@ def _num_in_runs(flat: np.ndarray) -> int:
     for shift in range(FLAT_SAMPLES):
         in_run[:, shift : shift + runs.shape[1]] |= runs
     return int(np.count_nonzero(in_run))
-
-
-def _decibels(power: np.ndarray | float) -> np.ndarray:
-    """Levels of mean squares, dB of full scale."""
-    levels: np.ndarray = 10 * np.log10(np.maximum(power, _LOWEST_POWER))
-    return levels
