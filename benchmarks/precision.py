@@ -64,11 +64,10 @@ def main() -> None:
             "example": str(ROOT / "examples" / "checkpoint"),
             "published size": str(full_checkpoint(Path(folder))),
         }
-        result = {
-            name: differences(checkpoint, paths[:: EVERY[name]])
-            for name, checkpoint in checkpoints.items()
-        }
-    write_result("precision-cpu", {"machine": machine(), "data": "EMO-DB", "networks": result})
+        host, networks = machine(), dict[str, Any]()
+        for name, checkpoint in checkpoints.items():
+            networks[name] = differences(checkpoint, paths[:: EVERY[name]])
+            write_result("precision-cpu", {"machine": host, "data": "EMO-DB", "networks": networks})
 
 
 if __name__ == "__main__":
