@@ -7,7 +7,6 @@ from typing import Any
 from benchmarks.corpus_tables import corpus_sentences, corpus_tables
 from benchmarks.gpu_tables import gpu_sentences
 from benchmarks.measuring import markdown_table, read_result
-from benchmarks.precision_tables import precision_sentences
 
 _KINDS = {"casia": "CASIA's mix", "real": "real, about 2 s"}
 
@@ -35,7 +34,6 @@ def sentences() -> Iterator[tuple[str, str]]:
     yield "README.md", _headline(label)
     yield from gpu_sentences()
     yield from corpus_sentences()
-    yield from precision_sentences()
     for sentence in (
         *_where_measured(),
         _recordings_measured(label),

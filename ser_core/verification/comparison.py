@@ -23,9 +23,9 @@ class Tolerance(NamedTuple):
     largest: float
 
 
-# In fp32 the promise of the project. The others are several times what was measured
-# (benchmarks/results/precision-cpu.json): in bf16, a few recordings differ by far more than the
-# others, in the network of transformers as well.
+# In fp32 the promise of the project. The others are a multiple of what `benchmarks.precision` and
+# docs/performance.md measured: in bf16, a few recordings differ by far more than the others, in the
+# network of transformers as well.
 TOLERANCES = {
     "fp32": Tolerance(1e-4, 1e-4),
     "fp16": Tolerance(0.01, 0.05),

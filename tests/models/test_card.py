@@ -71,12 +71,21 @@ def test_heads_of_transformers(tmp_path, network, config, masked):
     names = dict(enumerate(("sad", "happy", "angry")))
     network(config(**SMALL, id2label=names)).save_pretrained(tmp_path)
     Wav2Vec2FeatureExtractor(return_attention_mask=masked).save_pretrained(tmp_path)
-    speech = speech_like(6.0)  # which needs no padding, as the pipeline adds none
-    scores = Card(tmp_path).scores_of(speech)
-    theirs = pipeline("audio-classification", str(tmp_path))(speech)
-    for each in theirs:
-        index = Card(tmp_path).labels.index(each["label"])
-        assert scores[index] == pytest.approx(each["score"], abs=1e-5)
+    card, speech = Card(tmp_path), speech_like(6.0)  # the pipeline adds no padding
+    scores = card.scores_of(speech)
+    for each in pipeline("audio-classification", str(tmp_path))(speech):
+        assert scores[card.labels.index(each["label"])] == pytest.approx(each["score"], abs=1e-5)
+    inputs = Wav2Vec2FeatureExtractor.from_pretrained(tmp_path)(
+        speech[:20000],
+        padding="max_length",
+        max_length=96000,
+        return_tensors="pt",
+        sampling_rate=16000,
+    )
+    assert ("attention_mask" in inputs) == masked
+    with torch.no_grad():
+        expected = network.from_pretrained(tmp_path)(**inputs).logits.softmax(dim=1)[0]
+    np.testing.assert_allclose(card.scores_of(speech[:20000]), expected, atol=1e-6)
 
 
 def test_weights_that_are_missing(small_checkpoint, tmp_path):

@@ -56,6 +56,9 @@ def test_files_and_stretches(tmp_path):
     recordings = listed(tmp_path) | listed(manifest)
     assert len(recordings) == 6
     assert_all_are_found(recordings)
+    (tmp_path / "a.wav#t=3").write_bytes(b"a file of this name")
+    (found,) = look_up([f"{tmp_path}/a.wav#t=3"]).values()
+    assert (found.uri, found.start, found.size) == (f"{tmp_path}/a.wav#t=3", None, 19)
 
 
 @pytest.mark.parametrize("extension", ["tar", "tar.gz"])
