@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ser_core.console import counted
 from ser_core.evaluation import metrics
 from ser_core.evaluation.predictions import Predictions
 
@@ -197,10 +198,10 @@ def _notes(summary: dict[str, Any]) -> list[str]:
     notes = [_note_on_intervals(summary["interval"])]
     if missing := summary["without_label"]:
         kinds = ", ".join(f"{kind} {count:,}" for kind, count in missing.items())
-        notes.append(
-            f"{sum(missing.values()):,} of {summary['recordings']:,} recordings have no label"
-            f" ({kinds}); they count as errors."
-        )
+        recordings = counted(summary["recordings"], "recording")
+        have = "has" if summary["recordings"] == 1 else "have"
+        count = f"{sum(missing.values()):,} of {recordings} {have} no label"
+        notes.append(f"{count} ({kinds}), which counts as an error.")
     return notes + _notes_on_classes(summary) + _notes_on_labels(summary)
 
 
@@ -222,8 +223,8 @@ def _notes_on_classes(summary: dict[str, Any]) -> list[str]:
         note = f"The model does not know {', '.join(unknown)}; such recordings count as errors."
         if rest := summary.get("classes_that_the_model_knows"):
             note += (
-                f" For the other {rest['recordings']:,} recordings, UAR is {rest['uar']:.3f} and"
-                f" accuracy {rest['accuracy']:.3f}."
+                f" For the other {counted(rest['recordings'], 'recording')}, UAR is"
+                f" {rest['uar']:.3f} and accuracy {rest['accuracy']:.3f}."
             )
         notes.append(note)
     if never := summary["never_in_truth"]:
@@ -234,7 +235,7 @@ def _notes_on_classes(summary: dict[str, Any]) -> list[str]:
 def _notes_on_labels(summary: dict[str, Any]) -> list[str]:
     notes = []
     if summary["labels_without_truth"]:
-        notes.append(f"{summary['labels_without_truth']:,} labels have no truth; they are ignored.")
+        notes.append(f"Ignored: {counted(summary['labels_without_truth'], 'label')} without truth.")
     if len(summary["models"]) > 1:
         notes.append(f"Several models made the labels: {', '.join(summary['models'])}.")
     if scaled := summary["with_temperature"]:
