@@ -17,7 +17,7 @@ from tests.log_lines import messages
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
 
 
-def test_lines_have_times_and_levels(capsys):
+def test_lines_have_times_and_levels(capsys, caplog):
     with logged(open_log(None, "text")):
         phase("loading the checkpoint")
         say("37 recordings of ftp://me:s3cr3t@host/calls")
@@ -33,6 +33,7 @@ def test_lines_have_times_and_levels(capsys):
         "error: two",
         "lines",
     ]
+    assert not caplog.records  # other handlers would print them again
     say("afterwards")
     assert capsys.readouterr().err == "afterwards\n"
 

@@ -71,15 +71,26 @@ def test_a_long_line_is_cut_instead_of_wrapped(monkeypatch):
         phase("x" * 200)
     frames = re.split(r"\x1b\[[0-9;?]*[A-Za-z]|[\r\n]", written[0])
     assert 40 < max(map(len, frames)) <= 60
+    assert written[0].count("\x1b[1A") == 1  # to erase it: there is no second line
 
 
-def test_the_live_line_is_gone_before_a_result_is_printed(monkeypatch, capsys):
+def test_the_live_line_is_gone_before_a_result_is_printed(monkeypatch):
     with terminal(monkeypatch) as written, logged(open_log(None, "text")):
         phase("computing")
-        show("UAR 0.5")
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", sys.stderr)  # the same terminal
+            show("UAR 0.5")
         say("a message")
-    assert capsys.readouterr().out == "UAR 0.5\n"  # not on standard error
-    assert screen(written[0]) == ["a message"]
+    assert screen(written[0]) == ["UAR 0.5", "a message"]
+
+
+def test_standard_output_is_left_alone(monkeypatch, capsys):
+    with terminal(monkeypatch) as written, logged(open_log(None, "text")):
+        phase("computing")
+        print("from a library")
+        show("UAR 0.5")
+    assert capsys.readouterr().out == "from a library\nUAR 0.5\n"
+    assert "library" not in written[0]
 
 
 def test_json_on_a_terminal_has_no_live_line_unless_a_file_takes_it(monkeypatch, tmp_path):

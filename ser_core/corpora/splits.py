@@ -11,6 +11,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
+from ser_core.console import counted
 from ser_core.errors import CorpusError
 from ser_core.settings import SEED, SplitMethod
 from ser_core.storage.filesystem import resolve
@@ -201,10 +202,10 @@ def _description(split: pd.DataFrame, shared: pd.DataFrame, dropped: int) -> Ite
         counts = part["truth"].value_counts().sort_index()
         classes = ", ".join(f"{label} {count:,}" for label, count in counts.items())
         speakers = part["speaker"].nunique() or "unknown"
-        yield f"{name}: {len(part):,} recordings; {classes}; speakers: {speakers}"
+        yield f"{name}: {counted(len(part), 'recording')}; {classes}; speakers: {speakers}"
     if dropped:
         reason = "their speaker or sentence belongs to another split"
-        yield f"{dropped:,} recordings left out: {reason}"
+        yield f"{counted(dropped, 'recording')} left out: {reason}"
     nouns = {"speaker": "speakers", "sentence": "sentences", "audio": "identical files"}
     for pair, row in shared.iterrows():
         counts_ = ", ".join(

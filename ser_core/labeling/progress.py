@@ -28,6 +28,7 @@ from ser_core.schema import (
 
 _OUTAGE_RECORDINGS, _OUTAGE_SECONDS = 64, 300.0  # more than this out of reach end the run
 _LEAST_SECONDS = 0.1  # of labelling, so that its rates are numbers
+_LAST_LOOK_SECONDS = 5.0
 _TICK_SECONDS = 1.0  # between two looks at the run
 
 
@@ -241,14 +242,16 @@ def showing(stats: RunStats, refresh: Callable[[], None] = lambda: None) -> Iter
                 phase(shown)
             _say_progress(stats)
 
-    thread = threading.Thread(target=tick, daemon=True)
+    thread, done = threading.Thread(target=tick, daemon=True), False
     thread.start()
     try:
         yield
+        done = True
     finally:
         stopped.set()
-        thread.join()
-        refresh()
+        thread.join(_LAST_LOOK_SECONDS)  # it may be waiting for a cluster that is gone
+        if done:
+            refresh()
         _say_progress(stats, last=True)
 
 

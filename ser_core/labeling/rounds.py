@@ -51,6 +51,7 @@ from ser_core.storage.claim import Claim
 _SMALLER = 8  # what was lost runs again in blocks smaller by this factor, down to one recording
 _FEWEST_ROUNDS = 2  # what is lost once may have been lost with its neighbours, or its machine
 _UNKNOWN = 1 << 40  # recordings of a listing that has not ended
+_LOOK_SECONDS = 5.0  # for the classifiers' counter to answer, which may be on its way to a node
 _LOST = "its process died each time, even when it ran alone"
 
 
@@ -283,7 +284,7 @@ def _refresh(labeling: _Labeling) -> None:
     with suppress(RayError):
         _count_listed(labeling)
         if labeling.starts is not None:
-            ready, seconds = ray.get(labeling.starts.numbers.remote())
+            ready, seconds = ray.get(labeling.starts.numbers.remote(), timeout=_LOOK_SECONDS)
             if ready:
                 labeling.stats.classifiers_ready(ready, seconds)
         labeling.metrics.update(labeling.stats)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ser_core.console import phase
+from ser_core.console import counted, phase
 from ser_core.corpora.splits import SPLITS
 from ser_core.errors import CorpusError, RecordingError, RunError
 from ser_core.sources.decoder import Decoder, DecoderSettings
@@ -81,7 +81,7 @@ def _concurrent() -> int:
 
 def _counts(failed: pd.DataFrame, total: int) -> str:
     named = [f"{row.path}: {row.error}" for row in failed.head(_MAX_NAMED).itertuples()]
-    return f"{len(failed):,} of {total:,} recordings ({'; '.join(named)})"
+    return f"{len(failed):,} of {counted(total, 'recording')} ({'; '.join(named)})"
 
 
 def labels_of_train(split: pd.DataFrame) -> list[str]:

@@ -100,7 +100,7 @@ def test_recordings_that_were_not_labelled_are_errors(labels, tmp_path):
     assert report.summary["recordings"] == 181
     assert report.summary["without_label"] == {"no row": 1}
     assert report.summary["labels_without_truth"] == 20
-    assert any("20 labels have no truth" in note for note in report.notes)
+    assert any("Ignored: 20 labels without truth" in note for note in report.notes)
 
 
 def test_nothing_is_labelled():
