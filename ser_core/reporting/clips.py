@@ -67,7 +67,7 @@ def as_mp3(waveform: np.ndarray) -> bytes:
     """
     import soundfile
 
-    if waveform.dtype.kind == "f":
+    if waveform.dtype.kind == "f":  # the encoder aborts the process at what is not finite
         waveform = np.clip(np.nan_to_num(waveform), -1, 1)
     buffer = io.BytesIO()
     soundfile.write(buffer, waveform, SAMPLING_RATE, format="MP3")

@@ -52,6 +52,7 @@ def test_recordings_of_the_truth_alone_are_kept(labels, tmp_path):
     )
     predictions = read_predictions(str(labels), truth)
     assert predictions.recordings["status"].tolist() == ["ok", NO_ROW, "decode_error"]
+    assert predictions.recordings["identity"].tolist() == ["/c/100.wav", None, "/c/000.wav"]
     assert predictions.recordings["prediction"].isna().tolist() == [False, True, True]
     assert np.isnan(predictions.scores).all(axis=1).tolist() == [False, True, True]
     assert predictions.labels_without_truth == 198

@@ -41,8 +41,9 @@ def test_clips_are_the_first_six_seconds(tmp_path):
 def test_a_clip_of_a_stretch_begins_where_the_stretch_does(tmp_path):
     samples = speech_like(9, seed=1)
     path = write_audio(tmp_path / "a.wav", samples)
-    identities = [f"{path}#t=5,8", f"{path}#t=2,3.5"]
-    last, middle = map(read, clips(identities).values())
+    identities = [f"{path}#t=5,8", f"{path}#t=2,3.5", f"{path}#t=0.5,1"]
+    last, middle, beginning = map(read, clips(identities).values())
+    assert likeness(beginning, samples[8_000:16_000]) > 0.99
     assert likeness(last, samples[80_000:128_000]) > 0.99
     assert likeness(middle, samples[32_000:56_000]) > 0.99
 
