@@ -180,7 +180,8 @@ def test_sessions(page, tmp_path):
     """They print what the page shows, in a fresh clone and without Ray."""
     (tmp_path / "session").write_text("\n".join(blocks(SESSIONS[page], "pycon")))
     command = [sys.executable, "-c", RUN_SESSION, str(tmp_path / "session")]
-    run = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+    env = os.environ | {"OMP_NUM_THREADS": "1"}  # the network is small
+    run = subprocess.run(command, cwd=ROOT, env=env, check=False, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
 
 
