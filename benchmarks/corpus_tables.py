@@ -40,13 +40,8 @@ def _columns(result: dict[str, Any]) -> Iterator[str]:
         "The thresholds were chosen so that usual speech has no words: none of"
         f" {corpus['recordings']} recordings of the demo corpus, {emodb['recordings']} of EMO-DB"
         f" and {words['recordings']} of single Mandarin words has one. Their level range is"
-<<<<<<< HEAD
-        f" {smallest:.0f} dB or more, with white noise 5 dB below the speech {in_noise:.0f} dB or"
-        f" more; that of white noise is {result['largest_level_range_of_noise_db']:.0f} dB"
-=======
         f" {smallest:.1f} dB or more, with white noise 5 dB below the speech {in_noise:.1f} dB or"
         f" more; that of white noise is up to {result['largest_level_range_of_noise_db']:.1f} dB"
->>>>>>> quality
         " (`columns-cpu.json`)."
     )
     word, flac, long = (

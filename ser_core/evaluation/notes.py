@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from ser_core.console import counted
 from ser_core.reporting.html import number
 
 _FEW_SPEAKERS = 10  # with fewer, a bootstrap over them gives intervals that are too narrow
@@ -42,10 +43,10 @@ def notes_on(summary: dict[str, Any]) -> list[str]:
     notes = [_note_on_intervals(summary["interval"])]
     if missing := summary["without_label"]:
         kinds = ", ".join(f"{kind} {count:,}" for kind, count in missing.items())
-        notes.append(
-            f"{sum(missing.values()):,} of {summary['recordings']:,} recordings have no label"
-            f" ({kinds}); they count as errors."
-        )
+        recordings = counted(summary["recordings"], "recording")
+        have = "has" if summary["recordings"] == 1 else "have"
+        count = f"{sum(missing.values()):,} of {recordings} {have} no label"
+        notes.append(f"{count} ({kinds}), which counts as an error.")
     notes += _notes_on_classes(summary) + _notes_on_labels(summary)
     return notes + _notes_on_calibration(summary)
 
@@ -67,8 +68,9 @@ def _notes_on_classes(summary: dict[str, Any]) -> list[str]:
     if unknown := summary["unknown_to_model"]:
         note = f"The model does not know {', '.join(unknown)}; such recordings count as errors."
         if rest := summary.get("classes_that_the_model_knows"):
+            others = counted(rest["recordings"], "other recording")
             note += (
-                f" For the other {rest['recordings']:,} recordings, UAR is {rest['uar']:.3f}"
+                f" For the {others}, UAR is {rest['uar']:.3f}"
                 f" (chance {rest['chance']['uar']:.3f}) and accuracy {rest['accuracy']:.3f}"
                 f" (chance {rest['chance']['accuracy']:.3f})."
             )
@@ -81,7 +83,7 @@ def _notes_on_classes(summary: dict[str, Any]) -> list[str]:
 def _notes_on_labels(summary: dict[str, Any]) -> list[str]:
     notes = []
     if summary["labels_without_truth"]:
-        notes.append(f"{summary['labels_without_truth']:,} labels have no truth; they are ignored.")
+        notes.append(f"Ignored: {counted(summary['labels_without_truth'], 'label')} without truth.")
     if len(summary["models"]) > 1:
         notes.append(f"Several models made the labels: {', '.join(summary['models'])}.")
     return notes

@@ -7,14 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-<<<<<<< HEAD
 from ser_core.evaluation import chance, metrics
 from ser_core.evaluation.listening import least_sure, most_confident_errors
 from ser_core.evaluation.notes import notes_on, warnings_of
-=======
-from ser_core.console import counted
-from ser_core.evaluation import metrics
->>>>>>> progress
 from ser_core.evaluation.predictions import Predictions
 
 _TINY = np.finfo(np.float32).tiny
@@ -239,61 +234,3 @@ def _reliability_table(
     bins = metrics.reliability(scores[labelled].max(axis=1), (truth == prediction)[labelled])
     edges = np.linspace(0, 1, metrics.BINS + 1)
     return pd.DataFrame({"from": edges[:-1], "to": edges[1:], **bins._asdict()})
-<<<<<<< HEAD
-=======
-
-
-# ---- notes ---------------------------------------------------------------------------------------
-
-
-def _notes(summary: dict[str, Any]) -> list[str]:
-    notes = [_note_on_intervals(summary["interval"])]
-    if missing := summary["without_label"]:
-        kinds = ", ".join(f"{kind} {count:,}" for kind, count in missing.items())
-        recordings = counted(summary["recordings"], "recording")
-        have = "has" if summary["recordings"] == 1 else "have"
-        count = f"{sum(missing.values()):,} of {recordings} {have} no label"
-        notes.append(f"{count} ({kinds}), which counts as an error.")
-    return notes + _notes_on_classes(summary) + _notes_on_labels(summary)
-
-
-def _note_on_intervals(interval: dict[str, Any]) -> str:
-    if interval["over"] == "recordings":
-        return (
-            "The 95 % intervals come from resampling the recordings, because fewer than two"
-            " speakers are known. They say nothing about other speakers."
-        )
-    note = f"The 95 % intervals come from resampling the {interval['speakers']} speakers."
-    if interval["speakers"] < _FEW_SPEAKERS:
-        note += " With so few speakers, the intervals are too narrow for conclusions about others."
-    return note
-
-
-def _notes_on_classes(summary: dict[str, Any]) -> list[str]:
-    notes = []
-    if unknown := summary["unknown_to_model"]:
-        note = f"The model does not know {', '.join(unknown)}; such recordings count as errors."
-        if rest := summary.get("classes_that_the_model_knows"):
-            note += (
-                f" For the other {counted(rest['recordings'], 'recording')}, UAR is"
-                f" {rest['uar']:.3f} and accuracy {rest['accuracy']:.3f}."
-            )
-        notes.append(note)
-    if never := summary["never_in_truth"]:
-        notes.append(f"The model also knows {', '.join(never)}, which the truth does not contain.")
-    return notes
-
-
-def _notes_on_labels(summary: dict[str, Any]) -> list[str]:
-    notes = []
-    if summary["labels_without_truth"]:
-        notes.append(f"Ignored: {counted(summary['labels_without_truth'], 'label')} without truth.")
-    if len(summary["models"]) > 1:
-        notes.append(f"Several models made the labels: {', '.join(summary['models'])}.")
-    if scaled := summary["with_temperature"]:
-        notes.append(
-            f"With temperature {scaled['temperature']:.2f}, fitted on validation, the loss would be"
-            f" {scaled['loss']:.3f} and the calibration error {scaled['ece']:.3f}."
-        )
-    return notes
->>>>>>> progress

@@ -5,6 +5,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from ser_core.console import counted
+
 MISSING = "–"
 
 
@@ -25,7 +27,7 @@ def page(template: str, pictures: Mapping[str, bytes], **content: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=number, percent=percent, count=count, hours=hours)
+    environment.filters.update(number=number, percent=percent, counted=counted, hours=hours)
     inlined = {name: data_uri("image/png", picture) for name, picture in pictures.items()}
     return environment.get_template(template).render(pictures=inlined, **content)
 
@@ -61,15 +63,6 @@ def percent(share: float | None) -> str:
     ('12.3 %', '–')
     """
     return MISSING if share is None or math.isnan(share) else f"{100 * share:.1f} %"
-
-
-def count(number: int, unit: str) -> str:
-    """How many there are, with the unit in the singular where there is one.
-
-    >>> count(1, "recordings"), count(2000, "recordings")
-    ('1 recording', '2,000 recordings')
-    """
-    return f"{number:,} {unit.removesuffix('s') if number == 1 else unit}"
 
 
 def hours(number: float) -> str:

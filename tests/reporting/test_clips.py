@@ -9,10 +9,9 @@ from form_inputs import parquet, shards
 from recordings import speech_like, write_audio
 
 import ser_core.reporting.clips as clips_module
-from ser_core.errors import RecordingError, Status
+from ser_core.errors import RecordingError, RunError, Status
 from ser_core.reporting.clips import as_mp3, clips
-from ser_core.sources.decoder import Decoder
-from ser_core.sources.file_decoder import Decoded
+from ser_core.sources import lookup
 
 
 def read(mp3: bytes) -> np.ndarray:
