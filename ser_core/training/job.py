@@ -95,8 +95,8 @@ def train(config: TrainConfig, split: pd.DataFrame | None = None) -> TrainResult
         facts = {"method": method, "split": description}
         metrics = {name: _write_report(name, config, task, outcome, facts) for name in (BEST, LAST)}
         output.write("metrics.json", to_json(metrics))
-    checkpoints = (f"{output.folder.uri}/{name}" for name in (BEST, LAST))
-    result = TrainResult(*checkpoints, pd.DataFrame(outcome.history), metrics)
+    best, last = (f"{output.folder.uri}/{name}" for name in (BEST, LAST))
+    result = TrainResult(best, last, pd.DataFrame(outcome.history), metrics)
     say(result.summary)
     return result
 
