@@ -12,7 +12,7 @@ SHORT_SECONDS = 0.5  # half of the shortest recording that the card's model was 
 SILENT_DB = -60.0  # RMS, dB of full scale; an idle telephone line is near -65 dB
 QUIET_DB = -40.0  # RMS, dB of full scale; 14 dB below the nominal level of ITU-T P.830, -26 dB
 CLIPPED_SHARE = 0.001  # of the samples of a channel
-NO_SPEECH_RANGE_DB = 6.0  # of the level, dB; that of noise is 1 to 4 dB, that of speech above 10 dB
+NO_SPEECH_RANGE_DB = 6.0  # of the level, dB; white noise has 2 dB at most, speech 12 dB or more
 
 FRAME_SECONDS = 0.02  # of the level
 LOW_PERCENTILE, HIGH_PERCENTILE = 10, 95  # of the level; between them is its range

@@ -116,12 +116,14 @@ def test_the_numbers():
 
 def test_the_clipped_share_counts_samples_in_flat_tops():
     samples = speech(peak=0.5)[:32_000]
+    samples[500:550] = 0.55  # the highest value so far
     samples[1000:1100] = 0.6  # 100 samples
     samples[2000:2002] = 0.6  # too few to be one
     samples[3000:3010] = 0.55  # not the highest value
     samples[4000:4050] = -0.7
     found = measure(samples)
     assert found.clipped_share == pytest.approx(150 / 32_000)
+    assert measure(samples, block=640).clipped_share == found.clipped_share
     channels = measure(np.stack([samples, 0.01 * speech()[:32_000]], axis=1))
     assert channels.clipped_share == found.clipped_share
 

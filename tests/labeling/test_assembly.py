@@ -26,7 +26,7 @@ def segment(index, start, end, sad, **more):
 
 
 def last(num_rows, status="ok", **more):
-    return {"_num_rows": num_rows, "status": status, "duration": 9.0, **more}
+    return {"_num_rows": num_rows, "status": status, "duration": 9.0, "quality": "quiet", **more}
 
 
 def recording(index, ends, **more):
@@ -71,6 +71,7 @@ def test_one_row_per_recording_has_the_mean_weighted_by_length():
     assert labeled["start"].null_count == labeled["end"].null_count == 2
     assert labeled["status"].to_pylist() == ["ok", "ok"]
     assert labeled["duration"].to_pylist() == [9.0, 9.0]
+    assert labeled["quality"].to_pylist() == ["quiet", "quiet"]
 
 
 @pytest.mark.parametrize("rows_of", ["recording", "segment"])
