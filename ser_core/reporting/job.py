@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from rich.table import Table
 
-from ser_core.console import show
+from ser_core.console import phase, show
 from ser_core.corpora.truth import first_few
 from ser_core.errors import CheckError, OutputError, UsageError, hint
 from ser_core.labeling.current_rows import Labels, open_labels
@@ -78,10 +78,12 @@ def report_labels(config: ReportConfig) -> dict[str, Any]:
     baseline = None if config.baseline is None else open_labels(config.baseline, "--baseline")
     output = _open_output(config.output, [labels, *([baseline] if baseline else [])])
     _check_slices(config.slice_by, labels)
+    phase("reading the labels")
     with database() as connection:
         table, earlier = _tables(connection, config, labels, baseline)
         summary = _summary(config, labels, table)
         if earlier is not None:
+            phase("comparing")
             name = config.baseline or f"the rows made before {config.since:%Y-%m-%d %H:%M}"
             components = component_counts(*_embeddings(config, labels, baseline))
             summary["drift"] = summarize_drift(earlier, table, name, components)
@@ -89,7 +91,9 @@ def report_labels(config: ReportConfig) -> dict[str, Any]:
         shown = parts[parts["of"] >= _FEWEST_ROWS].head(_MOST_DEVIATIONS)
         summary["slices"] = records(shown)
         listening = to_listen(table, summary["drift"], config.examples)
+        phase("making clips and drawing the page")
         page = report_page(summary, listening, courses(table), config.audio)
+    phase("writing the report")
     output.write("summary.parquet", _as_parquet(summary, parts))
     output.write("summary.json", json.dumps(summary, indent=2, ensure_ascii=False).encode())
     output.write("index.html", page.encode())

@@ -5,6 +5,7 @@ import sys
 from rich.console import Console
 from rich.progress import track
 
+from ser_core.console import phase
 from ser_core.errors import CheckError, CheckpointError, OutputError, RunError, SerError, one_line
 from ser_core.labeling.current_rows import open_labels
 from ser_core.models.card import Card, exact_card
@@ -29,6 +30,7 @@ def verify_labels(config: VerifyConfig) -> Verification:
     """
     require_libraries("verify")
     output = None if config.output is None else _opened(config.output)
+    phase("reading the labels")
     labels = open_labels(config.labels)
     origin = find_origin(labels, config.model, config.revision)
     card = _card(origin.model, origin.revision)
@@ -36,6 +38,7 @@ def verify_labels(config: VerifyConfig) -> Verification:
         theirs, ours = ", ".join(labels.classes), ", ".join(card.labels)
         reason = f"the labels have the classes {theirs}, and the model has {ours}"
         raise CheckError(f"--model {origin.model}: {reason}")
+    phase("labelling with the model card's script")
     rows = draw(labels, origin.cuttings, config.sample, config.seed)
     outcomes = list(
         track(
