@@ -47,9 +47,7 @@ def output_rows(
     score = scores[np.arange(len(scores)), best]
     if settings.min_score is not None:
         low = pa.array(ok & (score < settings.min_score))
-        columns["quality"] = pc.if_else(
-            low, _with_low_score(columns["quality"]), columns["quality"]
-        )
+        columns["quality"] = _with_low_score(columns["quality"], low)
     if settings.embedding_size is not None:
         size = np.full(len(labeled), settings.embedding_size, np.int32)
         columns[EMBEDDING_SIZE] = pa.array(size, mask=~ok)
@@ -61,9 +59,10 @@ def output_rows(
     return in_schema(columns, schema)
 
 
-def _with_low_score(quality: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The words of each row with one more at their end."""
-    return pc.utf8_ltrim_whitespace(pc.binary_join_element_wise(quality, LOW_SCORE, " "))
+def _with_low_score(quality: pa.ChunkedArray, low: pa.Array) -> pa.ChunkedArray:
+    """The words of each row, with one more at their end where the score is low."""
+    more = pc.utf8_ltrim_whitespace(pc.binary_join_element_wise(quality, LOW_SCORE, " "))
+    return pc.if_else(low, more, quality)
 
 
 def not_finite(description: str) -> CheckpointError:

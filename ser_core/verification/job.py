@@ -6,7 +6,15 @@ from rich.console import Console
 from rich.progress import track
 
 from ser_core.console import phase
-from ser_core.errors import CheckError, CheckpointError, OutputError, RunError, SerError, one_line
+from ser_core.errors import (
+    CheckError,
+    CheckpointError,
+    OutputError,
+    RunError,
+    SerError,
+    names_flag,
+    one_line,
+)
 from ser_core.labeling.current_rows import open_labels
 from ser_core.models.card import Card, exact_card
 from ser_core.models.hub import fetch
@@ -73,14 +81,14 @@ def _opened(uri: str) -> Folder:
 
 
 def _card(model: str, revision: str | None) -> Card:
-    with fetch(model, revision) as folder:
+    with names_flag("--model"), fetch(model, revision) as folder:
         try:
             return exact_card(folder)
         except SerError:
             raise
         except Exception as error:  # transformers raises what it does
             reason = f"transformers cannot load it ({type(error).__name__}: {one_line(error)})"
-            raise CheckpointError(f"--model {model}: {reason}") from None
+            raise CheckpointError(f"{model}: {reason}") from None
 
 
 def _check(found: Verification) -> None:

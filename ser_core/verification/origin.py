@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from ser_core.audio.constants import SEGMENT_SECONDS
 from ser_core.corpora.truth import first_few
-from ser_core.errors import CheckError, CorpusError
+from ser_core.errors import CheckError, CorpusError, names_flag
 from ser_core.labeling.current_rows import Labels
 from ser_core.labeling.label_store import RUNS
 from ser_core.labeling.rules import labeling_digest
@@ -80,7 +80,8 @@ def find_origin(labels: Labels, model: str | None, revision: str | None) -> Orig
         model = str(made_by["model"][0])
         same = (each for each in reports if each["config"].get("model") == model)
         revision = revision or next((each.get("revision") for each in same), None)
-    checkpoint = load_checkpoint(model, revision)
+    with names_flag("--model"):
+        checkpoint = load_checkpoint(model, revision)
     made = cuttings(checkpoint, reports)
     verifiable = {digest: each for digest, each in made.items() if each.can_be_verified}
     counts = made_by.groupby("model_digest")["rows"].sum()
