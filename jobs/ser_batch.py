@@ -63,7 +63,7 @@ JOBS = {
         "ser_core.evaluation.job:evaluate_labels",
     ),
     "report": Job(
-        "say what labels contain, what changed, and whether to believe it",
+        "summarize labels, find drift, say what to doubt",
         ReportConfig,
         "ser_core.reporting.job:report_labels",
     ),

@@ -34,7 +34,7 @@ def test_a_package_whose_metadata_is_incomplete(content, tmp_path, monkeypatch):
 
 def lower_bounds() -> dict[str, str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    names = ("s3", "gcs", "azure", "speech", "report", "bench")
+    names = ("s3", "gcs", "azure", "speech", "report", "verify")
     extras = [line for name in names for line in project["optional-dependencies"][name]]
     requirements = [*project["dependencies"], *extras]
     return dict(re.fullmatch(r"([\w-]+)(?:\[.*\])?>=([\d.]+).*", r).groups() for r in requirements)

@@ -21,6 +21,7 @@ NEEDED = {
     "label": ["--input", "in", "--output", "out"],
     "train": ["--corpus", "casia", "--data", "in", "--output", "out"],
     "evaluate": ["--labels", "in", "--output", "out"],
+    "report": ["--labels", "in", "--output", "out"],
     "verify": ["--labels", "in"],
     "compare-splits": ["--corpus", "casia", "--data", "in", "--output", "out"],
 }
@@ -59,7 +60,7 @@ def test_every_job_is_a_subcommand_and_a_module(name, monkeypatch, capsys):
 
 def test_no_job_module_is_missing_from_the_table():
     modules = {path.stem for path in (ROOT / "jobs").glob("*.py")}
-    assert modules - {"__init__", "command", "ser_batch", "start"} == {
+    assert modules - {"__init__", "command", "dates", "ser_batch", "start"} == {
         n.replace("-", "_") for n in JOBS
     }
 

@@ -13,12 +13,22 @@ def test_all_are_installed(extra):
     require_libraries(extra)
 
 
-@pytest.mark.parametrize("missing", ["matplotlib", "jinja2", "sklearn", "duckdb"])
-def test_each_is_required(monkeypatch, missing):
+METRICS = ["matplotlib", "jinja2", "sklearn"]
+CASES = [
+    *[("train", name) for name in METRICS],
+    *[("report", name) for name in (*METRICS, "duckdb")],
+    ("verify", "librosa"),
+]
+MESSAGES = {
+    "train": "matplotlib, jinja2 and scikit-learn are required for metrics and reports",
+    "report": "matplotlib, jinja2, scikit-learn and duckdb are required for metrics and reports",
+    "verify": "librosa is required for the model card's script",
+}
+
+
+@pytest.mark.parametrize(("extra", "missing"), CASES)
+def test_each_is_required(monkeypatch, extra, missing):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == missing else name)
     with pytest.raises(UsageError) as caught:
-        require_libraries("train")
-    assert str(caught.value) == (
-        "matplotlib, jinja2, scikit-learn and duckdb are required for metrics and reports:"
-        " pip install 'ser-batch[train]'"
-    )
+        require_libraries(extra)
+    assert str(caught.value) == f"{MESSAGES[extra]}: pip install 'ser-batch[{extra}]'"

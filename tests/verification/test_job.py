@@ -79,7 +79,7 @@ def test_labels_of_another_checkpoint(label, corpus, changed_checkpoint, capsys)
     permuted = changed_checkpoint(permuted_head)
     labels = label(corpus)
     assert run(VerifyConfig, JOBS["verify"], ["--labels", labels, "--model", str(permuted)]) == 3
-    (line,) = capsys.readouterr().err.splitlines()
+    *_, line = capsys.readouterr().err.splitlines()
     digest = pd.read_parquet(labels)["model_digest"][0]
     assert (
         f"another checkpoint made the 12 labels in {labels}: their model_digest is {digest}" in line
@@ -199,7 +199,7 @@ def test_a_temperature(label, corpus, changed_checkpoint):
 
 
 def test_nothing_is_labelled(tmp_path):
-    with pytest.raises(CorpusError, match="there are no Parquet files"):
+    with pytest.raises(CorpusError, match="it has no Parquet files"):
         verify(str(tmp_path))
 
 
