@@ -1,12 +1,18 @@
 """Labels that look meaningless are said to, and sound ones are not."""
 
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 from label_folders import label_rows, random_scores
 
+import ser_core
 from ser_core.reporting.plausibility import warnings
 from ser_core.reporting.summary import summarize
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 COUNT = 200
 PATHS = [f"{i}.wav" for i in range(COUNT)]
 
@@ -80,3 +86,34 @@ def test_many_failed(warned):
 def test_an_empty_folder(table_of):
     table = table_of(label_rows(["a"], random_scores(1))).where("false", "nothing")
     assert warnings(table, summarize(table) | {"runs": []}) == ["The folder has no rows."]
+
+
+# ---- the demo's checkpoint, which was trained on synthetic speech --------------------------------
+
+
+@pytest.fixture
+def warned_of_recordings(table_of, one_thread):
+    """Labels recordings with the demo's checkpoint, and returns the warnings."""
+
+    def judge(paths):
+        rows = ser_core.label(paths, str(EXAMPLES / "checkpoint"), precision="fp32")
+        table = table_of(pa.Table.from_pandas(rows, preserve_index=False))
+        return warnings(table, summarize(table) | {"runs": [{"segments": "first"}]})
+
+    return judge
+
+
+def test_the_demo_has_no_warning(warned_of_recordings):
+    paths = pd.read_csv(EXAMPLES / "corpus.csv")["path"]
+    assert warned_of_recordings([EXAMPLES / path for path in paths]) == []
+
+
+def test_single_words_are_all_fear(warned_of_recordings, shared_data):
+    found = warned_of_recordings(sorted((shared_data / "mandarin_words").glob("*.mp3")))
+    assert any("of the labels are fear" in warning for warning in found)
+    assert any("have the same score for the same label" in warning for warning in found)
+
+
+def test_emodb_is_unlike_what_the_checkpoint_knows(warned_of_recordings, shared_data):
+    (warning,) = warned_of_recordings(sorted((shared_data / "emodb").glob("*.wav")))
+    assert "have the same score for the same label" in warning
