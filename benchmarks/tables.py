@@ -7,6 +7,7 @@ from typing import Any
 from benchmarks.corpus_tables import corpus_sentences, corpus_tables
 from benchmarks.gpu_tables import gpu_sentences
 from benchmarks.measuring import markdown_table, read_result
+from benchmarks.report_tables import report_sentences
 
 _KINDS = {"casia": "CASIA's mix", "real": "real, about 2 s"}
 
@@ -34,6 +35,7 @@ def sentences() -> Iterator[tuple[str, str]]:
     yield "README.md", _headline(label)
     yield from gpu_sentences()
     yield from corpus_sentences()
+    yield from report_sentences()
     for sentence in (
         *_where_measured(),
         _recordings_measured(label),

@@ -92,7 +92,7 @@ def test_an_empty_folder(table_of):
 
 
 @pytest.fixture
-def warned_of_recordings(table_of, one_thread):
+def warned_of_recordings(table_of, one_thread):  # noqa: ARG001 (it takes effect by being there)
     """Labels recordings with the demo's checkpoint, and returns the warnings."""
 
     def judge(paths):
