@@ -1,10 +1,9 @@
-"""The reports of the runs that made a folder of labels."""
+"""What a report says of the runs that made a folder of labels."""
 
-import json
 from typing import Any
 
-from ser_core.labeling.label_store import RUNS
-from ser_core.storage.folder import Folder, storage_errors
+from ser_core.labeling.run_reports import run_reports
+from ser_core.storage.folder import Folder
 
 
 def read_runs(folder: Folder) -> list[dict[str, Any]]:
@@ -13,21 +12,16 @@ def read_runs(folder: Folder) -> list[dict[str, Any]]:
     Raises:
         RunError: the storage failed.
     """
-    runs = []
-    with storage_errors(f"--labels {folder.uri}: the reports of its runs could not be read"):
-        for name in folder.names(RUNS):
-            if name.endswith(".json") and name != "claim.json":
-                content = json.loads(folder.read(f"{RUNS}/{name}"))
-                runs.append({"run": name.removesuffix(".json"), **_shown(content)})
-    return sorted(runs, key=lambda run: str(run["started_at"]), reverse=True)
+    return [{"run": run, **_shown(report)} for run, report in run_reports(folder).items()]
 
 
 def _shown(report: dict[str, Any]) -> dict[str, Any]:
-    config = report.get("config", {})
+    config = report["config"]
+    places = config.get("input") or []
     return {
         "started_at": report.get("started_at"),
         "outcome": report.get("outcome"),
-        "input": ", ".join(config.get("input") or []),
+        "input": places if isinstance(places, str) else ", ".join(places),
         "model": config.get("model"),
         "revision": report.get("revision"),
         "segments": config.get("segments"),
