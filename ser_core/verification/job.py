@@ -5,7 +5,7 @@ import sys
 from rich.console import Console
 from rich.progress import track
 
-from ser_core.console import phase
+from ser_core.console import counted, phase
 from ser_core.errors import (
     CheckError,
     CheckpointError,
@@ -94,7 +94,7 @@ def _card(model: str, revision: str | None) -> Card:
 def _check(found: Verification) -> None:
     if not found.compared:
         first = found.skipped[0]
-        reason = f"none of the {len(found.skipped):,} rows that were drawn can be compared"
+        reason = f"none of the {counted(len(found.skipped), 'row')} drawn can be compared"
         raise RunError(f"--labels {found.labels}: {reason} ({first.path}: {first.reason})")
     if beyond := found.beyond:
         largest = max(row.difference for row in beyond)

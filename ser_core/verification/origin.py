@@ -1,25 +1,20 @@
 """What made the rows of a folder: the checkpoint, and how recordings were cut into segments."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, get_args
 
 from ser_core.audio.constants import SEGMENT_SECONDS
+from ser_core.console import counted
 from ser_core.corpora.truth import first_few
 from ser_core.errors import CheckError, CorpusError, names_flag
 from ser_core.labeling.current_rows import Labels
-from ser_core.labeling.label_store import RUNS
 from ser_core.labeling.rules import labeling_digest
+from ser_core.labeling.run_reports import run_reports
 from ser_core.models.checkpoint import Checkpoint, for_segments, load_checkpoint
 from ser_core.settings import Channels, Rows, Segments
-from ser_core.storage.folder import Folder, storage_errors
 from ser_core.verification.sample import origins
-
-_READERS = 16  # reports read at once
 
 
 @dataclass(frozen=True)
@@ -39,7 +34,7 @@ class Cutting:
 
 @dataclass(frozen=True)
 class Origin:
-    """The checkpoint that made rows of a folder.
+    """The checkpoint that made rows of a folder, and how many of those that are current.
 
     Attributes:
         model: where it is.
@@ -70,12 +65,12 @@ def find_origin(labels: Labels, model: str | None, revision: str | None) -> Orig
 
     Raises:
         UsageError: there is nothing to compare, or the checkpoint cannot be loaded.
-        CheckError: other checkpoints have made all of the rows.
+        CheckError: other checkpoints have made all current rows.
     """
     made_by = origins(labels)
     if made_by.empty:
-        raise CorpusError(f"--labels {labels.folder.uri}: no row has a label")
-    reports = run_reports(labels.folder)
+        raise CorpusError(f"--labels {labels.folder.uri}: no current row has a label")
+    reports = list(run_reports(labels.folder).values())
     if model is None:
         model = str(made_by["model"][0])
         same = (each for each in reports if each["config"].get("model") == model)
@@ -106,37 +101,17 @@ def _check(origin: Origin, labels: str, digests: Sequence[str]) -> None:
             f"--labels {labels}: rows of --segments speech do not say which stretches they are of;"
             " label with --rows segment to compare them"
         )
+    made = counted(origin.rows_of_others, "current label")
     raise CheckError(
-        f"--model {origin.model}: another checkpoint made the {origin.rows_of_others:,} labels in"
-        f" {labels}: their model_digest is {first_few(digests)}, and its own {origin.digest}"
+        f"--model {origin.model}: another checkpoint made the {made} in {labels}: their"
+        f" model_digest is {first_few(digests)}, and its own {origin.digest}"
     )
-
-
-def run_reports(folder: Folder) -> list[Mapping[str, Any]]:
-    """The reports of the runs that are complete, the latest first.
-
-    Raises:
-        RunError: they could not be read.
-    """
-    with storage_errors(f"--labels {folder.uri}: the run reports could not be read"):
-        names = [name for name in reversed(folder.names(RUNS)) if name.endswith(".json")]
-        with ThreadPoolExecutor(_READERS) as pool:
-            contents = list(pool.map(lambda name: folder.read(f"{RUNS}/{name}"), names))
-    return [report for report in map(_parsed, contents) if "model_digest" in report]
-
-
-def _parsed(content: bytes) -> dict[str, Any]:
-    with suppress(ValueError):
-        report = json.loads(content)
-        if isinstance(report, dict) and isinstance(report.get("config"), dict):
-            return report
-    return {}
 
 
 def cuttings(checkpoint: Checkpoint, reports: Sequence[Mapping[str, Any]]) -> dict[str, Cutting]:
     """The `model_digest` of every row that the checkpoint may have made, and how it was cut.
 
-    A run that did not complete left no report, so that the usual settings are tried, too.
+    A run that was killed left no report, so the usual settings are tried as well.
     """
     candidates = dict.fromkeys([*_usual(), *_reported(reports)])
     by_segments = {each: for_segments(checkpoint, each).digest for each in get_args(Segments)}

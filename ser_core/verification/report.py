@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from ser_core.console import show
+from ser_core.console import counted, show
+from ser_core.reporting.html import percent
 from ser_core.storage.folder import Folder
 from ser_core.verification.comparison import Compared, Tolerance, beyond, tolerance_of
 from ser_core.verification.origin import Origin
@@ -108,7 +109,7 @@ def print_verification(found: Verification) -> None:
         table.add_row(
             precision,
             f"{len(rows):,}",
-            f"{figures['equal_labels']:.1%}",
+            percent(figures["equal_labels"]),
             f"{figures['median_difference']:.1e}",
             f"{figures['largest_difference']:.1e}",
             _shown(limits),
@@ -138,23 +139,23 @@ def _differing(found: Verification) -> Iterator[str]:
         within = "" if row in beyond else " (within the tolerance)"
         yield f"{row.path}{start}: {scores}, difference {row.difference:.2g}{within}"
     if len(rows) > _MOST_SHOWN:
-        yield f"and {len(rows) - _MOST_SHOWN:,} more rows that differ"
+        yield f"and {counted(len(rows) - _MOST_SHOWN, 'more row')}"
 
 
 def _notes(found: Verification) -> Iterator[str]:
     origin = found.origin
     yield (
-        f"{len(found.compared):,} of {origin.rows:,} labels compared with the model card's script"
-        f" in fp32 on {found.device}"
+        f"{len(found.compared):,} of {counted(origin.rows, 'label')} compared with the model card's"
+        f" script in fp32 on {found.device}"
     )
     for reason, count in Counter(row.reason for row in found.skipped).most_common():
         example = next(row for row in found.skipped if row.reason == reason)
         detail = f", {example.detail}" if example.detail else ""
         yield f"{count:,} skipped: {reason} (as {example.path}{detail})"
     if origin.rows_of_others:
-        yield f"{origin.rows_of_others:,} labels of other checkpoints were not compared"
+        yield f"not compared: {counted(origin.rows_of_others, 'label')} of other checkpoints"
     if origin.rows_without_stretches:
         yield (
-            f"{origin.rows_without_stretches:,} labels of --segments speech were not compared: only"
-            " with --rows segment do rows say which stretches they are of"
+            f"not compared: {counted(origin.rows_without_stretches, 'label')} of --segments speech;"
+            " only with --rows segment do rows say which stretches they are of"
         )

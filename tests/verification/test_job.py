@@ -30,7 +30,9 @@ def test_an_honest_run_in_fp32(label, corpus, tmp_path, capsys):
     assert not found.skipped
     assert max(row.difference for row in found.compared) < 1e-4
     assert len({row.card_label for row in found.compared}) > 1
-    assert "12 of 12 labels compared with the model card's script" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "12 of 12 labels compared with the model card's script" in printed
+    assert " 100.0 % " in printed
     written = json.loads((tmp_path / "out" / "verification.json").read_text())
     assert written["passed"]
     assert written["compared"] == len(written["rows_compared"]) == 12
@@ -82,8 +84,26 @@ def test_labels_of_another_checkpoint(label, corpus, changed_checkpoint, capsys)
     *_, line = capsys.readouterr().err.splitlines()
     digest = pd.read_parquet(labels)["model_digest"][0]
     assert (
-        f"another checkpoint made the 12 labels in {labels}: their model_digest is {digest}" in line
+        f"another checkpoint made the 12 current labels in {labels}: their model_digest is {digest}"
+        in line
     )
+
+
+def test_labels_that_another_checkpoint_has_replaced(
+    label, corpus, small_checkpoint, changed_checkpoint, capsys
+):
+    """Both sets of rows are there after a run that did not complete, or ended with 3."""
+    recordings = corpus / "0.wav", corpus / "1.flac"
+    label(*recordings)
+    other = str(changed_checkpoint(temperature=2.0))
+    labels = label(*recordings[:1], model=other)
+    assert len(verify(labels, model=str(small_checkpoint)).compared) == 1
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "1 of 1 label compared" in printed
+    assert "not compared: 1 label of other checkpoints" in printed
+    label(*recordings, model=other)
+    with pytest.raises(CheckError, match=r"another checkpoint made the 2 current labels in"):
+        verify(labels, model=str(small_checkpoint))
 
 
 def test_a_label_that_is_not_that_of_the_scores(label, corpus):
@@ -158,7 +178,7 @@ def test_files_that_have_changed_or_gone(label, corpus, tmp_path):
         ("1.flac", "cannot be read now"),
     }
     shutil.rmtree(folder)
-    with pytest.raises(RunError, match="none of the 12 rows that were drawn can be compared"):
+    with pytest.raises(RunError, match="none of the 12 rows drawn can be compared"):
         verify(labels)
 
 

@@ -25,7 +25,7 @@ def test_how_recordings_were_cut(label, corpus):
 
 def test_settings_that_no_report_states(label, corpus):
     labels = label(corpus / "0.wav", rows="segment", hop=4.5, report=False)
-    with pytest.raises(CheckError, match="another checkpoint made the 1 labels"):
+    with pytest.raises(CheckError, match="another checkpoint made the 1 current label in"):
         find_origin(open_labels(labels), None, None)
 
 
@@ -35,6 +35,18 @@ def test_labels_of_several_checkpoints(label, corpus, changed_checkpoint, tmp_pa
     newest = find_origin(open_labels(labels), None, None)
     assert newest.model == f"{tmp_path}/changed"
     assert (newest.rows, newest.rows_of_others) == (1, 2)
+
+
+def test_superseded_rows_do_not_count(label, corpus, small_checkpoint, changed_checkpoint):
+    """As a run of another checkpoint leaves them that did not complete."""
+    label(corpus / "0.wav", corpus / "1.flac", corpus / "2.ogg")
+    labels = label(
+        corpus / "0.wav", corpus / "1.flac", model=str(changed_checkpoint(temperature=2.0))
+    )
+    newest = find_origin(open_labels(labels), None, None)
+    assert (newest.rows, newest.rows_of_others) == (2, 1)
+    before = find_origin(open_labels(labels), str(small_checkpoint), None)
+    assert (before.rows, before.rows_of_others) == (1, 2)
 
 
 def test_the_revision_of_the_newest_run(label, corpus, small_checkpoint, monkeypatch):

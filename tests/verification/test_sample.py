@@ -85,10 +85,9 @@ def test_who_made_the_labels(tmp_path):
     write(tmp_path, "a", ["/1", "/2", "/3"], status=["ok", "ok", "empty"])
     write(tmp_path, "b", ["/4", "/5"], 1, model=["m", "n"], model_digest=["d", "e"])
     write(tmp_path, "c", ["/6"], 2, model="o", status="empty")
-    rows = (
-        origins(open_labels(str(tmp_path))).set_index(["model", "model_digest"])["rows"].to_dict()
-    )
-    assert rows == {("m", "d"): 3, ("n", "e"): 1}
+    write(tmp_path, "d", ["/1"], 3, model="n", model_digest="e")
+    made_by = origins(open_labels(str(tmp_path))).set_index(["model", "model_digest"])
+    assert made_by["rows"].to_dict() == {("m", "d"): 2, ("n", "e"): 2}
 
 
 def test_the_newest_model_comes_first(tmp_path):
@@ -97,8 +96,14 @@ def test_the_newest_model_comes_first(tmp_path):
     assert origins(open_labels(str(tmp_path)))["model"].tolist() == ["new", "old"]
 
 
-def test_memory_is_that_of_the_sample(tmp_path):
-    """What is kept between parts is no more than a few rows for each that is wanted."""
+def test_current_rows_among_many_that_are_not(tmp_path):
+    paths = [f"/{number}" for number in range(500)]
+    write(tmp_path, "a", paths)
+    write(tmp_path, "b", paths[3:], 1, model_digest="e")
+    assert sorted(drawn(tmp_path, 3)) == ["/0", "/1", "/2"]
+
+
+def test_only_as_many_candidates_are_kept_as_are_wanted(tmp_path, monkeypatch):
     for name in "abcdef":
         write(tmp_path, name, [f"/{name}{n}" for n in range(500)])
     kept = []
@@ -108,10 +113,9 @@ def test_memory_is_that_of_the_sample(tmp_path):
         kept.append(len(values))
         return original(values, **how)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(np, "argsort", argsort)
-        drawn(tmp_path, 3)
-    assert max(kept) <= 500 + 12
+    monkeypatch.setattr(np, "argsort", argsort)
+    drawn(tmp_path, 3)
+    assert max(kept) == 500 + 3
 
 
 def test_other_tables_are_refused(tmp_path):
