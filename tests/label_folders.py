@@ -44,7 +44,7 @@ def label_rows(paths, scores, labels=LABELS, manifest=None, **columns) -> pa.Tab
         **columns,
         **(manifest or {}),
     }
-    own = {name: pa.array(list(column)).type for name, column in (manifest or {}).items()}
+    own = {name: _array(column, rows).type for name, column in (manifest or {}).items()}
     fields = [*output_schema(labels, pa.schema(list(own.items())))]
     known = {field.name for field in fields}
     fields += [pa.field(n, pa.array(list(c)).type) for n, c in columns.items() if n not in known]
@@ -52,7 +52,9 @@ def label_rows(paths, scores, labels=LABELS, manifest=None, **columns) -> pa.Tab
     return pa.table(arrays, schema=pa.schema(fields))
 
 
-def _array(values, rows: int, kind: pa.DataType) -> pa.Array:
+def _array(values, rows: int, kind: pa.DataType | None = None) -> pa.Array:
+    if isinstance(values, pa.Array):
+        return values
     if values is None or isinstance(values, str) or np.ndim(values) == 0:
         values = [values] * rows
     values = [None if isinstance(v, float | np.floating) and np.isnan(v) else v for v in values]

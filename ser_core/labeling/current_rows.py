@@ -41,27 +41,36 @@ class Labels:
         ours = output_schema(self.classes, pa.schema([]), embedding_size=0).names
         return [name for name in self.schema.names if name not in ours]
 
-    def current_rows(self, columns: Sequence[str], most: int | None = None) -> Iterator[pa.Table]:
+    def current_rows(
+        self, columns: Sequence[str], parts: Sequence[int] | None = None
+    ) -> Iterator[pa.Table]:
         """The current rows of each part, by the rules of the label store.
 
         Args:
             columns: which ones; one that a part lacks is null there.
-            most: parts to read; all by default. Their names, and so their order, mean nothing.
+            parts: the numbers of those to read; all by default.
 
         Raises:
             OutputError: a part is damaged.
             RunError: the storage failed.
         """
-        for rows, mask in zip(self.all_rows(columns, most), self._kept, strict=False):
+        chosen = range(len(self.parts)) if parts is None else parts
+        masks = [self._kept[number] for number in chosen]
+        for rows, mask in zip(self.all_rows(columns, chosen), masks, strict=True):
             yield rows if mask.all() else rows.filter(pa.array(mask))
 
-    def all_rows(self, columns: Sequence[str], most: int | None = None) -> Iterator[pa.Table]:
+    def all_rows(
+        self, columns: Sequence[str], parts: Sequence[int] | None = None
+    ) -> Iterator[pa.Table]:
         """The rows of each part, also those that are not current, as `current_rows` has them."""
-        parts = self.parts[:most]
+        chosen = range(len(self.parts)) if parts is None else parts
+
+        def read(number: int) -> pa.Table:
+            return self.parts[number].read(self.schema, list(columns))
+
         with ThreadPoolExecutor(_READERS) as pool:
-            for start in range(0, len(parts), _READERS):
-                few = parts[start : start + _READERS]
-                yield from pool.map(lambda part: part.read(self.schema, list(columns)), few)
+            for start in range(0, len(chosen), _READERS):
+                yield from pool.map(read, chosen[start : start + _READERS])
 
     @cached_property
     def _kept(self) -> list[np.ndarray]:

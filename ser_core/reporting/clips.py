@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from ser_core.audio.constants import SAMPLING_RATE
-from ser_core.errors import RecordingError, RunError, Status, one_line
+from ser_core.errors import RecordingError, RunError, Status, UsageError, one_line
 from ser_core.reporting.html import data_uri
 from ser_core.sources.decoder import Decoder, DecoderSettings
 from ser_core.sources.lookup import look_up
@@ -42,7 +42,7 @@ def _clips(decoder: Decoder, identities: Sequence[str]) -> dict[str, bytes | Rec
     """Clips of recordings in one storage, which is waited for once."""
     try:
         found = look_up(identities)
-    except RunError as error:
+    except (RunError, UsageError) as error:
         return dict.fromkeys(identities, RecordingError(Status.UNAVAILABLE, str(error)))
     empty = RecordingError(Status.EMPTY, "the recording has no samples")
     clips: dict[str, bytes | RecordingError] = dict.fromkeys(identities, empty)

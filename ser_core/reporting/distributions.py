@@ -92,9 +92,7 @@ def distribution(table: LabelTable, measure: Measure) -> Distribution | None:
         return None
     shares = [*(p / 100 for p in _PERCENTILES), 0.99]
     column = quoted(measure.column)
-    found = table.record(
-        f"select approx_quantile({column}, {shares}) as q, max({column}) as top from {{rows}}"
-    )
+    found = table.record(f"select approx_quantile({column}, {shares}) as q from {{rows}}")
     high = measure.high
     if high is None:
         high = max(found["q"][-1], measure.low + 1e-3)

@@ -8,7 +8,7 @@ import numpy as np
 
 from ser_core.reporting.changes import changes
 from ser_core.reporting.distributions import MEASURES, histogram
-from ser_core.reporting.label_table import LabelTable, quoted, slice_value
+from ser_core.reporting.label_table import LabelTable, quoted
 from ser_core.reporting.summary import by_slice
 
 # The usual reading of the population stability index (Siddiqi 2006, "Credit Risk Scorecards").
@@ -18,9 +18,13 @@ _FEWEST_ROWS = 20  # in each of two slices that are compared
 _QUANTILES = 10  # bins of a measure, which the baseline fills evenly
 _FINE_BINS = 2000  # from which they are made
 _SMOOTHING = 0.5  # rows added to each bin: the index of an empty one is infinite
+_MOSTLY = 0.5  # of the rows of both have a value in common, for their values to be compared
+_FEWEST_EXPECTED = 5  # rows of a bin, in the smaller table, for the chi-squared test (Cochran 1954)
 _LOG_SCALE = frozenset({"duration"})
+_VERDICTS = ("none", "moderate", "large")
 MEANINGS = {
     "none": "No drift: the difference is small, or samples of one corpus differ as much by chance.",
+    "in part": "Drift in part of the corpus: the labels of some of its parts have moved.",
     "moderate": "Moderate drift: the distribution has moved; look at it before you rely on trends.",
     "large": "Large drift: these are different recordings, or labels of a different kind.",
 }
@@ -73,17 +77,28 @@ def summarize_drift(
         name: of the baseline, for the reader.
         components: of embeddings, as `embeddings.component_counts` returns them.
     """
-    comparisons = compare(baseline, current, components)
-    verdict = comparisons[0].verdict
+    baseline_rows = baseline.num_rows
+    comparable = baseline_rows and current.num_rows
+    comparisons = compare(baseline, current, components) if comparable else []
+    verdict = _overall(comparisons)
     return {
         "baseline": name,
-        "baseline_rows": baseline.num_rows,
+        "baseline_rows": baseline_rows,
         "verdict": verdict,
-        "meaning": MEANINGS[verdict],
+        "meaning": MEANINGS[verdict] if comparable else "There is nothing to compare.",
         "drifted": [c.name for c in comparisons if c.verdict != "none"],
         "comparisons": [{"name": c.name, **vars(c)} for c in comparisons],
         **changes(baseline, current),
     }
+
+
+def _overall(comparisons: Sequence[Comparison]) -> str:
+    """The gravest verdict on the whole corpus, or that only parts of it have drifted."""
+    whole = [c.verdict for c in comparisons if c.slice is None]
+    gravest = max(whole, key=_VERDICTS.index, default="none")
+    if gravest == "none" and any(c.verdict != "none" for c in comparisons):
+        return "in part"
+    return gravest
 
 
 def compare(
@@ -111,8 +126,7 @@ def compare(
     compared = [_compared(*names) for names in counted]
     threshold = _ERROR_RATE / max(1, len(compared))  # Bonferroni's correction
     judged = [_judged(comparison, threshold) for comparison in compared]
-    severity = list(MEANINGS)
-    return sorted(judged, key=lambda c: (-severity.index(c.verdict), c.slice is not None, -c.psi))
+    return sorted(judged, key=lambda c: (-_VERDICTS.index(c.verdict), c.slice is not None, -c.psi))
 
 
 Counted = tuple[str, str | None, str | None, tuple[np.ndarray, np.ndarray]]
@@ -120,7 +134,7 @@ Counted = tuple[str, str | None, str | None, tuple[np.ndarray, np.ndarray]]
 
 def _labels(baseline: LabelTable, current: LabelTable) -> Iterator[Counted]:
     for column in ("label", "status"):
-        yield column, None, None, _value_counts(baseline, current, quoted(column))
+        yield column, None, None, _value_counts(baseline, current, (column, column))
 
 
 def _measures(baseline: LabelTable, current: LabelTable) -> Iterator[Counted]:
@@ -132,14 +146,17 @@ def _measures(baseline: LabelTable, current: LabelTable) -> Iterator[Counted]:
 def _compositions(baseline: LabelTable, current: LabelTable) -> Iterator[Counted]:
     """How many rows each value of a slicing column has: speakers that left, rates that changed.
 
-    A column without a value in common, such as a date, tells the tables apart by design.
+    A column whose values are mostly new, such as a date or a caller, tells the tables apart by
+    design.
     """
-    columns = dict.fromkeys(("sampling_rate", *baseline.slices, *current.slices))
-    for column in columns:
-        if column in baseline.columns and column in current.columns:
-            counts = _value_counts(baseline, current, slice_value(column))
-            if column == "sampling_rate" or (np.minimum(*counts) > 0).any():
-                yield column, None, None, counts
+    columns = ("sampling_rate", "sampling_rate")
+    yield "sampling_rate", None, None, _value_counts(baseline, current, columns)
+    for name in baseline.slices.keys() & current.slices.keys() - {"sampling_rate"}:
+        columns = (baseline.slices[name], current.slices[name])
+        before, now = _value_counts(baseline, current, columns)
+        both = (before > 0) & (now > 0)
+        if all(side[both].sum() >= _MOSTLY * side.sum() for side in (before, now)):
+            yield name, None, None, (before, now)
 
 
 def _slices(baseline: LabelTable, current: LabelTable) -> Iterator[Counted]:
@@ -159,14 +176,15 @@ def _slices(baseline: LabelTable, current: LabelTable) -> Iterator[Counted]:
 
 
 def _value_counts(
-    baseline: LabelTable, current: LabelTable, expression: str
+    baseline: LabelTable, current: LabelTable, columns: tuple[str, str]
 ) -> tuple[np.ndarray, np.ndarray]:
+    """How many rows have each value of a column, which is called so in the one and the other."""
     found = [
         table.frame(
-            f"select coalesce(cast({expression} as varchar), '') as value, count(*) as n"
+            f"select coalesce(cast({column} as varchar), '') as value, count(*) as n"
             " from {rows} group by 1"
         ).set_index("value")["n"]
-        for table in (baseline, current)
+        for table, column in zip((baseline, current), columns, strict=True)
     ]
     before, now = found[0].align(found[1], fill_value=0)
     return before.to_numpy(np.float64), now.to_numpy(np.float64)
@@ -252,11 +270,19 @@ def jensen_shannon_distance(baseline: np.ndarray, current: np.ndarray) -> float:
 def _chi_squared(baseline: np.ndarray, current: np.ndarray) -> float:
     from scipy.stats import chi2_contingency
 
-    occupied = (baseline + current) > 0
-    table = np.stack([baseline[occupied], current[occupied]])
+    table = _pooled(np.stack([baseline, current]))
     if table.shape[1] < 2 or not table.sum(axis=1).all():
         return 1.0
     return float(chi2_contingency(table, correction=False).pvalue)
+
+
+def _pooled(table: np.ndarray) -> np.ndarray:
+    """Counts whose bins with few expected rows are one bin, as the test assumes some in each."""
+    totals = table.sum(axis=0)
+    expected = totals * table.sum(axis=1).min() / max(1, totals.sum())
+    few = expected < _FEWEST_EXPECTED
+    pooled = np.column_stack([table[:, ~few], table[:, few].sum(axis=1)])
+    return pooled[:, pooled.sum(axis=0) > 0]
 
 
 def _judged(comparison: Comparison, threshold: float) -> Comparison:

@@ -31,9 +31,12 @@ def sample(labels: Labels, keep: Callable[[pa.Table], pa.ChunkedArray] | None = 
         return np.empty((0, 0), np.float32)
     size = labels.schema.field(EMBEDDING).type.list_size
     found = [np.empty((0, size), np.float16)]
-    each = -(-_MOST_ROWS // min(_MOST_PARTS, len(labels.parts)))
+    dated = labels.current_rows(["labeled_at"]) if keep else ()
+    parts = [number for number, rows in enumerate(dated) if keep and pc.any(keep(rows)).as_py()]
+    parts = (parts if keep else list(range(len(labels.parts))))[:_MOST_PARTS]
+    each = -(-_MOST_ROWS // max(1, len(parts)))
     random = np.random.default_rng(SEED)
-    for rows in labels.current_rows([EMBEDDING, "labeled_at"], _MOST_PARTS):
+    for rows in labels.current_rows([EMBEDDING, "labeled_at"], parts):
         kept = rows if keep is None else rows.filter(keep(rows))
         kept = kept.filter(pc.is_valid(kept[EMBEDDING]))
         chosen = np.sort(random.permutation(len(kept))[:each])

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from rich.table import Table
 
-from ser_core.console import phase, show
+from ser_core.console import counted, phase, show
 from ser_core.corpora.truth import first_few
 from ser_core.errors import CheckError, OutputError, UsageError, hint
 from ser_core.labeling.current_rows import Labels, open_labels
@@ -23,7 +23,6 @@ from ser_core.reporting.embeddings import component_counts, sample
 from ser_core.reporting.html import percent
 from ser_core.reporting.label_table import (
     FOLDER,
-    NOT_REPORTED,
     LabelTable,
     database,
     load,
@@ -84,7 +83,7 @@ def report_labels(config: ReportConfig) -> dict[str, Any]:
         summary = _summary(config, labels, table)
         if earlier is not None:
             phase("comparing")
-            name = config.baseline or f"the rows made before {config.since:%Y-%m-%d %H:%M}"
+            name = config.baseline or f"the rows made before {summary['since']}"
             components = component_counts(*_embeddings(config, labels, baseline))
             summary["drift"] = summarize_drift(earlier, table, name, components)
         parts = deviations({column: by_slice(table, column) for column in table.slices})
@@ -106,6 +105,7 @@ def _summary(config: ReportConfig, labels: Labels, table: LabelTable) -> dict[st
     summary = {
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "source": config.labels,
+        "since": None if config.since is None else _shown(config.since),
         **summarize(table),
         "runs": read_runs(labels.folder),
     }
@@ -129,8 +129,9 @@ def _open_output(uri: str, read: list[Labels]) -> Folder:
     output = Folder(uri)
     if problem := output.why_unusable():
         raise OutputError(f"--output {uri}: {problem}")
-    if any(output.uri.rstrip("/") == labels.folder.uri.rstrip("/") for labels in read):
-        raise OutputError(f"--output {uri}: holds labels; choose another folder for the report")
+    for labels in read:  # whoever reads that folder as a table would find the report in it
+        if f"{output.uri}/".startswith(f"{labels.folder.uri.rstrip('/')}/"):
+            raise OutputError(f"--output {uri}: lies in a folder of labels; choose another one")
     return output
 
 
@@ -150,9 +151,13 @@ def _tables(
     return table.where(condition, "current"), table.where(f"not ({condition})", "baseline")
 
 
+def _shown(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M} UTC"
+
+
 def _check_slices(columns: Sequence[str], labels: Labels) -> None:
     for column in columns:
-        if column not in {FOLDER, *labels.schema.names} - set(NOT_REPORTED):
+        if column not in (FOLDER, *labels.schema.names):
             known = [*labels.manifest, FOLDER]
             suggestion = hint(column, known, f"it has {', '.join(known)}")
             raise UsageError(f"--slice-by {column}: the labels have no such column; {suggestion}")
@@ -191,5 +196,6 @@ def _print(summary: dict[str, Any], output: str) -> None:
         lines.append(f"compared with {drift['baseline']}: {drift['meaning']}")
         if drift["drifted"]:
             lines.append(f"drift in {first_few(drift['drifted'])}")
-    failed = f"{summary['failed']:,} of {summary['rows']:,} {summary['unit']} have no label"
+    rows = counted(summary["rows"], summary["unit"][:-1])
+    failed = f"without a label: {summary['failed']:,} of {rows}"
     show(table, failed, *lines, f"page: {output}/index.html")

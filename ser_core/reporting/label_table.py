@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import types
 
+from ser_core.errors import UsageError
 from ser_core.labeling.current_rows import Labels
 from ser_core.schema import EMBEDDING, EMBEDDING_SIZE, score_columns
 
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
     import duckdb
 
 _MEMORY = "1GB"  # of DuckDB, which sorts and groups on disk beyond it
-NOT_REPORTED = ("file_id", EMBEDDING_SIZE, EMBEDDING)
+_NOT_REPORTED = ("file_id", EMBEDDING_SIZE, EMBEDDING)
 _MOST_VALUES = 1000  # of a column by which a corpus is sliced
+_LONGEST_VALUE = 200  # characters
 FOLDER = "folder"  # a slice that every corpus has: where its recordings lie
 
 
@@ -30,22 +32,23 @@ FOLDER = "folder"  # a slice that every corpus has: where its recordings lie
 class LabelTable:
     """The current rows of one or two outputs.
 
-    Beside the output's columns it has `seconds`, the audio that a row stands for, `margin` and
-    `entropy` (see `uncertainty`), and `folder`, that of the recording.
+    Beside the output's columns it has `seconds`, the audio that a row stands for, and `margin` and
+    `entropy` (see `uncertainty`). A manifest's columns are there as far as they divide the corpus.
 
     Attributes:
         connection: to the database.
         name: of the table or view.
         classes: the model's classes.
         columns: that it has.
-        slices: those of them by which the corpus can be divided.
+        slices: what divides the corpus, as columns of the manifest or `FOLDER`, and the column that
+            has its values as texts.
     """
 
     connection: "duckdb.DuckDBPyConnection"
     name: str
     classes: tuple[str, ...]
     columns: tuple[str, ...]
-    slices: tuple[str, ...]
+    slices: dict[str, str]
 
     def frame(self, query: str, *values: Any) -> pd.DataFrame:
         """The result of a query.
@@ -111,28 +114,36 @@ def load(
         labels: the output.
         name: of the table.
         slice_by: the columns that divide the corpus; by default those that can.
+
+    Raises:
+        UsageError: a column of ``slice_by`` has too many values.
     """
-    divisors = [
-        name
-        for name in labels.manifest
-        if name in slice_by or _can_slice(labels.schema.field(name).type)
-    ]
-    ours = [n for n in labels.schema.names if n not in (*labels.manifest, *NOT_REPORTED)]
-    columns = [*ours, *divisors]
-    derived = {"seconds", "margin", "entropy", FOLDER}
-    batches = (
-        batch
-        for rows in labels.current_rows(columns)
-        for batch in _with_derived(rows.select(columns), labels.classes).to_batches()
-    )
-    empty = _with_derived(labels.schema.empty_table().select(columns), labels.classes)
-    reader = pa.RecordBatchReader.from_batches(empty.schema, batches)
-    connection.register("reading", reader)
+    ours = [n for n in labels.schema.names if n not in (*labels.manifest, *_NOT_REPORTED)]
+    divisors = _divisors(labels, slice_by)
+    columns = list(dict.fromkeys([*ours, *(n for n in divisors if n in labels.schema.names)]))
+
+    def converted(rows: pa.Table) -> pa.Table:
+        slices = {at: _as_text(_divisor(rows, n)) for n, at in divisors.items()}
+        return _with_columns(rows.select(ours), _derived(rows, labels.classes) | slices)
+
+    batches = (b for rows in labels.current_rows(columns) for b in converted(rows).to_batches())
+    empty = converted(labels.schema.empty_table().select(columns))
+    connection.register("reading", pa.RecordBatchReader.from_batches(empty.schema, batches))
     connection.execute(f"create table {name} as select * from reading")
     connection.unregister("reading")
-    table = LabelTable(connection, name, labels.classes, (*columns, *derived), ())
-    slices = tuple(n for n in slice_by if n in table.columns) or _slices(table, divisors)
-    return replace(table, slices=slices)
+    table = LabelTable(connection, name, labels.classes, tuple(empty.schema.names), divisors)
+    return replace(table, slices=_useful(table, slice_by))
+
+
+def _divisors(labels: Labels, slice_by: Sequence[str]) -> dict[str, str]:
+    """The columns that may divide a corpus, and what they are called in the database.
+
+    There they have names of ours: a manifest's may be any, and SQL ignores their case.
+    """
+    own = [n for n in labels.manifest if _can_slice(labels.schema.field(n).type)]
+    names = slice_by or dict.fromkeys([FOLDER, *own, "sampling_rate", "channel"])
+    known = (name for name in names if name in (FOLDER, *labels.schema.names))
+    return {name: f"slice_{number}" for number, name in enumerate(known)}
 
 
 def _can_slice(kind: pa.DataType) -> bool:
@@ -140,21 +151,32 @@ def _can_slice(kind: pa.DataType) -> bool:
     return any(test(kind) for test in (*tests, types.is_date, types.is_timestamp))
 
 
-def _slices(table: LabelTable, divisors: Sequence[str]) -> tuple[str, ...]:
+def _divisor(rows: pa.Table, name: str) -> pa.ChunkedArray:
+    if name == FOLDER and FOLDER not in rows.column_names:
+        return pc.replace_substring_regex(rows["path"], "(^|/)[^/]*(::.*)?$", "")
+    return rows[name]
+
+
+def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The values of a column that divides the corpus; times count by their day."""
+    if types.is_timestamp(column.type):
+        return pc.strftime(column, "%Y-%m-%d")
+    return pc.utf8_slice_codeunits(column.cast(pa.string()), 0, _LONGEST_VALUE)
+
+
+def _useful(table: LabelTable, slice_by: Sequence[str]) -> dict[str, str]:
     """The columns that have at least two values, and not so many that each is a few rows."""
-    candidates = [FOLDER, *divisors, *(n for n in ("sampling_rate", "channel") if table.has(n))]
-    counts = ", ".join(f"approx_count_distinct({slice_value(c)})" for c in candidates)
-    values = table.record(f"select {counts}, count(*) as num_rows from {{rows}}")
-    num_rows = values.pop("num_rows")
-    most = min(_MOST_VALUES, max(2, num_rows // 2))
-    pairs = zip(candidates, values.values(), strict=True)
-    return tuple(column for column, count in pairs if 1 < count <= most)
-
-
-def slice_value(column: str) -> str:
-    """SQL for the text of a slice's value; times count by their day."""
-    name = quoted(column)
-    return f"left(cast({name} as varchar), if(typeof({name}) like 'TIMESTAMP%', 10, 200))"
+    if not table.slices:
+        return {}
+    counts = ", ".join(f"approx_count_distinct({at}) as {at}" for at in table.slices.values())
+    values = table.record(f"select {counts} from {{rows}}")
+    most = min(_MOST_VALUES, max(2, table.num_rows // 2))
+    for name in slice_by:
+        if name in table.slices and values[table.slices[name]] > 1.1 * _MOST_VALUES:
+            raise UsageError(f"--slice-by {name}: it has more than {_MOST_VALUES:,} values")
+    if slice_by:
+        return table.slices
+    return {name: at for name, at in table.slices.items() if 1 < values[at] <= most}
 
 
 def quoted(name: str) -> str:
@@ -166,7 +188,7 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _with_derived(rows: pa.Table, classes: Sequence[str]) -> pa.Table:
+def _derived(rows: pa.Table, classes: Sequence[str]) -> dict[str, Any]:
     stretch = rows["end"].to_numpy() - rows["start"].to_numpy()
     seconds = np.where(np.isnan(stretch), rows["duration"].to_numpy(), stretch)
     scores = np.empty((len(rows), len(classes)), np.float32)
@@ -174,15 +196,18 @@ def _with_derived(rows: pa.Table, classes: Sequence[str]) -> pa.Table:
         scores[:, number] = np.nan_to_num(rows[name].to_numpy())
     margin, entropy = uncertainty(scores)
     unlabeled = rows["label"].is_null().to_numpy()
-    derived = {
+    return {
+        "uri": pc.coalesce(rows["uri"], rows["path"]),  # null in rows of release 0.1
         "seconds": pa.array(seconds, mask=np.isnan(seconds)),
         "margin": pa.array(margin, mask=unlabeled),
         "entropy": pa.array(entropy, mask=unlabeled),
-        FOLDER: pc.replace_substring_regex(rows["path"], "(^|/)[^/]*(::.*)?$", ""),
     }
-    for name, column in derived.items():
-        rows = rows.append_column(name, column)
-    return rows
+
+
+def _with_columns(rows: pa.Table, columns: dict[str, Any]) -> pa.Table:
+    """The rows with these columns, instead of those that they have of the same name."""
+    own = {name: rows[name] for name in rows.column_names}
+    return pa.table(own | columns)
 
 
 def uncertainty(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,9 @@ from typing import Any
 from ser_core.errors import Status
 from ser_core.reporting.label_table import LabelTable, records
 
-_COLUMNS = 'path, uri, start, "end", label, score, margin, status, error'
+# To decode these again takes as long, or as much memory, as it did before.
+_COSTLY = frozenset({Status.TIMEOUT, Status.CRASHED, Status.TOO_LARGE})
+_COLUMNS = 'path, uri, start, "end", channel, label, score, margin, status, error'
 
 
 @dataclass(frozen=True)
@@ -17,11 +19,13 @@ class Listening:
         title: of the kind.
         meaning: why to listen to them.
         recordings: ``path``, ``identity`` of the recording or segment, ``text``.
+        playable: whether it makes sense to decode them again.
     """
 
     title: str
     meaning: str
     recordings: list[dict[str, Any]]
+    playable: bool = True
 
 
 def to_listen(table: LabelTable, drift: dict[str, Any] | None, most: int) -> list[Listening]:
@@ -42,15 +46,16 @@ def to_listen(table: LabelTable, drift: dict[str, Any] | None, most: int) -> lis
         )
     ]
     for label in table.classes:
-        meaning = "The highest scores of this label. If these are wrong, the others are, too."
+        meaning = "The highest scores of this label. If these are wrong, others probably are, too."
         kinds.append((f"Surest {label}", meaning, f"label = {_text(label)} order by score desc"))
-    for status in sorted(set(Status) - {Status.OK}):
-        query = f"status = '{status}' order by error"
-        kinds.append((f"Failed: {status}", f"Their status is {status}.", query))
     groups = [
         _changed(drift["changed_recordings"][:most] if drift else []),
         *(Listening(title, meaning, _found(table, query, most)) for title, meaning, query in kinds),
     ]
+    for status in sorted(set(Status) - {Status.OK}):
+        found = _found(table, f"status = '{status}' order by error", most)
+        title, meaning = f"Failed: {status}", f"Their status is {status}."
+        groups.append(Listening(title, meaning, found, status not in _COSTLY))
     return [group for group in groups if group.recordings]
 
 
@@ -74,6 +79,8 @@ def _changed(rows: list[dict[str, Any]]) -> Listening:
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:
     where = "" if row["start"] is None else f", {row['start']:.1f} to {row['end']:.1f} s"
+    if row["channel"] is not None:
+        where += f", channel {row['channel']} (the clip is the mix of all)"
     text = row["error"]
     if row["label"] is not None:
         text = f"{row['label']} {row['score']:.3f}, margin {row['margin']:.3f}"

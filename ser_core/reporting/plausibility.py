@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 from ser_core.audio.constants import SAMPLING_RATE, SEGMENT_SECONDS
+from ser_core.reporting.html import percent
 from ser_core.reporting.label_table import LabelTable
 
 _FEWEST_ROWS = 20  # from which shares say something
@@ -42,11 +43,12 @@ def warnings(table: LabelTable, summary: dict[str, Any]) -> list[str]:
 
 def _failures(summary: dict[str, Any]) -> str | None:
     if not summary["rows"]:
-        return "The folder has no rows."
+        since = summary["since"]
+        return "The folder has no rows." if since is None else f"No row was made since {since}."
     share = summary["failed"] / summary["rows"]
     if share < _MANY_FAILED:
         return None
-    return f"{_percent(share)} of the {summary['unit']} have no label; see what failed."
+    return f"{percent(share)} of the {summary['unit']} have no label; see what failed."
 
 
 def _one_class(summary: dict[str, Any]) -> str | None:
@@ -54,7 +56,7 @@ def _one_class(summary: dict[str, Any]) -> str | None:
     if len(summary["classes"]) < 2 or top["share"] < _NEARLY_ALL:
         return None
     return (
-        f"{_percent(top['share'])} of the labels are {top['label']}. Unless the corpus was chosen"
+        f"{percent(top['share'])} of the labels are {top['label']}. Unless the corpus was chosen"
         " for it, the model does not tell these recordings apart."
     )
 
@@ -68,8 +70,8 @@ def _near_chance(summary: dict[str, Any]) -> str | None:
         return None
     return (
         f"Half of the scores are below {median:.3f}, and guessing among"
-        f" {len(summary['classes'])} classes has {chance:.3f}: the model is guessing. Is this the"
-        " checkpoint that you meant?"
+        f" {len(summary['classes'])} classes has {chance:.3f}: the scores are hardly above"
+        " guessing. Is this the checkpoint that you meant?"
     )
 
 
@@ -87,7 +89,7 @@ def _same_scores(table: LabelTable, unit: str) -> str | None:
     if share < _SAME_SCORE:
         return None
     return (
-        f"{_percent(share)} of the {unit} have the same score for the same label"
+        f"{percent(share)} of the {unit} have nearly the same score for the same label"
         f" ({found['label']}, {found['score']:.3f}). The model repeats itself, as it does where"
         " recordings are unlike those that it was trained on."
     )
@@ -100,14 +102,14 @@ def _low_rates(summary: dict[str, Any]) -> str | None:
         return None
     rates = ", ".join(f"{row['sampling_rate']:,}" for row in low)
     return (
-        f"{_percent(share)} of the {summary['unit']} were sampled at {rates} Hz, below the"
+        f"{percent(share)} of the {summary['unit']} were sampled at {rates} Hz, below the"
         f" {SAMPLING_RATE:,} Hz of the model: they lack the frequencies that it was trained on."
     )
 
 
 def _unheard(table: LabelTable, summary: dict[str, Any]) -> str | None:
     """Recordings of which the model got only the beginning."""
-    only_first = any(run["segments"] == "first" for run in summary["runs"])
+    only_first = [run["segments"] for run in summary["runs"][:1]] == ["first"]  # the newest
     if not only_first or not table.has("duration"):
         return None
     found = table.record(
@@ -119,18 +121,14 @@ def _unheard(table: LabelTable, summary: dict[str, Any]) -> str | None:
     if share < _MANY:
         return None
     return (
-        f"{_percent(share)} of the audio comes after the first {SEGMENT_SECONDS:g} s of its"
+        f"{percent(share)} of the audio comes after the first {SEGMENT_SECONDS:g} s of its"
         " recording, and the labels say nothing about it; --segments all labels all of it."
     )
 
 
 def _quality(summary: dict[str, Any]) -> list[str]:
     return [
-        f"{_percent(row['share'])} of the {summary['unit']} {_QUALITY[row['word']]}."
+        f"{percent(row['share'])} of the {summary['unit']} {_QUALITY[row['word']]}."
         for row in summary["quality"]
         if row["share"] >= _MANY and row["word"] in _QUALITY
     ]
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %" if share < 0.995 else f"{100 * share:.1f} %"

@@ -155,16 +155,18 @@ def plot_histogram(
     return _png(figure)
 
 
-def plot_course(starts: np.ndarray, scores: Mapping[str, np.ndarray]) -> bytes:
+def plot_course(starts: np.ndarray, end: float, scores: Mapping[str, np.ndarray]) -> bytes:
     """The scores of a recording's segments over time, stacked to 1.
 
     Args:
         starts: of the segments, s, shape ``(num_segments,)``.
+        end: of the last one, s.
         scores: by class, each of the same shape.
     """
     figure, axes = _figure(7.6, 2.6)
-    axes.stackplot(starts, *scores.values(), labels=list(scores), step="post")
-    axes.set(xlabel="start of the segment, s", ylabel="score", ylim=(0, 1))
-    axes.set_xlim(starts[0], starts[-1])
+    edges = np.append(starts, end)
+    heights = (np.append(score, score[-1]) for score in scores.values())
+    axes.stackplot(edges, *heights, labels=list(scores), step="post")
+    axes.set(xlabel="time, s", ylabel="score", ylim=(0, 1), xlim=(edges[0], edges[-1]))
     axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
     return _png(figure)

@@ -8,7 +8,6 @@ import pandas as pd
 
 from ser_core.reporting.clips import clips, player
 from ser_core.reporting.distributions import MEASURES
-from ser_core.reporting.drift import MEANINGS
 from ser_core.reporting.html import page, percent
 from ser_core.reporting.listening import Listening
 from ser_core.reporting.plots import plot_course, plot_histogram
@@ -44,7 +43,6 @@ def report_page(
         summary=summary,
         made_at=f"{datetime.fromisoformat(summary['made_at']):%Y-%m-%d %H:%M} UTC",
         top=max(by_label, key=lambda row: row["rows"]) if summary["labeled"] else None,
-        meanings=MEANINGS,
         measures=_MEASURES,
         histogram_text={n: _in_words(n, d) for n, d in summary["distributions"].items()},
         by_label=[row | {"even": even} for row in by_label],
@@ -77,7 +75,9 @@ def _pictures(summary: dict[str, Any], courses: dict[str, pd.DataFrame]) -> dict
             label: segments[column].to_numpy()
             for label, column in zip(summary["classes"], columns, strict=True)
         }
-        pictures[f"course: {path}"] = plot_course(segments["start"].to_numpy(), scores)
+        pictures[f"course: {path}"] = plot_course(
+            segments["start"].to_numpy(), float(segments["end"].iloc[-1]), scores
+        )
     return pictures
 
 
@@ -105,7 +105,8 @@ def _run(run: dict[str, Any]) -> dict[str, Any]:
 
 def _with_clips(listening: list[Listening], audio: bool) -> list[dict[str, Any]]:
     """The recordings, each with a player or the reason why there is none."""
-    wanted = [recording["identity"] for group in listening for recording in group.recordings]
+    playable = (group.recordings for group in listening if group.playable)
+    wanted = [recording["identity"] for recordings in playable for recording in recordings]
     made = clips(wanted) if audio else {}
     return [
         {

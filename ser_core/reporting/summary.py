@@ -6,7 +6,8 @@ import pandas as pd
 
 from ser_core.errors import Status
 from ser_core.reporting.distributions import MEASURES, chance, distribution
-from ser_core.reporting.label_table import LabelTable, records, slice_value
+from ser_core.reporting.label_table import LabelTable, quoted, records
+from ser_core.schema import score_columns
 
 _MOST_RATES = 12
 _MOST_ERRORS = 3  # of each status
@@ -33,18 +34,21 @@ def _totals(table: LabelTable) -> dict[str, Any]:
     found = table.record(
         "select count(*) as rows, count(label) as labeled,"
         " coalesce(sum(seconds), 0) / 3600 as hours,"
-        " count(channel) + count(distinct start) > 1 as divided from {rows}"
+        " count(channel) > 0 as by_channel, count(distinct start) > 1 as by_start from {rows}"
     )
-    recordings = found["rows"]
-    if found.pop("divided"):
+    by_channel, by_start = found.pop("by_channel"), found.pop("by_start")
+    recordings, unit = found["rows"], "recordings"
+    if by_channel or by_start:
         recordings = table.record("select count(distinct uri) as n from {rows}")["n"]
-    by_segment = recordings < found["rows"]
-    return {
-        "unit": "segments" if by_segment else "recordings",
-        "recordings": recordings,
-        "failed": found["rows"] - found["labeled"],
-        **found,
-    }
+    if by_channel:  # the channels of a recording are the same audio
+        found["hours"] = table.record(
+            "select coalesce(sum(seconds), 0) / 3600 as hours from"
+            " (select max(seconds) as seconds from {rows} group by uri, start)"
+        )["hours"]
+    if recordings < found["rows"]:
+        unit = "segments" if by_start else "channels"
+    failed = found["rows"] - found["labeled"]
+    return {"unit": unit, "recordings": recordings, "failed": failed, **found}
 
 
 def _by_label(table: LabelTable) -> list[dict[str, Any]]:
@@ -53,7 +57,10 @@ def _by_label(table: LabelTable) -> list[dict[str, Any]]:
         "select label, count(*) as rows, coalesce(sum(seconds), 0) / 3600 as hours,"
         " avg(score) as mean_score from {rows} where label is not null group by label"
     ).set_index("label")
-    found = found.reindex(table.classes, fill_value=0)
+    found = found.reindex(table.classes)
+    counts = ["rows", "hours"]
+    found[counts] = found[counts].fillna(0)
+    found["rows"] = found["rows"].astype(int)
     found["share"] = found["rows"] / max(1, found["rows"].sum())
     found["share_of_hours"] = found["hours"] / (found["hours"].sum() or 1)
     return records(found.reset_index(names="label"))
@@ -130,7 +137,7 @@ def by_slice(table: LabelTable, column: str) -> pd.DataFrame:
         ``mean_score``.
     """
     return table.frame(
-        f"select coalesce({slice_value(column)}, '') as value,"
+        f"select coalesce({table.slices[column]}, '') as value,"
         f" coalesce(label, '{NO_LABEL}') as label, count(*) as rows,"
         " coalesce(sum(seconds), 0) / 3600 as hours, avg(score) as mean_score"
         " from {rows} group by all order by value, label"
@@ -138,17 +145,24 @@ def by_slice(table: LabelTable, column: str) -> pd.DataFrame:
 
 
 def courses(table: LabelTable) -> dict[str, pd.DataFrame]:
-    """The segments of the recordings that have the most, by path, with ``start`` and scores."""
+    """The segments of the recordings that have the most, with ``start``, ``end`` and scores.
+
+    Returns:
+        By the path, with the channel if they were labelled one by one.
+    """
     longest = table.frame(
-        "select uri, any_value(path) as path from {rows} where start is not null group by uri"
-        f" having count(*) > 2 order by count(*) desc, uri limit {_COURSES}"
+        "select uri, channel, any_value(path) as path from {rows} where start is not null"
+        f" group by uri, channel having count(*) > 2 order by count(*) desc, uri, channel"
+        f" limit {_COURSES}"
     )
-    scores = ", ".join(f'"score_{label}"' for label in table.classes)
-    return {
-        path: table.frame(
-            f'select start, "end", channel, label, {scores} from {{rows}}'
-            f" where uri = ? and status = '{Status.OK}' order by channel, start",
-            uri,
+    scores = ", ".join(map(quoted, score_columns(table.classes)))
+    found = {}
+    for row in records(longest):
+        channel = "" if row["channel"] is None else f", channel {row['channel']}"
+        found[f"{row['path']}{channel}"] = table.frame(
+            f'select start, "end", label, {scores} from {{rows}} where uri = ? and status ='
+            f" '{Status.OK}' and channel is not distinct from ? order by start",
+            row["uri"],
+            row["channel"],
         )
-        for uri, path in zip(longest["uri"], longest["path"], strict=True)
-    }
+    return found

@@ -7,6 +7,8 @@ from label_folders import WHEN, label_rows, random_scores
 
 from ser_core.reporting.changes import changes
 from ser_core.reporting.drift import (
+    _chi_squared,
+    _pooled,
     compare,
     jensen_shannon_distance,
     population_stability_index,
@@ -112,8 +114,38 @@ def test_a_handful_of_recordings_is_no_evidence(table_of):
 def test_nothing_to_compare_with(table_of):
     summary = summarize_drift(table_of(corpus(rows=[False] * COUNT)), table_of(corpus()), "before")
     assert summary["baseline_rows"] == 0
-    assert summary["verdict"] == "none"
+    assert (summary["verdict"], summary["comparisons"]) == ("none", [])
+    assert summary["meaning"] == "There is nothing to compare."
     assert summary["in_both"] == 0
+
+
+def test_a_night_with_a_few_stragglers_is_no_drift(table_of):
+    def night(name, stragglers=0):
+        manifest = {"night": ["first"] * stragglers + [name] * (COUNT - stragglers)}
+        manifest["shift"] = ["late", "early"] * (COUNT // 2)
+        return table_of(corpus(manifest=manifest))
+
+    assert drifted(compare(night("first", 3), night("second", 3))) == {}
+
+
+def test_drift_of_one_part_does_not_speak_for_the_corpus(table_of):
+    scores = random_scores(COUNT)
+    scores[np.array(SPEAKERS) == "s3"] = [0.98, 0.01, 0.01]
+    changed = label_rows([f"{i}.wav" for i in range(COUNT)], scores, manifest={"speaker": SPEAKERS})
+    before = label_rows(
+        [f"{i}.wav" for i in range(COUNT)], random_scores(COUNT), manifest={"speaker": SPEAKERS}
+    )
+    summary = summarize_drift(table_of(before), table_of(changed), "before")
+    assert summary["drifted"] == ["label of speaker s3"]
+    assert summary["verdict"] == "in part"
+
+
+def test_many_rare_values_are_no_evidence():
+    random = np.random.default_rng(0)
+    drawn = [np.bincount(random.integers(0, 900, 1000), minlength=900) for _ in range(2)]
+    assert _chi_squared(*(counts.astype(float) for counts in drawn)) > 0.01
+    few, many = np.array([400.0, 1, 0, 1]), np.array([400.0, 0, 1, 1])
+    assert _pooled(np.stack([few, many])).tolist() == [[400, 2], [400, 2]]
 
 
 def test_the_index_and_the_distance_by_hand():

@@ -1,12 +1,14 @@
 """Embeddings that have moved are told apart from samples of the same ones."""
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from label_folders import WHEN, label_rows, random_scores, write_labels
 
 from ser_core.labeling.current_rows import open_labels
+from ser_core.reporting import embeddings
 from ser_core.reporting.drift import compare
 from ser_core.reporting.embeddings import component_counts, sample
 
@@ -41,6 +43,21 @@ def test_a_sample_has_the_rows_that_are_meant(tmp_path):
     limit = pa.scalar(WHEN.replace(day=2), pa.timestamp("us", tz="UTC"))
     later = sample(labels, lambda rows: pc.greater_equal(rows["labeled_at"], limit))
     assert later == pytest.approx(expected[20:], abs=2e-3)
+
+
+def test_the_parts_of_a_night_are_found_among_many(tmp_path, monkeypatch):
+    monkeypatch.setattr(embeddings, "_MOST_PARTS", 2)
+    parts = [
+        with_embeddings(
+            label_rows([f"{day}-{i}" for i in range(9)], random_scores(9), labeled_at=at),
+            vectors(9, day),
+        )
+        for day, at in enumerate(WHEN + pd.Timedelta(days=d) for d in range(5))
+    ]
+    labels = open_labels(str(write_labels(tmp_path / "labels", *parts)))
+    limit = pa.scalar(WHEN + pd.Timedelta(days=4), pa.timestamp("us", tz="UTC"))
+    later = sample(labels, lambda rows: pc.greater_equal(rows["labeled_at"], limit))
+    assert later == pytest.approx(vectors(9, 4), abs=2e-3)
 
 
 def test_labels_without_embeddings(tmp_path):

@@ -48,7 +48,7 @@ def test_a_report(labels, tmp_path, capsys):
     )
     assert str(table["made_at"].dtype) == "datetime64[us, UTC]"
     printed = capsys.readouterr().out
-    assert "0 of 60 recordings have no label" in printed
+    assert "without a label: 0 of 60 recordings" in printed
     assert f"page: {output}/index.html" in printed
 
 
@@ -119,12 +119,14 @@ def test_a_course_over_time(tmp_path):
 
 def test_no_row_is_left_to_report_on(labels, tmp_path):
     summary = report(labels, tmp_path / "report", since="2030-01-01", audio=False)
-    assert summary["warnings"] == ["The folder has no rows."]
+    assert summary["warnings"] == ["No row was made since 2030-01-01 00:00 UTC."]
+    assert summary["drift"]["meaning"] == "There is nothing to compare."
 
 
 def test_a_report_does_not_become_a_part_of_the_labels(labels):
-    with pytest.raises(OutputError, match="holds labels; choose another folder"):
-        report(labels, f"{labels}/")
+    for output in (f"{labels}/", labels / "report"):
+        with pytest.raises(OutputError, match="lies in a folder of labels; choose another one"):
+            report(labels, output)
 
 
 def test_a_column_that_is_not_there(labels, tmp_path):
@@ -154,3 +156,16 @@ def test_a_column_of_numbers_divides_the_corpus_if_it_is_asked_to(tmp_path):
     report(labels, tmp_path / "report", **settings)
     found = pd.read_parquet(tmp_path / "report" / "summary.parquet")
     assert set(found["value"].dropna()) == {"0.5", "1.5"}
+
+
+def test_recordings_out_of_reach_end_no_report(tmp_path):
+    uris = ["nowhere://host/a.wav", str(tmp_path / "gone.wav")]
+    labels = write_labels(tmp_path / "labels", label_rows(uris, random_scores(2)))
+    report(labels, tmp_path / "report")
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert page.count("no clip: ") == 2 * 2
+
+
+def test_rows_without_a_uri(tmp_path):
+    table = label_rows(["a.wav", "b.wav"], random_scores(2), uri=[None, None])
+    report(write_labels(tmp_path / "labels", table), tmp_path / "report")

@@ -1,11 +1,15 @@
 """Labels in DuckDB: derived columns, and the columns that divide a corpus."""
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 from label_folders import label_rows, random_scores, write_labels
 
+from ser_core.errors import UsageError
 from ser_core.labeling.current_rows import open_labels
 from ser_core.reporting.label_table import database, load, uncertainty
+from ser_core.reporting.summary import by_slice, summarize
 
 
 @pytest.fixture
@@ -24,7 +28,7 @@ def test_derived_columns(connection, tmp_path):
     rows = label_rows(paths, scores, start=[6.0, None], end=[10.5, None], duration=[60.0, 3.0])
     table = loaded(connection, tmp_path / "labels", rows)
     found = table.frame("select * from {rows} order by path")
-    assert found["folder"].tolist() == ["calls/monday", "s3://bucket"]
+    assert found[table.slices["folder"]].tolist() == ["calls/monday", "s3://bucket"]
     assert found["seconds"].tolist() == [4.5, 3.0]
     assert found["margin"].iloc[0] == pytest.approx(0.5)
     assert found["margin"].isna().iloc[1]
@@ -49,12 +53,53 @@ def test_columns_that_divide_a_corpus(connection, tmp_path):
         "agent": [i % 3 for i in range(40)],
     }
     rows = label_rows(paths, random_scores(40), manifest=manifest)
-    assert loaded(connection, tmp_path / "labels", rows).slices == ("folder", "speaker", "agent")
+    assert loaded(connection, tmp_path / "labels", rows).slices.keys() == {
+        "folder",
+        "speaker",
+        "agent",
+    }
 
 
 def test_slices_that_were_asked_for(connection, tmp_path):
     rows = label_rows(["a", "b"], random_scores(2), manifest={"unique": ["x", "y"]})
-    assert loaded(connection, tmp_path / "l", rows, slice_by=("unique",)).slices == ("unique",)
+    assert [*loaded(connection, tmp_path / "l", rows, slice_by=("unique",)).slices] == ["unique"]
+
+
+def test_a_column_with_too_many_values_is_refused(connection, tmp_path):
+    rows = label_rows([f"{i}" for i in range(2000)], random_scores(2000))
+    with pytest.raises(UsageError, match="--slice-by path: it has more than 1,000 values"):
+        loaded(connection, tmp_path / "labels", rows, slice_by=("path",))
+
+
+@pytest.mark.parametrize(
+    "name", ["folder", "bin", "rows", "seconds", "margin", "Label", "value", 'a "b"', "slice_0"]
+)
+def test_a_manifest_may_use_any_name(connection, tmp_path, name):
+    manifest = {name: ["x", "x", "y", "y"], "Speaker": list("aabb"), "speaker": list("abab")}
+    rows = label_rows([f"d/{n}" for n in "abcd"], random_scores(4), manifest=manifest)
+    table = loaded(connection, tmp_path / "labels", rows)
+    assert table.slices.keys() == {name, "Speaker", "speaker"}
+    counted = {n: by_slice(table, n).groupby("value")["rows"].sum().to_dict() for n in table.slices}
+    assert counted[name] == {"x": 2, "y": 2}
+    assert counted["Speaker"] == counted["speaker"] == {"a": 2, "b": 2}
+    speakers = by_slice(table, "speaker").set_index("value")
+    assert set(speakers.index) == {"a", "b"}
+    assert summarize(table)["hours"] == pytest.approx(4 / 3600)
+
+
+def test_times_count_by_their_day(connection, tmp_path):
+    times = pd.to_datetime(
+        ["2026-01-01 03:00", "2026-01-01 20:00", "2026-01-02 00:00", None], utc=True
+    )
+    rows = label_rows(list("abcd"), random_scores(4), manifest={"at": pa.array(times)})
+    table = loaded(connection, tmp_path / "labels", rows)
+    assert set(by_slice(table, "at")["value"]) == {"2026-01-01", "2026-01-02", ""}
+
+
+def test_rows_of_release_0_1_are_known_by_their_path(connection, tmp_path):
+    rows = label_rows(["a", "b"], random_scores(2), uri=[None, None])
+    table = loaded(connection, tmp_path / "labels", rows)
+    assert set(table.frame("select uri from {rows}")["uri"]) == {"a", "b"}
 
 
 def test_a_view_of_some_rows(connection, tmp_path):

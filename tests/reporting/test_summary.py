@@ -49,6 +49,7 @@ def test_segments_are_no_recordings(table_of):
     assert (summary["unit"], summary["rows"], summary["recordings"]) == ("segments", 4, 2)
     assert summary["hours"] * 3600 == pytest.approx(17)
     ((path, segments),) = courses(table).items()
+    assert segments["end"].tolist() == [6, 12, 14]
     assert path == "a"
     assert segments["start"].tolist() == [0, 6, 12]
 
@@ -72,3 +73,25 @@ def test_no_row_has_a_label(table_of):
     summary = summarize(table_of(label_rows(["a"], [NONE])))
     assert summary["labeled"] == 0
     assert "score" not in summary["distributions"]
+
+
+def test_channels_are_one_recording_and_the_same_audio(table_of):
+    rows = label_rows(["a", "a", "b", "b"], random_scores(4), channel=[0, 1, 0, 1], duration=60.0)
+    summary = summarize(table_of(rows))
+    assert (summary["unit"], summary["rows"], summary["recordings"]) == ("channels", 4, 2)
+    assert summary["hours"] * 60 == pytest.approx(2)
+
+
+def test_each_channel_has_its_course(table_of):
+    rows = label_rows(
+        ["a"] * 6, random_scores(6), start=[0.0, 6, 12] * 2, end=[6.0, 12, 14] * 2,
+        channel=[0, 0, 0, 1, 1, 1],
+    )  # fmt: skip
+    found = courses(table_of(rows))
+    assert [*found] == ["a, channel 0", "a, channel 1"]
+    assert all(course["start"].tolist() == [0, 6, 12] for course in found.values())
+
+
+def test_a_class_that_no_row_has_has_no_mean_score(table_of):
+    (_, happy, _) = summarize(table_of(label_rows(["a"], [[1, 0, 0]])))["by_label"]
+    assert (happy["rows"], happy["share"], happy["mean_score"]) == (0, 0, None)
