@@ -20,19 +20,27 @@ ENVIRONMENT: dict[str, str] = {}  # RAY_ADDRESS, for one; without it, Ray runs o
 class SerBatchOperator(BashOperator):
     """Runs a command whose exit codes mean one thing each; only 1 is tried again."""
 
-    def execute(self, context: Any) -> None:
-        """Runs the command.
+    def execute(self, context: Any) -> int:
+        """Runs the command, and returns its exit code to the tasks after it.
 
         Raises:
-            AirflowFailException: it ended with 2 or 3, which another try does not change.
+            AirflowFailException: it ended with 2, which another try does not change; or it is the
+                last task, and this one or one before it ended with 3.
             AirflowException: it did not finish; the same command continues.
         """
         command = ["bash", "-c", self.bash_command]
-        code = self.subprocess_hook.run_command(command, env=self.get_env(context)).exit_code
-        if code in (2, 3):
-            raise AirflowFailException(f"exit code {code}: {self.bash_command}")
-        if code:
+        code: int = self.subprocess_hook.run_command(command, env=self.get_env(context)).exit_code
+        if code == 2:
+            raise AirflowFailException(f"exit code 2: {self.bash_command}")
+        if code not in (0, 3):
             raise AirflowException(f"exit code {code}: the same command continues")
+        if self.downstream_task_ids:  # also where too many recordings failed, a report is made
+            return code
+        codes = {each: context["ti"].xcom_pull(task_ids=each) for each in self.upstream_task_ids}
+        failed = [task for task, each in {**codes, self.task_id: code}.items() if each == 3]
+        if failed:
+            raise AirflowFailException(f"exit code 3 of {', '.join(failed)}: look at the report")
+        return code
 
 
 with DAG(
@@ -53,7 +61,7 @@ with DAG(
         bash_command=f"ser-batch label --date {{{{ ds }}}} --input '{INPUT}' --output '{LABELS}'"
         " --max-failed-fraction 0.05",
         depends_on_past=True,
-        wait_for_downstream=True,  # after drift, no night begins until somebody has looked
+        wait_for_downstream=True,  # after exit code 3, no night begins until somebody has looked
     )
     report = SerBatchOperator(
         task_id="report",

@@ -1,13 +1,15 @@
 """The nightly script, the DAG and the SLURM job: their commands parse, and exit codes are kept."""
 
-import ast
 import os
 import re
+import runpy
 import shlex
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -22,14 +24,6 @@ PLACES = {"INPUT": "s3://b/calls", "LABELS": "s3://b/labels", "REPORTS": "s3://b
 def executable(path, text):
     path.write_text(text)
     path.chmod(0o755)
-
-
-def check_command(job, flags):
-    """Its flags exist; the report's are known once there is such a job."""
-    if job in JOBS:
-        parse(JOBS[job].config, flags)
-    else:
-        assert job == "report"
 
 
 @pytest.mark.parametrize("script", ["again.sh", "nightly.sh", "slurm.sbatch"])
@@ -95,7 +89,8 @@ def test_the_commands_of_a_night(night):
         "--date 2026-11-27 --labels s3://b/labels --output s3://b/reports/{date}"
         " --since 2026-11-27 --fail-on-drift"
     )
-    check_command("report", report)
+    config = parse(JOBS["report"].config, report)
+    assert (config.output, config.fail_on_drift) == ("s3://b/reports/2026-11-27", True)
 
 
 def test_the_date_of_a_night_is_that_of_utc(night):
@@ -142,24 +137,106 @@ def test_stopping_a_night_stops_its_command_and_begins_no_other(tmp_path):
 # ---- Airflow -------------------------------------------------------------------------------------
 
 
-def test_the_commands_of_the_dag():
-    """Its strings, with Airflow's template of the date filled in; Airflow itself is not needed."""
-    tree = ast.parse((DEPLOY / "airflow_dag.py").read_text())
-    names = {}
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
-            names[node.targets[0].id] = node.value.value
-    keywords = [node for node in ast.walk(tree) if isinstance(node, ast.keyword)]
-    values = [each.value for each in keywords if each.arg == "bash_command"]
-    expressions = [compile(ast.Expression(value), "dag", "eval") for value in values]
-    commands = [eval(each, names).replace("{{ ds }}", "2026-11-27") for each in expressions]
-    ran = []
-    for command in commands:
-        program, job, *flags = shlex.split(command)
-        assert program == "ser-batch"
-        check_command(job, flags)
-        ran.append(job)
-    assert ran == ["label", "report"]
+class AirflowException(Exception):  # noqa: N818
+    """As Airflow's: the task is tried again."""
+
+
+class AirflowFailException(AirflowException):
+    """As Airflow's: the task is not tried again."""
+
+
+class BashOperator:
+    """What the DAG uses of Airflow's; its command ends with `code`."""
+
+    code = 0
+
+    def __init__(self, task_id, bash_command, **settings):
+        self.task_id, self.bash_command, self.settings = task_id, bash_command, settings
+        self.upstream_task_ids, self.downstream_task_ids = set(), set()
+        self.subprocess_hook = self
+
+    def run_command(self, command, env):
+        assert (command, env) == (["bash", "-c", self.bash_command], {})
+        return SimpleNamespace(exit_code=self.code)
+
+    def get_env(self, context):
+        assert "ti" in context
+        return {}
+
+    def __rshift__(self, other):
+        self.downstream_task_ids.add(other.task_id)
+        other.upstream_task_ids.add(self.task_id)
+
+
+@pytest.fixture
+def dag(monkeypatch):
+    """The module of the DAG, without Airflow, which this project does not require."""
+    contents = {
+        "airflow.exceptions": (AirflowException, AirflowFailException),
+        "airflow.providers.standard.operators.bash": (BashOperator,),
+        "airflow.sdk": (MagicMock(__name__="DAG"),),
+        "airflow.timetables.trigger": (MagicMock(__name__="CronTriggerTimetable"),),
+    }
+    for name, names in contents.items():
+        module = SimpleNamespace(**{each.__name__: each for each in names})
+        monkeypatch.setitem(sys.modules, name, module)
+    return SimpleNamespace(**runpy.run_path(DEPLOY / "airflow_dag.py"))
+
+
+def test_the_commands_of_the_dag(dag):
+    """With Airflow's template of the date filled in."""
+    for task in (dag.label, dag.report):
+        program, job, *flags = shlex.split(task.bash_command.replace("{{ ds }}", "2026-11-27"))
+        assert (program, job) == ("ser-batch", task.task_id)
+        parse(JOBS[job].config, flags)
+
+
+@pytest.mark.parametrize(
+    ("label", "report", "ends"),
+    [
+        (0, 0, ["done", "done"]),
+        (0, 3, ["done", "failed"]),
+        (3, 0, ["done", "failed"]),  # the report is there when the night fails
+        (3, 3, ["done", "failed"]),
+        (0, 1, ["done", "again"]),
+        (3, 2, ["done", "failed"]),
+        (1, 0, ["again"]),
+        (137, 0, ["again"]),
+        (2, 0, ["failed"]),
+    ],
+)
+def test_how_the_tasks_of_the_dag_end(dag, label, report, ends):
+    dag.label.code, dag.report.code = label, report
+    returned, found = {}, []
+    context = {"ti": MagicMock()}
+    context["ti"].xcom_pull = lambda *, task_ids: returned[task_ids]
+    for task in (dag.label, dag.report):
+        try:
+            returned[task.task_id] = task.execute(context)
+        except AirflowException as error:
+            found.append("failed" if isinstance(error, AirflowFailException) else "again")
+            break
+        found.append("done")
+    assert found == ends
+
+
+def test_a_night_that_somebody_has_approved_can_be_reported_on_again(dag):
+    """Airflow knows no exit code of a task that was marked as successful."""
+    ti = MagicMock()
+    ti.xcom_pull.return_value = None
+    assert dag.report.execute({"ti": ti}) == 0
+
+
+# ---- by hand -------------------------------------------------------------------------------------
+
+
+def test_by_hand_both_commands_have_the_same_date():
+    """A run that crosses midnight would otherwise report on a day on which nothing is new."""
+    page = (ROOT / "docs" / "nightly.md").read_text()
+    commands = page.split("## By hand first")[1].split("```bash\n")[1].split("```")[0]
+    words = [shlex.split(command) for command in commands.splitlines()]
+    assert [job for _, job, *_ in words] == ["label", "report"]
+    assert len({flags[flags.index("--date") + 1] for flags in words}) == 1
 
 
 # ---- SLURM ---------------------------------------------------------------------------------------
