@@ -113,17 +113,7 @@ def parse_all(
         SystemExit: ``--help`` or ``--version`` was given and has been printed.
     """
     settings = _settings_class(config_class)
-    parser = _Parser(prog=prog, description=config_class.__doc__, allow_abbrev=False)
-    parser.add_argument(
-        "--config", metavar="FILE", help="YAML file with any of these settings; flags win over it"
-    )
-    parser.add_argument(
-        "--date",
-        metavar="DATE",
-        help="what {date} in any setting stands for, as 2026-11-27; by default today, in UTC."
-        " {date-1} is the day before, {date:%%Y/%%m/%%d} another format",
-    )
-    add_version(parser)
+    parser = _parser(config_class, prog)
     flags = CliSettingsSource[argparse.ArgumentParser](
         settings,
         root_parser=parser,
@@ -146,6 +136,22 @@ def parse_all(
         raise UsageError(_invalid(error)) from None
     except SettingsError as error:
         raise UsageError(one_line(error)) from None
+
+
+def _parser(config_class: type[BaseModel], prog: str | None) -> argparse.ArgumentParser:
+    """The parser of what every job has; the flags of its config are added to it."""
+    parser = _Parser(prog=prog, description=config_class.__doc__, allow_abbrev=False)
+    parser.add_argument(
+        "--config", metavar="FILE", help="YAML file with any of these settings; flags win over it"
+    )
+    parser.add_argument(
+        "--date",
+        metavar="DATE",
+        help="what {date} in any setting stands for, as 2026-11-27; by default today, in UTC."
+        " {date-1} is the day before, {date:%%Y/%%m/%%d} another format",
+    )
+    add_version(parser)
+    return parser
 
 
 def add_version(parser: argparse.ArgumentParser) -> None:
