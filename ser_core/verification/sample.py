@@ -64,7 +64,8 @@ def _read(labels: Labels, drawn: "_Drawn") -> pa.Table:
     """The drawn rows, in their order."""
     columns = [*_COLUMNS, *score_columns(labels.classes)]
     tables, positions = [labels.schema.empty_table().select(columns)], [np.empty(0, np.int64)]
-    for number, table in enumerate(labels.current_rows(columns)):
+    parts = np.unique(drawn.part).tolist()
+    for number, table in zip(parts, labels.current_rows(columns, parts), strict=True):
         (at,) = np.nonzero(drawn.part == number)
         tables.append(table.take(drawn.row[at]))
         positions.append(at)

@@ -9,6 +9,7 @@ import pytest
 
 from ser_core.errors import CorpusError
 from ser_core.labeling.current_rows import open_labels
+from ser_core.labeling.parts import Part
 from ser_core.schema import in_schema, output_schema
 from ser_core.verification.sample import draw, origins
 
@@ -101,6 +102,20 @@ def test_current_rows_among_many_that_are_not(tmp_path):
     write(tmp_path, "a", paths)
     write(tmp_path, "b", paths[3:], 1, model_digest="e")
     assert sorted(drawn(tmp_path, 3)) == ["/0", "/1", "/2"]
+
+
+def test_only_parts_with_drawn_rows_are_read_in_full(tmp_path, monkeypatch):
+    for name in "abc":
+        write(tmp_path, name, [f"/{name}"])
+    read = []
+    original = Part.read
+    monkeypatch.setattr(
+        Part,
+        "read",
+        lambda part, schema, names: read.append(names) or original(part, schema, names),
+    )
+    drawn(tmp_path, 1)
+    assert sum("score" in names for names in read) == 1
 
 
 def test_only_as_many_candidates_are_kept_as_are_wanted(tmp_path, monkeypatch):
