@@ -18,6 +18,7 @@ from ser_core.labeling.config import LabelConfig
 from ser_core.labeling.job import label_corpus
 from ser_core.models.checkpoint import load_checkpoint
 from ser_core.models.classifier import Classifier
+from ser_core.models.outputs import Outputs
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import it
 SECONDS = [0.4 + index % 7 for index in range(30)]
@@ -85,7 +86,7 @@ class TakingTurns:
             assert time.monotonic() < deadline, "no block was prepared meanwhile"
             time.sleep(0.01)
         self.device.release()
-        return np.full((len(waveforms), self.labels), 1 / self.labels, np.float32)
+        return Outputs(np.full((len(waveforms), self.labels), 1 / self.labels, np.float32))
 
 
 def test_a_block_is_prepared_while_another_is_computed(tmp_path, small_checkpoint, monkeypatch):

@@ -14,6 +14,7 @@ from ser_core.labeling import pipeline, resources
 from ser_core.labeling.config import LabelConfig
 from ser_core.labeling.job import label_corpus
 from ser_core.models.checkpoint import load_checkpoint
+from ser_core.models.outputs import Outputs
 
 pytestmark = pytest.mark.timeout(400)
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import it
@@ -40,7 +41,7 @@ class Waiting:
         while self.calls > 2 and len(os.listdir(self.nodes)) < 2:  # the first call is of noise
             assert time.monotonic() < deadline, "no classifier on the new machine"
             time.sleep(0.05)
-        return np.full((len(waveforms), self.labels), 1 / self.labels, np.float32)
+        return Outputs(np.full((len(waveforms), self.labels), 1 / self.labels, np.float32))
 
 
 @pytest.fixture(params=["CPU", "GPU"])
