@@ -7,7 +7,6 @@ import pandas as pd
 from rich.table import Table
 
 from ser_core.console import phase, show
-from ser_core.errors import OutputError
 from ser_core.evaluation.config import EvaluateConfig
 from ser_core.evaluation.page import LISTS, evaluation_page
 from ser_core.evaluation.predictions import read_predictions
@@ -16,7 +15,7 @@ from ser_core.reporting.clips import clips
 from ser_core.reporting.html import number
 from ser_core.reporting.libraries import require_libraries
 from ser_core.reporting.plots import plot_confusion, plot_reliability
-from ser_core.storage.folder import Folder
+from ser_core.storage.folder import Folder, output_folder
 
 
 def evaluate_labels(config: EvaluateConfig) -> Report:
@@ -50,10 +49,7 @@ def open_report(uri: str) -> Folder:
         UsageError: it cannot be written to, or an optional library is not installed.
     """
     require_libraries("report")
-    folder = Folder(uri)
-    if problem := folder.why_unusable():
-        raise OutputError(f"--output {uri}: {problem}")
-    return folder
+    return output_folder(uri)
 
 
 def write_report(report: Report, output: Folder, title: str, audio: bool = False) -> None:

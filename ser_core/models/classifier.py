@@ -178,7 +178,7 @@ class Classifier:
 
         Raises:
             UsageError: as `scores` does.
-            DeviceError: likewise.
+            DeviceError: as `scores` does.
         """
         for shape in (waveform.shape for waveform in waveforms):
             if len(shape) != 1 or not shape[0]:

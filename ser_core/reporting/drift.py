@@ -1,7 +1,7 @@
 """Two tables of labels → how much their distributions differ, and whether that is chance."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -289,4 +289,4 @@ def _judged(comparison: Comparison, threshold: float) -> Comparison:
     verdict = "none"
     if comparison.p_value < threshold and comparison.psi >= _MODERATE:
         verdict = "large" if comparison.psi >= _LARGE else "moderate"
-    return Comparison(**{**vars(comparison), "verdict": verdict})
+    return replace(comparison, verdict=verdict)

@@ -36,7 +36,7 @@ from ser_core.reporting.report_page import report_page
 from ser_core.reporting.runs import read_runs
 from ser_core.reporting.slices import deviations
 from ser_core.reporting.summary import by_slice, courses, summarize
-from ser_core.storage.folder import Folder
+from ser_core.storage.folder import Folder, output_folder
 
 if TYPE_CHECKING:
     import duckdb
@@ -126,9 +126,7 @@ def _embeddings(
 
 
 def _open_output(uri: str, read: list[Labels]) -> Folder:
-    output = Folder(uri)
-    if problem := output.why_unusable():
-        raise OutputError(f"--output {uri}: {problem}")
+    output = output_folder(uri)
     for labels in read:  # whoever reads that folder as a table would find the report in it
         if f"{output.uri}/".startswith(f"{labels.folder.uri.rstrip('/')}/"):
             raise OutputError(f"--output {uri}: lies in a folder of labels; choose another one")

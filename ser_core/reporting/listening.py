@@ -5,10 +5,11 @@ from typing import Any
 
 from ser_core.errors import Status
 from ser_core.reporting.label_table import LabelTable, records
+from ser_core.sources.recording import Recording
 
 # To decode these again takes as long, or as much memory, as it did before.
 _COSTLY = frozenset({Status.TIMEOUT, Status.CRASHED, Status.TOO_LARGE})
-_COLUMNS = 'path, uri, start, "end", channel, label, score, margin, status, error'
+_COLUMNS = 'path, uri, start, "end", channel, label, score, margin, error'
 
 
 @dataclass(frozen=True)
@@ -96,10 +97,12 @@ def segment_identity(uri: str, start: float | None, end: float | None) -> str:
 
     >>> segment_identity("/a.wav", 6.0, 12.0), segment_identity("/a.wav#t=1,3", 1.0, 3.0)
     ('/a.wav#t=6,12', '/a.wav#t=1,3')
+    >>> segment_identity("/day.wav", 43201.125, 43207.125)  # to the microsecond
+    '/day.wav#t=43201.125,43207.125'
     """
     if start is None or end is None:
         return uri
-    return f"{uri.partition('#t=')[0]}#t={start:.6g},{end:.6g}"
+    return Recording(uri.partition("#t=")[0], start=start, duration=end - start).identity
 
 
 def _text(value: str) -> str:

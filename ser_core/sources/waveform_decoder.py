@@ -59,7 +59,7 @@ class _Here(Caller):
 
 
 def _as_wav(waveform: np.ndarray, rate: int) -> bytes | RecordingError:
-    """A waveform as a file, with the same samples to the bit; RF64 is WAV of any length."""
+    """A waveform as a file with identical samples; RF64 is WAV of any length."""
     if not len(waveform):
         return RecordingError(Status.EMPTY, "the waveform has no samples")
     subtype = "PCM_16" if waveform.dtype == np.int16 else "FLOAT"

@@ -258,6 +258,19 @@ class Folder:
         return storage_errors(f"--output {self.uri}: {name} could not be written")
 
 
+def output_folder(uri: str) -> Folder:
+    """The folder that ``--output`` names; nothing is written yet.
+
+    Raises:
+        UsageError: it cannot be used.
+        RunError: its storage cannot be reached.
+    """
+    folder = Folder(uri)
+    if problem := folder.why_unusable():
+        raise OutputError(f"--output {uri}: {problem}")
+    return folder
+
+
 def _to_disk(path: str) -> None:
     """Waits until a file's content is on disk, so that no power cut leaves a name without it."""
     with open(path, "rb") as file:

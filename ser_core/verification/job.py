@@ -9,7 +9,6 @@ from ser_core.console import counted, phase
 from ser_core.errors import (
     CheckError,
     CheckpointError,
-    OutputError,
     RunError,
     SerError,
     names_flag,
@@ -19,7 +18,7 @@ from ser_core.labeling.current_rows import open_labels
 from ser_core.models.card import Card, exact_card
 from ser_core.models.hub import fetch
 from ser_core.reporting.libraries import require_libraries
-from ser_core.storage.folder import Folder
+from ser_core.storage.folder import output_folder
 from ser_core.verification.comparison import Compared
 from ser_core.verification.config import VerifyConfig
 from ser_core.verification.origin import find_origin
@@ -37,7 +36,7 @@ def verify_labels(config: VerifyConfig) -> Verification:
         CheckError: another checkpoint made the labels, or they differ by more than they may.
     """
     require_libraries("verify")
-    output = None if config.output is None else _opened(config.output)
+    output = None if config.output is None else output_folder(config.output)
     phase("reading the labels")
     labels = open_labels(config.labels)
     origin = find_origin(labels, config.model, config.revision)
@@ -71,13 +70,6 @@ def verify_labels(config: VerifyConfig) -> Verification:
         write_verification(found, output)
     _check(found)
     return found
-
-
-def _opened(uri: str) -> Folder:
-    folder = Folder(uri)
-    if problem := folder.why_unusable():
-        raise OutputError(f"--output {uri}: {problem}")
-    return folder
 
 
 def _card(model: str, revision: str | None) -> Card:
