@@ -16,7 +16,7 @@ from ser_core.errors import UsageError, one_line
 from ser_core.sources.decoder import Decoder, DecoderSettings
 from ser_core.sources.inputs import input_errors, shown
 from ser_core.sources.manifest_columns import Layout, layout_of, paths_of, stretches_of
-from ser_core.sources.named_files import NamedFiles
+from ser_core.sources.named_files import NamedFiles, recordings_in
 from ser_core.sources.recording import Recording
 from ser_core.sources.waveform_decoder import WaveformDecoder
 from ser_core.storage.filesystem import absolute, printable
@@ -114,20 +114,7 @@ class Paths:
                 names = self._names[part]
                 with input_errors(_WHERE, shown(names)):
                     entries = files.entries([absolute(name) for name in names])
-                stretches = zip(self._starts[part], self._durations[part], strict=True)
-                yield [
-                    Recording(
-                        entry.path,
-                        entry.size,
-                        entry.version,
-                        name=None if name == entry.path else name,
-                        start=start,
-                        duration=duration,
-                    )
-                    for entry, name, (start, duration) in zip(
-                        entries, names, stretches, strict=True
-                    )
-                ]
+                yield recordings_in(entries, names, self._starts[part], self._durations[part])
 
     def decoder(self, how: Segmentation) -> Decoder:
         """Decodes the blocks in child processes."""

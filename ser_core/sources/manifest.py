@@ -21,7 +21,7 @@ from ser_core.sources.manifest_columns import (
     stretches_of,
     text_column,
 )
-from ser_core.sources.named_files import NamedFiles
+from ser_core.sources.named_files import NamedFiles, recordings_in
 from ser_core.sources.nemo_manifest import names_shards
 from ser_core.sources.outside import refuse_links_outside, refuse_paths_outside
 from ser_core.sources.parquet_audio import holds_audio
@@ -197,17 +197,8 @@ class ManifestSource:
 
 
 def _recordings(rows: _Rows, entries: list[Entry]) -> list[Recording]:
-    return [
-        Recording(
-            entry.path,
-            entry.size,
-            entry.version,
-            name=None if name == entry.path else name,
-            start=start,
-            duration=duration,
-        )
-        for entry, name, _, start, duration in zip(entries, *rows, strict=True)
-    ]
+    names, _, starts, durations = rows
+    return recordings_in(entries, names, starts, durations)
 
 
 def recording_uris(manifest: str, paths: list[str]) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Self
 
+from ser_core.sources.recording import Recording
 from ser_core.storage.listing import Entry, stat_file
 
 _CONCURRENT = 32  # requests in flight
@@ -58,3 +59,23 @@ class NamedFiles:
             return Entry(uri, None, "")
         self._answered[store] = time.monotonic()
         return entry
+
+
+def recordings_in(
+    entries: Sequence[Entry],
+    names: Sequence[str],
+    starts: Sequence[float | None],
+    durations: Sequence[float | None],
+) -> list[Recording]:
+    """References to files, or to stretches of them, each with the path that the user gave it."""
+    return [
+        Recording(
+            entry.path,
+            entry.size,
+            entry.version,
+            name=None if name == entry.path else name,
+            start=start,
+            duration=duration,
+        )
+        for entry, name, start, duration in zip(entries, names, starts, durations, strict=True)
+    ]
