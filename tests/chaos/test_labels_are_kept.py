@@ -13,6 +13,7 @@ from harness import Output, unchanged
 from safetensors.numpy import load_file, save_file
 
 from jobs.ser_batch import run_job
+from tests import log_lines
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -24,7 +25,7 @@ def ray_session():
 
 @pytest.fixture
 def label(small_checkpoint, tmp_path, capsys):
-    """Runs the command in this process: its exit code and the last line of stderr."""
+    """Runs the command in this process: its exit code and its stderr."""
 
     def run(*inputs, output=tmp_path / "labels", model=small_checkpoint, **flags):
         flags = {"output": output, "model": model, "precision": "fp32"} | flags
@@ -55,7 +56,8 @@ def mounted(tmp_path, make_corpus):
 @pytest.mark.parametrize("flags", [{}, {"max_failed_fraction": 0.1}], ids=["", "max-failed"])
 def test_an_unmounted_folder_costs_no_label(label, mounted, tmp_path, flags):
     manifest, paths = mounted
-    assert label(manifest, **flags)[0] == 0
+    code, message = label(manifest, **flags)
+    assert code == 0, message
     before = label.output.check(paths)
     (tmp_path / "mounted").rename(tmp_path / "elsewhere")
     (tmp_path / "mounted").mkdir()  # the empty mount point
@@ -66,13 +68,15 @@ def test_an_unmounted_folder_costs_no_label(label, mounted, tmp_path, flags):
     unchanged(before.set_index("uri", drop=False), after, before["uri"])
     (tmp_path / "mounted").rmdir()
     (tmp_path / "elsewhere").rename(tmp_path / "mounted")
-    assert label(manifest, **flags)[0] == 0
+    code, message = label(manifest, **flags)
+    assert code == 0, message
     unchanged(before, label.output.check(paths), before.index)
 
 
 def test_a_folder_that_is_unmounted_in_part_costs_no_label(label, mounted):
     manifest, paths = mounted
-    assert label(manifest)[0] == 0
+    code, message = label(manifest)
+    assert code == 0, message
     before = label.output.check(paths)
     for path in paths[:3]:
         path.rename(path.with_suffix(".away"))
@@ -85,22 +89,25 @@ def test_a_folder_that_is_unmounted_in_part_costs_no_label(label, mounted):
 def test_recordings_that_were_never_reached_are_tried_again(label, mounted):
     manifest, paths = mounted
     paths[0].rename(paths[0].with_suffix(".away"))
-    assert label(manifest)[0] == 0
+    code, message = label(manifest)
+    assert code == 0, message
     assert label.output.check(paths)["status"].value_counts().to_dict() == {"ok": 7, "not_found": 1}
     paths[0].with_suffix(".away").rename(paths[0])
-    assert label(manifest)[0] == 0
+    code, message = label(manifest)
+    assert code == 0, message
     assert set(label.output.check(paths)["status"]) == {"ok"}
 
 
 def test_an_input_folder_that_is_unmounted_costs_no_label(label, tmp_path, make_corpus):
     paths = make_corpus(tmp_path / "corpus", 4)
-    assert label(tmp_path / "corpus")[0] == 0
+    code, message = label(tmp_path / "corpus")
+    assert code == 0, message
     before = label.output.check(paths)
     (tmp_path / "corpus").rename(tmp_path / "elsewhere")
     (tmp_path / "corpus").mkdir()
     code, message = label(tmp_path / "corpus")
     assert code in (1, 2), message
-    assert message.startswith("error: --input")
+    assert log_lines.error(message).startswith("error: --input")
     unchanged(before, label.output.check(paths), before.index)
 
 
@@ -120,20 +127,23 @@ def test_two_manifests_with_the_same_names_share_an_output(label, tmp_path, make
 
 def test_rows_of_what_is_no_longer_listed_stay_until_they_are_pruned(label, tmp_path, make_corpus):
     paths = make_corpus(tmp_path / "corpus", 4)
-    assert label(tmp_path / "corpus")[0] == 0
+    code, message = label(tmp_path / "corpus")
+    assert code == 0, message
     paths[0].unlink()
     code, message = label(tmp_path / "corpus")
     assert code == 0, message
     assert sorted(label.output.rows()["uri"]) == sorted(map(str, paths))
     assert "no longer" in message
     assert "--prune" in message
-    assert label(tmp_path / "corpus", prune=True)[0] == 0
+    code, message = label(tmp_path / "corpus", prune=True)
+    assert code == 0, message
     label.output.check(paths[1:])
 
 
 def test_a_clock_that_was_ahead_does_not_keep_an_old_label(label, tmp_path, make_corpus):
     paths = make_corpus(tmp_path / "corpus", 4)
-    assert label(tmp_path / "corpus")[0] == 0
+    code, message = label(tmp_path / "corpus")
+    assert code == 0, message
     (part,) = (tmp_path / "labels").glob("part-*.parquet")
     rows = pq.read_table(part)
     ahead = [each + pd.Timedelta(days=1) for each in rows["labeled_at"].to_pandas()]
@@ -142,7 +152,8 @@ def test_a_clock_that_was_ahead_does_not_keep_an_old_label(label, tmp_path, make
     before = label.output.check(paths)
     paths[0].write_bytes(paths[3].read_bytes())
     os.utime(paths[0], (1, 1))
-    assert label(tmp_path / "corpus")[0] == 0
+    code, message = label(tmp_path / "corpus")
+    assert code == 0, message
     after = label.output.check(paths)
     assert after.loc[paths[0].name, "score"] == pytest.approx(after.loc[paths[3].name, "score"])
     assert after.loc[paths[0].name, "file_id"] != before.loc[paths[0].name, "file_id"]
@@ -171,7 +182,8 @@ def test_a_model_whose_scores_are_not_finite(label, tmp_path, small_checkpoint, 
 
 def test_more_failures_than_allowed_lose_nothing(label, tmp_path, make_corpus):
     paths = make_corpus(tmp_path / "corpus", 4)
-    assert label(tmp_path / "corpus")[0] == 0
+    code, message = label(tmp_path / "corpus")
+    assert code == 0, message
     before = label.output.check(paths)
     paths[0].write_bytes(b"no audio")
     for _ in range(2):
@@ -179,7 +191,8 @@ def test_more_failures_than_allowed_lose_nothing(label, tmp_path, make_corpus):
         assert code == 3, message
         assert "--max-failed-fraction" in message
         assert set(before["labeled_at"]) <= set(label.output.rows()["labeled_at"])
-    assert label(tmp_path / "corpus")[0] == 0
+    code, message = label(tmp_path / "corpus")
+    assert code == 0, message
     rows = label.output.check(paths)
     assert rows["status"].value_counts().to_dict() == {"ok": 3, "decode_error": 1}
     unchanged(before, rows, [path.name for path in paths[1:]])
