@@ -7,7 +7,6 @@ from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ser_core.errors import CorpusError
 from ser_core.labeling.parts import Part, find_parts
@@ -66,7 +65,7 @@ class Labels:
         chosen = range(len(self.parts)) if parts is None else parts
 
         def read(number: int) -> pa.Table:
-            return self.parts[number].read(self.schema, list(columns))
+            return self.parts[number].read_known(self.schema, list(columns))
 
         with ThreadPoolExecutor(_READERS) as pool:
             for start in range(0, len(chosen), _READERS):
@@ -77,8 +76,7 @@ class Labels:
         """Whether each row is current, by part."""
         if not self.parts:
             return []
-        tables = map(_known_by_path, self.all_rows([*RULE_COLUMNS, "path"]))
-        current = AllRows.from_tables(tables).current
+        current = AllRows.from_tables(self.all_rows(RULE_COLUMNS)).current
         return np.split(current, np.cumsum([part.num_rows for part in self.parts])[:-1])
 
 
@@ -114,8 +112,3 @@ def open_labels(uri: str, flag: str = "--labels") -> Labels:
 
 def _plain(kind: pa.DataType) -> pa.DataType:
     return kind.value_type if pa.types.is_dictionary(kind) else kind
-
-
-def _known_by_path(rows: pa.Table) -> pa.Table:
-    """Rows of release 0.1 have no URI."""
-    return rows.set_column(0, "uri", pc.coalesce(rows["uri"], rows["path"])).drop_columns("path")

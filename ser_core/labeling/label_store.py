@@ -125,8 +125,7 @@ class LabelStore:
     def rows(self) -> AllRows:
         """What the rules say about the rows that are there now."""
         if self._known_rows is None:
-            tables = zip(self._parts(), self._tables(list(RULE_COLUMNS)), strict=True)
-            self._known_rows = AllRows.from_tables(self._with_uri(*pair) for pair in tables)
+            self._known_rows = AllRows.from_tables(self._tables(list(RULE_COLUMNS)))
         return self._known_rows
 
     def index(
@@ -296,14 +295,7 @@ class LabelStore:
         with ThreadPoolExecutor(_CONCURRENT_PARTS) as pool:
             for start in range(0, len(parts), _CONCURRENT_PARTS):
                 few = parts[start : start + _CONCURRENT_PARTS]
-                yield from pool.map(lambda part: part.read(self.schema, columns), few)
-
-    def _with_uri(self, part: Part, rows: pa.Table) -> pa.Table:
-        """Rows of release 0.1 whose URI is not known are known by their path."""
-        if not rows["uri"].null_count:
-            return rows
-        path = part.read(self.schema, ["path"])["path"]
-        return rows.set_column(0, "uri", pc.coalesce(rows["uri"], path))
+                yield from pool.map(lambda part: part.read_known(self.schema, columns), few)
 
     def _remove(self, parts: list[Part], written: set[str]) -> None:
         """Removes parts, except those that have just been written under the same name."""

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from pyarrow.fs import FSSpecHandler, PyFileSystem
@@ -19,6 +20,7 @@ from ser_core.errors import OutputError, one_line
 from ser_core.schema import EMBEDDING
 from ser_core.storage.filesystem import retry_transient
 from ser_core.storage.folder import Folder, storage_errors
+from ser_core.storage.listing import is_hidden
 
 ROWS_PER_PART = 50_000  # about 5 MB
 _EMBEDDING_BYTES_PER_PART = 16 << 20  # they hardly compress, and the driver holds several parts
@@ -117,6 +119,14 @@ class Part:
                 lambda: self.fragment.to_table(schema=schema, columns=columns), "is damaged"
             )
 
+    def read_known(self, schema: pa.Schema, columns: list[str]) -> pa.Table:
+        """As `read`; rows of release 0.1 whose URI is not known are known by their path."""
+        rows = self.read(schema, columns)
+        if "uri" not in columns or not rows["uri"].null_count:
+            return rows
+        known = pc.coalesce(rows["uri"], self.read(schema, ["path"])["path"])
+        return rows.set_column(columns.index("uri"), "uri", known)
+
     def _parse(self, parse: Callable[[], Any], problem: str) -> Any:
         """What pyarrow makes of the content; retries where storage failed, and only there."""
 
@@ -156,7 +166,7 @@ def find_parts(folder: Folder, flag: str = "--output") -> list[Part]:
 
 def _find_parts(folder: Folder, flag: str) -> list[Part]:
     files = PyFileSystem(_FilesOf(folder))
-    names = [name for name in folder.names() if name.endswith(".parquet")]
+    names = [n for n in folder.names() if n.endswith(".parquet") and not is_hidden(n)]
     parts = [
         Part(name, _FORMAT.make_fragment(name, files), f"{flag} {folder.uri}: {name}")
         for name in names

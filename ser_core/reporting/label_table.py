@@ -197,7 +197,6 @@ def _derived(rows: pa.Table, classes: Sequence[str]) -> dict[str, Any]:
     margin, entropy = uncertainty(scores)
     unlabeled = rows["label"].is_null().to_numpy()
     return {
-        "uri": pc.coalesce(rows["uri"], rows["path"]),  # null in rows of release 0.1
         "seconds": pa.array(seconds, mask=np.isnan(seconds)),
         "margin": pa.array(margin, mask=unlabeled),
         "entropy": pa.array(entropy, mask=unlabeled),

@@ -69,9 +69,7 @@ def _read(labels: Labels, drawn: "_Drawn") -> pa.Table:
         (at,) = np.nonzero(drawn.part == number)
         tables.append(table.take(drawn.row[at]))
         positions.append(at)
-    table = pa.concat_tables(tables).take(np.argsort(np.concatenate(positions)))
-    identity = pc.coalesce(table["uri"], table["path"])
-    return table.set_column(table.column_names.index("uri"), "uri", identity)
+    return pa.concat_tables(tables).take(np.argsort(np.concatenate(positions)))
 
 
 @dataclass(frozen=True)

@@ -383,6 +383,13 @@ def test_a_footer_is_read_again_after_a_passing_failure(tmp_path, monkeypatch):
     assert len(calls) == 2
 
 
+def test_hidden_files_are_no_parts(store):
+    name = store.write_part(rows("a"))
+    for hidden in (f"._{name}", "_metadata.parquet"):  # of macOS, of Spark
+        store.folder.write(hidden, b"not a table")
+    assert [part.name for part in find_parts(store.folder)] == [name]
+
+
 def test_a_damaged_footer_is_not_read_again(store):
     store.write_part(rows("a"))
     (name,) = store.folder.names()
