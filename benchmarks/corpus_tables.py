@@ -57,10 +57,10 @@ def _columns(result: dict[str, Any]) -> Iterator[str]:
     demo, full = (result["embeddings"][name] for name in ("demo", "published size"))
     assert full["with_ms"] < 1.1 * full["without_ms"]  # both vary by that much
     yield (
-        f"An embedding of {full['embedding_size']} numbers takes {full['bytes_per_row']:,.0f} bytes"
-        f" a row, one of {demo['embedding_size']} {demo['bytes_per_row']:.0f} bytes, compressed as"
-        " they are in the parts; computing it takes no more time than classifying varies by"
-        " (`columns-cpu.json`)."
+        f"In the compressed parts, an embedding of {full['embedding_size']} numbers takes"
+        f" {full['bytes_per_row']:,.0f} bytes a row, and one of {demo['embedding_size']} numbers"
+        f" takes {demo['bytes_per_row']:.0f}. Computing it takes less time than classifying varies"
+        " by (`columns-cpu.json`)."
     )
 
 

@@ -1,6 +1,6 @@
 """Airflow: labels what is new every night, then reports on it against the labels from before.
 
-Put it in the DAGs folder. The workers need `ser-batch` in their PATH, or BIN set to where it is.
+Put it in the DAGs folder. The workers need `ser-batch` in their PATH.
 """
 
 from datetime import UTC, datetime, timedelta

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 import yaml
+from label_folders import label_rows, random_scores, write_labels
 
 from benchmarks.tables import sentences, tables
 from jobs.command import LogSettings, parse
@@ -31,9 +32,12 @@ from ser_core.labeling.progress import RunStats
 from ser_core.labeling.run_report import RunReport
 from ser_core.models.checkpoint import load_checkpoint
 from ser_core.models.classifier import Classifier
+from ser_core.reporting.config import ReportConfig
+from ser_core.reporting.job import report_labels
 from ser_core.schema import output_schema
 from ser_core.sources.forms import open_source, read_members
 from ser_core.storage.reading import Stopwatch
+from ser_core.verification.report import Verification
 
 ROOT = Path(__file__).parents[1]
 PAGES = {
@@ -212,12 +216,30 @@ def test_the_run_report_is_described():
     run, checkpoint = MagicMock(started=datetime.now(UTC)), MagicMock(labels=["sad"])
     run.checkpoint, run.store.write_report = checkpoint, lambda _, report: written.update(report)
     RunReport(run, RunStats()).write(None)
-    described = [
-        key for keys, _ in rows(OUTPUT, "| key | |") for key in re.findall(r"`(\w+)`", keys)
-    ]
-    assert sorted(described) == sorted(written)  # each once
+    assert sorted(described(OUTPUT)) == sorted(written)  # each once
     outcomes = {word.strip("`") for word, *_ in rows(OUTPUT, "| `outcome` | `exit_code` | |")}
     assert outcomes == {"complete", "nothing_to_do", "check_failed", "incomplete"}
+
+
+def described(page, header="| key | |"):
+    """The keys in the first column of a table, in order."""
+    return [key for keys, *_ in rows(page, header) for key in re.findall(r"`(\w+)`", keys)]
+
+
+def test_the_summary_of_a_report_is_described(tmp_path):
+    labels = write_labels(tmp_path / "labels", label_rows(["a"], random_scores(1)))
+    settings = {"labels": str(labels), "baseline": str(labels), "audio": False}
+    summary = report_labels(ReportConfig(output=str(tmp_path / "report"), **settings))
+    assert sorted(described(PAGES["docs/reports.md"])) == sorted(summary)
+    (words,) = (
+        text for key, text in rows(PAGES["docs/reports.md"], "| key | |") if key == "`drift`"
+    )
+    assert set(summary["drift"]) < set(re.findall(r"`(\w+)`", words))
+
+
+def test_the_file_of_a_verification_is_described():
+    found = Verification("labels", MagicMock(), "cpu", 0, None, [], [])
+    assert sorted(described(PAGES["docs/verification.md"])) == sorted(found.summary())
 
 
 def test_the_phases_and_the_metrics_are_those_of_the_code():
@@ -364,6 +386,8 @@ from ser_core.labeling.assembly import assembled_rows
 from ser_core.labeling.output_rows import output_rows
 from ser_core.labeling.stages import StageSettings, classify_block, decode_block
 from ser_core.models.outputs import Outputs
+from ser_core.reporting.config import ReportConfig
+from ser_core.reporting.job import report_labels
 from ser_core.schema import output_schema
 from ser_core.sources.decoder import Decoder, DecoderSettings
 from ser_core.sources.forms import open_source

@@ -283,7 +283,17 @@ def job_of_a_free_port():
 
 @pytest.mark.parametrize(
     ("code", "restarts", "requeued"),
-    [(0, 0, False), (1, 0, True), (1, 1, True), (1, 2, False), (2, 0, False), (3, 0, False)],
+    [
+        (0, 0, False),
+        (1, 0, True),
+        (1, 1, True),
+        (1, 2, False),
+        (2, 0, False),
+        (3, 0, False),
+        (127, 0, False),
+        (137, 0, True),
+        (137, 2, False),
+    ],
 )
 def test_only_a_job_that_did_not_finish_is_queued_again(slurm, code, restarts, requeued):
     environment = {"SLURM_RESTART_COUNT": str(restarts)} if restarts else {}

@@ -116,7 +116,7 @@ def load(
         slice_by: the columns that divide the corpus; by default those that can.
 
     Raises:
-        UsageError: a column of ``slice_by`` has too many values.
+        UsageError: a column of ``slice_by`` has too many values, or lists.
     """
     ours = [n for n in labels.schema.names if n not in (*labels.manifest, *_NOT_REPORTED)]
     divisors = _divisors(labels, slice_by)
@@ -142,7 +142,10 @@ def _divisors(labels: Labels, slice_by: Sequence[str]) -> dict[str, str]:
     """
     own = [n for n in labels.manifest if _can_slice(labels.schema.field(n).type)]
     names = slice_by or dict.fromkeys([FOLDER, *own, "sampling_rate", "channel"])
-    known = (name for name in names if name in (FOLDER, *labels.schema.names))
+    known = [name for name in names if name in (FOLDER, *labels.schema.names)]
+    for name in (name for name in slice_by if name in labels.schema.names):
+        if types.is_nested(kind := labels.schema.field(name).type) or types.is_binary(kind):
+            raise UsageError(f"--slice-by {name}: its values ({kind}) do not divide a corpus")
     return {name: f"slice_{number}" for number, name in enumerate(known)}
 
 

@@ -71,6 +71,14 @@ def test_a_column_with_too_many_values_is_refused(connection, tmp_path):
         loaded(connection, tmp_path / "labels", rows, slice_by=("path",))
 
 
+@pytest.mark.parametrize("values", [[["a"], ["b"]], [{"a": 1}, {"a": 2}], [b"\xff", b"\xfe"]])
+def test_a_column_of_lists_or_bytes_is_refused(connection, tmp_path, values):
+    rows = label_rows(["a", "b"], random_scores(2), manifest={"tags": values})
+    assert "tags" not in loaded(connection, tmp_path / "labels", rows).slices
+    with pytest.raises(UsageError, match=r"--slice-by tags: its values \(.*\) do not divide"):
+        loaded(connection, tmp_path / "labels", rows, slice_by=("tags",))
+
+
 @pytest.mark.parametrize(
     "name", ["folder", "bin", "rows", "seconds", "margin", "Label", "value", 'a "b"', "slice_0"]
 )
