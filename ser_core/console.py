@@ -3,17 +3,19 @@
 Nobody reading, a full disk or a terminal that is gone never ends a run.
 """
 
+import io
 import logging
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from enum import StrEnum
-from typing import Any
+from typing import IO, Any
 
 from ser_core.errors import without_credentials
 
 # What cannot be printed, as on a full disk, must not end a run. ValueError: a closed stream.
 UNWRITABLE = (OSError, ValueError)
+_LOG_WIDTH = 100  # of tables, characters
 LOGGER = logging.getLogger("ser_core")  # has handlers while a command runs; see `log.py`
 
 
@@ -62,7 +64,7 @@ def progress(
 
 
 def show(*parts: Any, width: int | None = None, facts: Mapping[str, Any] | None = None) -> None:
-    """Prints a result on standard output; its texts go to the log file, too.
+    """Prints a result on standard output; it goes to the log file, too.
 
     Args:
         parts: texts, and tables of rich.
@@ -71,13 +73,17 @@ def show(*parts: Any, width: int | None = None, facts: Mapping[str, Any] | None 
     """
     from rich.console import Console  # whoever prints lines only need not wait for it
 
-    _log(Event.RESULT, "\n".join(part for part in parts if isinstance(part, str)), facts=facts)
-    if sys.stdout is None:
-        return
-    console = Console(width=width, soft_wrap=True, highlight=False, markup=False)
-    with suppress(*UNWRITABLE, SystemExit):  # rich exits at a closed pipe
+    def printed(file: IO[str], width: int | None) -> None:
+        console = Console(file=file, width=width, highlight=False, markup=False, emoji=False)
         for part in parts:
-            console.print(part)
+            console.print(part, soft_wrap=True)
+
+    if LOGGER.handlers:
+        printed(lines := io.StringIO(), width or _LOG_WIDTH)
+        _log(Event.RESULT, lines.getvalue().rstrip(), facts=facts)
+    if sys.stdout is not None:
+        with suppress(*UNWRITABLE, SystemExit):  # rich exits at a closed pipe
+            printed(sys.stdout, width)
 
 
 def as_text(level: int, message: str) -> str:

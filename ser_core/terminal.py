@@ -32,6 +32,7 @@ class Terminal(logging.Handler):
             soft_wrap=True,
             highlight=False,
             markup=False,
+            emoji=False,
         )
         self._spinner = Spinner("dots")
         self._words, self._since = "", time.monotonic()

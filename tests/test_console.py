@@ -16,6 +16,11 @@ def test_what_is_said_has_no_credentials(capsys):
     assert (printed.out, printed.err) == ("", shown)
 
 
+def test_a_path_stays_as_it_is(capsys):
+    show("calls/a:phone:b[red].wav: sad")
+    assert capsys.readouterr().out == "calls/a:phone:b[red].wav: sad\n"
+
+
 class Full(io.StringIO):
     """A file on a full disk."""
 

@@ -1,6 +1,7 @@
 """The evaluation job: labels and truth → metrics, tables, figures and a page; it runs no model."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -11,11 +12,12 @@ from ser_core.evaluation.config import EvaluateConfig
 from ser_core.evaluation.page import LISTS, evaluation_page
 from ser_core.evaluation.predictions import read_predictions
 from ser_core.evaluation.report import Report, fit_on_validation, make_report
+from ser_core.labeling.current_rows import report_folder
 from ser_core.reporting.clips import clips
 from ser_core.reporting.html import number
 from ser_core.reporting.libraries import require_libraries
 from ser_core.reporting.plots import plot_confusion, plot_reliability
-from ser_core.storage.folder import Folder, output_folder
+from ser_core.storage.folder import Folder
 
 
 def evaluate_labels(config: EvaluateConfig) -> Report:
@@ -25,7 +27,7 @@ def evaluate_labels(config: EvaluateConfig) -> Report:
         UsageError: the command cannot run as written; nothing was written.
         RunError: the output could not be written.
     """
-    output = open_report(config.output)
+    output = open_report(config.output, [config.labels])
     phase("reading labels and truth")
     predictions = read_predictions(config.labels, config.truth)
     phase("computing metrics")
@@ -42,14 +44,18 @@ def evaluate_labels(config: EvaluateConfig) -> Report:
     return report
 
 
-def open_report(uri: str) -> Folder:
+def open_report(uri: str, labels: Sequence[str] = ()) -> Folder:
     """The folder for a report.
+
+    Args:
+        uri: of the folder.
+        labels: URIs of the labels that it is about.
 
     Raises:
         UsageError: it cannot be written to, or an optional library is not installed.
     """
     require_libraries("report")
-    return output_folder(uri)
+    return report_folder(uri, labels)
 
 
 def write_report(report: Report, output: Folder, title: str, audio: bool = False) -> None:

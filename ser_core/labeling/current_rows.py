@@ -1,5 +1,6 @@
 """The current rows of an output, for the jobs that read one; it writes nothing."""
 
+import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -8,12 +9,14 @@ from functools import cached_property
 import numpy as np
 import pyarrow as pa
 
-from ser_core.errors import CorpusError
+from ser_core.errors import CorpusError, OutputError
 from ser_core.labeling.parts import Part, find_parts
 from ser_core.labeling.rules import RULE_COLUMNS, AllRows
 from ser_core.schema import classes_of, output_schema
-from ser_core.storage.folder import Folder
+from ser_core.storage.filesystem import absolute
+from ser_core.storage.folder import Folder, output_folder
 
+_PART = re.compile(r"part-[0-9a-f]+\.parquet")  # as jobs.label names them
 _READERS = 4  # parts read at once, and in memory at once
 _REQUIRED = ("path", "file_id", "label", "status", "model_digest", "labeled_at")
 
@@ -108,6 +111,24 @@ def open_labels(uri: str, flag: str = "--labels") -> Labels:
                 fields[field.name] = field
     schema = pa.schema([pa.field(name, _plain(field.type)) for name, field in fields.items()])
     return Labels(folder, parts, schema, tuple(classes))
+
+
+def report_folder(uri: str, labels: Sequence[str] = ()) -> Folder:
+    """The folder that ``--output`` of a job that reads labels names; nothing is written yet.
+
+    Args:
+        uri: of the folder.
+        labels: URIs of the outputs that it reads.
+
+    Raises:
+        UsageError: it cannot be used, or whoever reads a folder of labels would read it, too.
+        RunError: its storage cannot be reached.
+    """
+    folder = output_folder(uri)
+    within = (f"{folder.uri}/".startswith(f"{absolute(each).rstrip('/')}/") for each in labels)
+    if any(within) or any(map(_PART.fullmatch, folder.names())):
+        raise OutputError(f"--output {uri}: lies in a folder of labels; choose another one")
+    return folder
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:

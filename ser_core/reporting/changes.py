@@ -10,7 +10,8 @@ _MOST_SHOWN = 200
 def changes(baseline: LabelTable, current: LabelTable) -> dict[str, Any]:
     """Which recordings have another label than in the baseline, or have lost or gained one.
 
-    Segments are matched by their start and channel.
+    Segments are matched by their start and channel. A recording that failed has one row and no
+    segments, so those that it had or has otherwise are in one table only, and not listed.
 
     Returns:
         ``in_both``: how many rows; ``changed``: how many of them differ; ``changed_by_label``: a
@@ -30,6 +31,7 @@ def changes(baseline: LabelTable, current: LabelTable) -> dict[str, Any]:
     )
     rows = current.frame(
         'select new.path as path, new.uri as uri, new.start as start, new."end" as "end",'
+        " new.channel as channel,"
         " coalesce(old.label, old.status) as before, old.score as score_before,"
         " coalesce(new.label, new.status) as now, new.score as score_now"
         f" {joined} where {differ}"

@@ -3,14 +3,31 @@
 from datetime import UTC, datetime
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
+
+
+def _iso(moment: object) -> object:
+    """Numbers are dates without hyphens: pydantic would take them for seconds since 1970."""
+    if not isinstance(moment, str | int):
+        return moment
+    try:
+        return datetime.fromisoformat(str(moment))
+    except ValueError:
+        raise ValueError("it is no date, such as 2026-11-26 or 2026-11-26T18:00") from None
 
 
 def _in_utc(moment: datetime) -> datetime:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
-Moment = Annotated[datetime, AfterValidator(_in_utc)]
+Moment = Annotated[datetime, BeforeValidator(_iso), AfterValidator(_in_utc)]
 
 
 class ReportConfig(BaseModel):

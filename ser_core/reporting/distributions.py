@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from ser_core.reporting.label_table import LabelTable, quoted
 
@@ -103,13 +104,28 @@ def distribution(table: LabelTable, measure: Measure) -> Distribution | None:
 
 def histogram(table: LabelTable, expression: str, edges: np.ndarray) -> np.ndarray:
     """How many rows are in each bin of equal width; what lies outside is in the outermost."""
-    bins = len(edges) - 1
-    width = float(edges[1] - edges[0])
-    position = f"floor(({expression} - {float(edges[0])}) / {width})"
     found = table.frame(
-        f"select cast(greatest(0, least({bins - 1}, {position})) as integer) as bin,"
-        f" count(*) as num_rows from {{rows}} where {expression} is not null group by bin"
+        f"select {_bin(expression, edges)} as bin, count(*) as num_rows from {{rows}}"
+        f" where {expression} is not null group by bin"
     )
-    counts = np.zeros(bins, np.int64)
+    counts = np.zeros(len(edges) - 1, np.int64)
     counts[found["bin"]] = found["num_rows"]
     return counts
+
+
+def histograms_by(
+    table: LabelTable, column: str, expression: str, edges: np.ndarray
+) -> pd.DataFrame:
+    """A histogram for each value of a column: a row each, with a column for each bin in use."""
+    found = table.frame(
+        f"select coalesce({column}, '') as value, {_bin(expression, edges)} as bin,"
+        f" count(*) as num_rows from {{rows}} where {expression} is not null group by value, bin"
+    )
+    return found.pivot_table(index="value", columns="bin", values="num_rows", fill_value=0)
+
+
+def _bin(expression: str, edges: np.ndarray) -> str:
+    """SQL for the bin that a value lies in."""
+    width = float(edges[1] - edges[0])
+    position = f"floor(({expression} - {float(edges[0])}) / {width})"
+    return f"cast(greatest(0, least({len(edges) - 2}, {position})) as integer)"

@@ -5,9 +5,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from ser_core.reporting.changes import changes
-from ser_core.reporting.distributions import MEASURES, histogram
+from ser_core.reporting.distances import (
+    chi_squared,
+    in_quantiles,
+    jensen_shannon_distance,
+    population_stability_index,
+)
+from ser_core.reporting.distributions import MEASURES, histogram, histograms_by
 from ser_core.reporting.label_table import LabelTable, quoted
 from ser_core.reporting.summary import by_slice
 
@@ -15,16 +22,15 @@ from ser_core.reporting.summary import by_slice
 _MODERATE, _LARGE = 0.1, 0.25
 _ERROR_RATE = 0.01  # probability that two samples of one corpus differ in any of the comparisons
 _FEWEST_ROWS = 20  # in each of two slices that are compared
-_QUANTILES = 10  # bins of a measure, which the baseline fills evenly
-_FINE_BINS = 2000  # from which they are made
-_SMOOTHING = 0.5  # rows added to each bin: the index of an empty one is infinite
-_MOSTLY = 0.5  # of the rows of both have a value in common, for their values to be compared
-_FEWEST_EXPECTED = 5  # rows of a bin, in the smaller table, for the chi-squared test (Cochran 1954)
+_FINE_BINS, _FINE_BINS_OF_SLICES = 2000, 200  # from which bins that are filled evenly are made
+_MOSTLY = 0.5  # of the rows have a value that both tables have, for their values to be compared
+_FEW_VALUES = 20  # of a column in the baseline: each would be missed
+_MEASURES_OF_SLICES = ("score", "duration")
 _LOG_SCALE = frozenset({"duration"})
 _VERDICTS = ("none", "moderate", "large")
 MEANINGS = {
     "none": "No drift: the difference is small, or samples of one corpus differ as much by chance.",
-    "in part": "Drift in part of the corpus: the labels of some of its parts have moved.",
+    "in part": "Drift in part of the corpus: labels, scores or durations of some parts have moved.",
     "moderate": "Moderate drift: the distribution has moved; look at it before you rely on trends.",
     "large": "Large drift: these are different recordings, or labels of a different kind.",
 }
@@ -87,7 +93,9 @@ def summarize_drift(
         "verdict": verdict,
         "meaning": MEANINGS[verdict] if comparable else "There is nothing to compare.",
         "drifted": [c.name for c in comparisons if c.verdict != "none"],
-        "comparisons": [{"name": c.name, **vars(c)} for c in comparisons],
+        "comparisons": [
+            {"name": c.name, **vars(c), "meaning": MEANINGS[c.verdict]} for c in comparisons
+        ],
         **changes(baseline, current),
     }
 
@@ -143,36 +151,61 @@ def _measures(baseline: LabelTable, current: LabelTable) -> Iterator[Counted]:
             yield measure.column, None, None, _quantile_counts(baseline, current, measure.column)
 
 
+def _divisors(baseline: LabelTable, current: LabelTable) -> list[str]:
+    """The columns that both have and that divide one of them: the other may have one value left."""
+    both = (name for name in baseline.divisors if name in current.divisors)
+    return [name for name in both if name in baseline.slices or name in current.slices]
+
+
 def _compositions(baseline: LabelTable, current: LabelTable) -> Iterator[Counted]:
     """How many rows each value of a slicing column has: speakers that left, rates that changed.
 
-    A column whose values are mostly new, such as a date or a caller, tells the tables apart by
-    design.
+    A column whose values are mostly new, such as a date, tells the tables apart by design; so does
+    one of whose many values few occur in a night, such as a caller.
     """
     columns = ("sampling_rate", "sampling_rate")
     yield "sampling_rate", None, None, _value_counts(baseline, current, columns)
-    for name in baseline.slices.keys() & current.slices.keys() - {"sampling_rate"}:
-        columns = (baseline.slices[name], current.slices[name])
+    for name in _divisors(baseline, current):
+        columns = (baseline.divisors[name], current.divisors[name])
         before, now = _value_counts(baseline, current, columns)
         both = (before > 0) & (now > 0)
-        if all(side[both].sum() >= _MOSTLY * side.sum() for side in (before, now)):
+        known = now[both].sum() >= _MOSTLY * now.sum()
+        occur = before[both].sum() >= _MOSTLY * before.sum() or (before > 0).sum() <= _FEW_VALUES
+        if known and occur and name != "sampling_rate":
             yield name, None, None, (before, now)
 
 
 def _slices(baseline: LabelTable, current: LabelTable) -> Iterator[Counted]:
-    """The labels within each part of the corpus that both have."""
-    for column in (name for name in current.slices if name in baseline.slices):
-        tables = [
+    """Labels, scores and durations within each part of the corpus that both have."""
+    for column in _divisors(baseline, current):
+        labels = (
             by_slice(table, column).pivot_table(
                 index="value", columns="label", values="rows", aggfunc="sum", fill_value=0
             )
             for table in (baseline, current)
-        ]
-        before, now = tables[0].align(tables[1], fill_value=0)
-        for value in before.index:
-            counts = before.loc[value].to_numpy(np.float64), now.loc[value].to_numpy(np.float64)
-            if min(side.sum() for side in counts) >= _FEWEST_ROWS:
-                yield "label", column, str(value), counts
+        )
+        for value, counts in _parts(*labels):
+            yield "label", column, value, counts
+        for measure in _MEASURES_OF_SLICES:
+            if baseline.has(measure) and current.has(measure):
+                expression = _expression(measure)
+                edges = _edges(baseline, current, expression, _FINE_BINS_OF_SLICES)
+                histograms = (
+                    histograms_by(table, table.divisors[column], expression, edges)
+                    for table in (baseline, current)
+                )
+                for value, counts in _parts(*histograms):
+                    yield measure, column, value, in_quantiles(*counts)
+
+
+def _parts(
+    before: pd.DataFrame, now: pd.DataFrame
+) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray]]]:
+    """The counts of each part, a row of both tables, that has enough rows."""
+    before, now = before.align(now, fill_value=0)
+    enough = np.minimum(before.sum(axis=1), now.sum(axis=1)) >= _FEWEST_ROWS
+    for value in before.index[enough]:
+        yield str(value), tuple(t.loc[value].to_numpy(np.float64) for t in (before, now))
 
 
 def _value_counts(
@@ -194,29 +227,23 @@ def _quantile_counts(
     baseline: LabelTable, current: LabelTable, column: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Both in the bins that the baseline fills evenly."""
-    expression = f"ln({quoted(column)} + 0.01)" if column in _LOG_SCALE else quoted(column)
+    expression = _expression(column)
+    edges = _edges(baseline, current, expression, _FINE_BINS)
+    return in_quantiles(*(histogram(table, expression, edges) for table in (baseline, current)))
+
+
+def _expression(column: str) -> str:
+    return f"ln({quoted(column)} + 0.01)" if column in _LOG_SCALE else quoted(column)
+
+
+def _edges(baseline: LabelTable, current: LabelTable, expression: str, num_bins: int) -> np.ndarray:
+    """Of bins of equal width, within which all values of both tables lie."""
     ends = [
         table.record(f"select min({expression}) as low, max({expression}) as high from {{rows}}")
         for table in (baseline, current)
     ]
     low, high = min(end["low"] for end in ends), max(end["high"] for end in ends)
-    edges = np.linspace(low, max(high, low + 1e-9), _FINE_BINS + 1)
-    before, now = (histogram(table, expression, edges) for table in (baseline, current))
-    starts = quantile_starts(before)
-    return np.add.reduceat(before, starts), np.add.reduceat(now, starts)
-
-
-def quantile_starts(counts: np.ndarray) -> np.ndarray:
-    """Where bins begin that each have about a tenth of the rows; a bin with more is by itself.
-
-    >>> quantile_starts(np.array([0, 100, 0, 0])).tolist()
-    [0, 1, 2]
-    """
-    reached = np.cumsum(counts) / counts.sum()
-    cuts = np.searchsorted(reached, np.arange(1, _QUANTILES) / _QUANTILES) + 1
-    heavy = np.flatnonzero(counts * _QUANTILES >= counts.sum())
-    starts = np.unique(np.concatenate([[0], cuts, heavy, heavy + 1]))
-    return starts[starts < len(counts)]
+    return np.linspace(low, max(high, low + 1e-9), num_bins + 1)
 
 
 def _compared(
@@ -234,55 +261,8 @@ def _compared(
         int(now.sum()),
         population_stability_index(before, now),
         jensen_shannon_distance(before, now),
-        _chi_squared(before, now),
+        chi_squared(before, now),
     )
-
-
-def population_stability_index(baseline: np.ndarray, current: np.ndarray) -> float:
-    """PSI: the sum of (q - p) ln(q / p) over the bins, p and q the shares of each.
-
-    Half a row is added to each bin, so that an empty one does not make it infinite.
-
-    Args:
-        baseline: counts by bin.
-        current: counts by bin, of the same shape.
-
-    >>> population_stability_index(np.array([50, 50]), np.array([50, 50]))
-    0.0
-    """
-    p, q = ((n + _SMOOTHING) / (n + _SMOOTHING).sum() for n in (baseline, current))
-    return float(((q - p) * np.log(q / p)).sum())
-
-
-def jensen_shannon_distance(baseline: np.ndarray, current: np.ndarray) -> float:
-    """The square root of the Jensen-Shannon divergence, base 2; 0 where there are no rows.
-
-    >>> round(jensen_shannon_distance(np.array([10, 0]), np.array([0, 10])), 6)
-    1.0
-    """
-    from scipy.spatial.distance import jensenshannon  # an optional library: see libraries.py
-
-    if not (baseline.sum() and current.sum()):
-        return 0.0
-    return float(np.nan_to_num(jensenshannon(baseline, current, base=2)))
-
-
-def _chi_squared(baseline: np.ndarray, current: np.ndarray) -> float:
-    from scipy.stats import chi2_contingency
-
-    table = _pooled(np.stack([baseline, current]))
-    if table.shape[1] < 2 or not table.sum(axis=1).all():
-        return 1.0
-    return float(chi2_contingency(table, correction=False).pvalue)
-
-
-def _pooled(table: np.ndarray) -> np.ndarray:
-    """Counts whose bins with few expected rows are one bin, as the test assumes some in each."""
-    totals = table.sum(axis=0)
-    expected = totals * table.sum(axis=1).min() / max(1, totals.sum())
-    few = expected < _FEWEST_EXPECTED
-    pooled = np.column_stack([table[:, ~few], table[:, few].sum(axis=1)])
-    return pooled[:, pooled.sum(axis=0) > 0]
 
 
 def _judged(comparison: Comparison, threshold: float) -> Comparison:

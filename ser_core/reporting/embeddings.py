@@ -8,17 +8,17 @@ import pyarrow.compute as pc
 
 from ser_core.labeling.current_rows import Labels
 from ser_core.labeling.embeddings import embedding_matrix
-from ser_core.schema import EMBEDDING
+from ser_core.labeling.row_sample import draw_rows
+from ser_core.schema import EMBEDDING, EMBEDDING_SIZE
 from ser_core.settings import SEED
 
 _COMPONENTS = 5
 _MOST_ROWS = 5_000
-_MOST_PARTS = 40  # read, as embeddings are by far the largest column
 _BINS = 10  # which the baseline fills evenly
 
 
 def sample(labels: Labels, keep: Callable[[pa.Table], pa.ChunkedArray] | None = None) -> np.ndarray:
-    """Embeddings of up to 5,000 rows of up to 40 parts.
+    """Embeddings of up to 5,000 rows, each drawn with the same probability.
 
     Args:
         labels: an output.
@@ -29,19 +29,14 @@ def sample(labels: Labels, keep: Callable[[pa.Table], pa.ChunkedArray] | None = 
     """
     if EMBEDDING not in labels.schema.names:
         return np.empty((0, 0), np.float32)
-    size = labels.schema.field(EMBEDDING).type.list_size
-    found = [np.empty((0, size), np.float16)]
-    dated = labels.current_rows(["labeled_at"]) if keep else ()
-    parts = [number for number, rows in enumerate(dated) if keep and pc.any(keep(rows)).as_py()]
-    parts = (parts if keep else list(range(len(labels.parts))))[:_MOST_PARTS]
-    each = -(-_MOST_ROWS // max(1, len(parts)))
-    random = np.random.default_rng(SEED)
-    for rows in labels.current_rows([EMBEDDING, "labeled_at"], parts):
-        kept = rows if keep is None else rows.filter(keep(rows))
-        kept = kept.filter(pc.is_valid(kept[EMBEDDING]))
-        chosen = np.sort(random.permutation(len(kept))[:each])
-        found.append(embedding_matrix(kept[EMBEDDING].take(pa.array(chosen))))
-    return np.concatenate(found).astype(np.float32)
+
+    def eligible(rows: pa.Table) -> pa.ChunkedArray:
+        embedded = pc.is_valid(rows[EMBEDDING_SIZE])
+        return embedded if keep is None else pc.and_(embedded, keep(rows))
+
+    drawn = draw_rows(labels, eligible, [EMBEDDING_SIZE, "labeled_at"], _MOST_ROWS, SEED)
+    rows = drawn.read(labels, [EMBEDDING])
+    return embedding_matrix(rows[EMBEDDING]).astype(np.float32)
 
 
 def component_counts(

@@ -15,8 +15,8 @@ from rich.table import Table
 
 from ser_core.console import counted, phase, show
 from ser_core.corpora.truth import first_few
-from ser_core.errors import CheckError, OutputError, UsageError, hint
-from ser_core.labeling.current_rows import Labels, open_labels
+from ser_core.errors import CheckError, UsageError, hint
+from ser_core.labeling.current_rows import Labels, open_labels, report_folder
 from ser_core.reporting.config import ReportConfig
 from ser_core.reporting.drift import summarize_drift
 from ser_core.reporting.embeddings import component_counts, sample
@@ -36,7 +36,6 @@ from ser_core.reporting.report_page import report_page
 from ser_core.reporting.runs import read_runs
 from ser_core.reporting.slices import deviations
 from ser_core.reporting.summary import by_slice, courses, summarize
-from ser_core.storage.folder import Folder, output_folder
 
 if TYPE_CHECKING:
     import duckdb
@@ -75,7 +74,7 @@ def report_labels(config: ReportConfig) -> dict[str, Any]:
     require_libraries("report")
     labels = open_labels(config.labels)
     baseline = None if config.baseline is None else open_labels(config.baseline, "--baseline")
-    output = _open_output(config.output, [labels, *([baseline] if baseline else [])])
+    output = report_folder(config.output, [config.labels, config.baseline or config.labels])
     _check_slices(config.slice_by, labels)
     phase("reading the labels")
     with database() as connection:
@@ -88,7 +87,7 @@ def report_labels(config: ReportConfig) -> dict[str, Any]:
             summary["drift"] = summarize_drift(earlier, table, name, components)
         parts = deviations({column: by_slice(table, column) for column in table.slices})
         shown = parts[parts["of"] >= _FEWEST_ROWS].head(_MOST_DEVIATIONS)
-        summary["slices"] = records(shown)
+        summary |= {"divided_by": list(table.slices), "slices": records(shown)}
         listening = to_listen(table, summary["drift"], config.examples)
         phase("making clips and drawing the page")
         page = report_page(summary, listening, courses(table), config.audio)
@@ -123,14 +122,6 @@ def _embeddings(
         sample(labels, lambda rows: pc.less(rows["labeled_at"], moment)),
         sample(labels, lambda rows: pc.greater_equal(rows["labeled_at"], moment)),
     )
-
-
-def _open_output(uri: str, read: list[Labels]) -> Folder:
-    output = output_folder(uri)
-    for labels in read:  # whoever reads that folder as a table would find the report in it
-        if f"{output.uri}/".startswith(f"{labels.folder.uri.rstrip('/')}/"):
-            raise OutputError(f"--output {uri}: lies in a folder of labels; choose another one")
-    return output
 
 
 def _tables(

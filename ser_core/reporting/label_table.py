@@ -40,15 +40,17 @@ class LabelTable:
         name: of the table or view.
         classes: the model's classes.
         columns: that it has.
-        slices: what divides the corpus, as columns of the manifest or `FOLDER`, and the column that
-            has its values as texts.
+        divisors: what has few enough values to divide a corpus, as columns of the manifest or
+            `FOLDER`, and the column that has its values as texts.
+        slices: those that divide this one: they have several values, with a few rows each.
     """
 
     connection: "duckdb.DuckDBPyConnection"
     name: str
     classes: tuple[str, ...]
     columns: tuple[str, ...]
-    slices: dict[str, str]
+    divisors: dict[str, str]
+    slices: tuple[str, ...] = ()
 
     def frame(self, query: str, *values: Any) -> pd.DataFrame:
         """The result of a query.
@@ -132,7 +134,7 @@ def load(
     connection.execute(f"create table {name} as select * from reading")
     connection.unregister("reading")
     table = LabelTable(connection, name, labels.classes, tuple(empty.schema.names), divisors)
-    return replace(table, slices=_useful(table, slice_by))
+    return _divided(table, slice_by)
 
 
 def _divisors(labels: Labels, slice_by: Sequence[str]) -> dict[str, str]:
@@ -167,19 +169,27 @@ def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.utf8_slice_codeunits(column.cast(pa.string()), 0, _LONGEST_VALUE)
 
 
-def _useful(table: LabelTable, slice_by: Sequence[str]) -> dict[str, str]:
-    """The columns that have at least two values, and not so many that each is a few rows."""
-    if not table.slices:
-        return {}
-    counts = ", ".join(f"approx_count_distinct({at}) as {at}" for at in table.slices.values())
-    values = table.record(f"select {counts} from {{rows}}")
-    most = min(_MOST_VALUES, max(2, table.num_rows // 2))
+def _divided(table: LabelTable, slice_by: Sequence[str]) -> LabelTable:
+    """The table with those divisors that have not too many values, and its slices."""
+    values = _numbers_of_values(table)
     for name in slice_by:
-        if name in table.slices and values[table.slices[name]] > 1.1 * _MOST_VALUES:
+        if values.get(name, 0) > _MOST_VALUES:
             raise UsageError(f"--slice-by {name}: it has more than {_MOST_VALUES:,} values")
-    if slice_by:
-        return table.slices
-    return {name: at for name, at in table.slices.items() if 1 < values[at] <= most}
+    few = {name: at for name, at in table.divisors.items() if values[name] <= _MOST_VALUES}
+    most = max(2, table.num_rows // 2)
+    useful = tuple(slice_by) or tuple(name for name in few if 1 < values[name] <= most)
+    return replace(table, divisors=few, slices=tuple(name for name in useful if name in few))
+
+
+def _numbers_of_values(table: LabelTable) -> dict[str, int]:
+    """How many values each divisor has, exactly if they are about `_MOST_VALUES` or fewer."""
+    numbers = {}
+    for name, at in table.divisors.items():
+        count = f"approx_count_distinct({at})"
+        if table.record(f"select {count} as n from {{rows}}")["n"] < 1.5 * _MOST_VALUES:
+            count = f"count(distinct {at})"
+        numbers[name] = int(table.record(f"select {count} as n from {{rows}}")["n"])
+    return numbers
 
 
 def quoted(name: str) -> str:
@@ -192,15 +202,19 @@ def quoted(name: str) -> str:
 
 
 def _derived(rows: pa.Table, classes: Sequence[str]) -> dict[str, Any]:
-    stretch = rows["end"].to_numpy() - rows["start"].to_numpy()
-    seconds = np.where(np.isnan(stretch), rows["duration"].to_numpy(), stretch)
+    # A stretch without an end reaches to that of its file.
+    open_end = pc.and_(rows["start"].is_valid(), rows["end"].is_null())
+    end = pc.if_else(open_end, rows["duration"], rows["end"])
+    stretch = pc.subtract(end, rows["start"])
+    seconds = pc.if_else(rows["start"].is_valid(), stretch, rows["duration"])
     scores = np.empty((len(rows), len(classes)), np.float32)
     for number, name in enumerate(score_columns(classes)):
         scores[:, number] = np.nan_to_num(rows[name].to_numpy())
     margin, entropy = uncertainty(scores)
     unlabeled = rows["label"].is_null().to_numpy()
     return {
-        "seconds": pa.array(seconds, mask=np.isnan(seconds)),
+        "end": end,
+        "seconds": seconds,
         "margin": pa.array(margin, mask=unlabeled),
         "entropy": pa.array(entropy, mask=unlabeled),
     }

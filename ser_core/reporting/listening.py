@@ -70,7 +70,7 @@ def _changed(rows: list[dict[str, Any]]) -> Listening:
         {
             "path": row["path"],
             "identity": segment_identity(row["uri"], row["start"], row["end"]),
-            "text": f"{row['before']}, now {row['now']}",
+            "text": f"{row['before']}, now {row['now']}{_where(row)}",
         }
         for row in rows
     ]
@@ -79,17 +79,31 @@ def _changed(rows: list[dict[str, Any]]) -> Listening:
 
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:
-    where = "" if row["start"] is None else f", {row['start']:.1f} to {row['end']:.1f} s"
-    if row["channel"] is not None:
-        where += f", channel {row['channel']} (the clip is the mix of all)"
     text = row["error"]
     if row["label"] is not None:
         text = f"{row['label']} {row['score']:.3f}, margin {row['margin']:.3f}"
     return {
         "path": row["path"],
         "identity": segment_identity(row["uri"], row["start"], row["end"]),
-        "text": f"{text}{where}",
+        "text": f"{text}{_where(row)}",
     }
+
+
+def _where(row: dict[str, Any]) -> str:
+    """The place of a row in its recording, in words."""
+    words = "" if row["start"] is None else f", {stretch(row['start'], row['end'])}"
+    if row["channel"] is not None:
+        words += f", channel {row['channel']} (the clip is the mix of all)"
+    return words
+
+
+def stretch(start: float, end: float | None) -> str:
+    """A stretch of a recording in words; its end may not be known.
+
+    >>> stretch(6.0, 12.0), stretch(50.0, None)
+    ('6.0 to 12.0 s', 'from 50.0 s')
+    """
+    return f"from {start:.1f} s" if end is None else f"{start:.1f} to {end:.1f} s"
 
 
 def segment_identity(uri: str, start: float | None, end: float | None) -> str:

@@ -9,7 +9,7 @@ import pandas as pd
 from ser_core.reporting.clips import clips, player
 from ser_core.reporting.distributions import MEASURES
 from ser_core.reporting.html import page, percent
-from ser_core.reporting.listening import Listening
+from ser_core.reporting.listening import Listening, stretch
 from ser_core.reporting.plots import plot_course, plot_histogram
 from ser_core.schema import score_columns
 
@@ -34,7 +34,8 @@ def report_page(
         courses: the segments of some recordings, by path.
         audio: whether they can be played.
     """
-    drift, by_label = summary["drift"], summary["by_label"]
+    by_label = summary["by_label"]
+    drift = summary["drift"] or {"comparisons": [], "changed_recordings": []}
     even = 1 / max(1, len(by_label))
     certain = [row for row in summary["slices"][:_MOST_DEVIATIONS] if row["low"] * row["high"] > 0]
     return page(
@@ -54,10 +55,8 @@ def report_page(
         ],
         deviations=[_deviation(row) for row in (certain or summary["slices"][:_UNCERTAIN])],
         certain=bool(certain),
-        slices=list(dict.fromkeys(row["slice"] for row in summary["slices"])),
-        drift_rows=[_comparison(row) for row in drift["comparisons"][:_MOST_COMPARISONS]]
-        if drift
-        else [],
+        drift_rows=[_comparison(row) for row in drift["comparisons"][:_MOST_COMPARISONS]],
+        changed=[_changed(row) for row in drift["changed_recordings"]],
         listening=_with_clips(listening, audio),
         courses=list(courses),
         runs=[_run(run) for run in summary["runs"][:_MOST_RUNS]],
@@ -92,6 +91,12 @@ def _in_words(name: str, shown: dict[str, Any]) -> str:
 def _deviation(row: dict[str, Any]) -> dict[str, Any]:
     part = f"{row['slice']}: {row['value'] or _NO_VALUE}"
     return row | {"part": part, "interval": f"{percent(row['low'])} to {percent(row['high'])}"}
+
+
+def _changed(row: dict[str, Any]) -> dict[str, Any]:
+    where = [] if row["start"] is None else [stretch(row["start"], row["end"])]
+    where += [] if row["channel"] is None else [f"channel {row['channel']}"]
+    return row | {"where": ", ".join(where)}
 
 
 def _comparison(row: dict[str, Any]) -> dict[str, Any]:

@@ -137,7 +137,7 @@ def by_slice(table: LabelTable, column: str) -> pd.DataFrame:
         ``mean_score``.
     """
     return table.frame(
-        f"select coalesce({table.slices[column]}, '') as value,"
+        f"select coalesce({table.divisors[column]}, '') as value,"
         f" coalesce(label, '{NO_LABEL}') as label, count(*) as rows,"
         " coalesce(sum(seconds), 0) / 3600 as hours, avg(score) as mean_score"
         " from {rows} group by all order by value, label"
@@ -148,18 +148,20 @@ def courses(table: LabelTable) -> dict[str, pd.DataFrame]:
     """The segments of the recordings that have the most, with ``start``, ``end`` and scores.
 
     Returns:
-        By the path, with the channel if they were labelled one by one.
+        By the path, or by the URI if another has the same path, with the channel if they were
+        labelled one by one.
     """
     longest = table.frame(
         "select uri, channel, any_value(path) as path from {rows} where start is not null"
-        f" group by uri, channel having count(*) > 2 order by count(*) desc, uri, channel"
-        f" limit {_COURSES}"
+        f" and status = '{Status.OK}' group by uri, channel having count(*) > 2"
+        f" order by count(*) desc, uri, channel limit {_COURSES}"
     )
     scores = ", ".join(map(quoted, score_columns(table.classes)))
     found = {}
     for row in records(longest):
         channel = "" if row["channel"] is None else f", channel {row['channel']}"
-        found[f"{row['path']}{channel}"] = table.frame(
+        name = row["path"] if f"{row['path']}{channel}" not in found else row["uri"]
+        found[f"{name}{channel}"] = table.frame(
             f'select start, "end", label, {scores} from {{rows}} where uri = ? and status ='
             f" '{Status.OK}' and channel is not distinct from ? order by start",
             row["uri"],

@@ -1,11 +1,6 @@
 """The verification job: rows of a folder, labelled once more by the model card's own script."""
 
-import sys
-
-from rich.console import Console
-from rich.progress import track
-
-from ser_core.console import counted, phase
+from ser_core.console import counted, phase, progress
 from ser_core.errors import (
     CheckError,
     CheckpointError,
@@ -14,11 +9,10 @@ from ser_core.errors import (
     names_flag,
     one_line,
 )
-from ser_core.labeling.current_rows import open_labels
+from ser_core.labeling.current_rows import open_labels, report_folder
 from ser_core.models.card import Card, exact_card
 from ser_core.models.hub import fetch
 from ser_core.reporting.libraries import require_libraries
-from ser_core.storage.folder import output_folder
 from ser_core.verification.comparison import Compared
 from ser_core.verification.config import VerifyConfig
 from ser_core.verification.origin import find_origin
@@ -36,7 +30,7 @@ def verify_labels(config: VerifyConfig) -> Verification:
         CheckError: another checkpoint made the labels, or they differ by more than they may.
     """
     require_libraries("verify")
-    output = None if config.output is None else output_folder(config.output)
+    output = None if config.output is None else report_folder(config.output, [config.labels])
     phase("reading the labels")
     labels = open_labels(config.labels)
     origin = find_origin(labels, config.model, config.revision)
@@ -47,15 +41,11 @@ def verify_labels(config: VerifyConfig) -> Verification:
         raise CheckError(f"--model {origin.model}: {reason}")
     phase("labelling with the model card's script")
     rows = draw(labels, origin.cuttings, config.sample, config.seed)
-    outcomes = list(
-        track(
-            label_again(rows, origin.cuttings, card),
-            "comparing",
-            len(rows),
-            console=Console(stderr=True),
-            disable=sys.stderr is None or not sys.stderr.isatty(),
-        )
-    )
+    outcomes = []
+    for outcome in label_again(rows, origin.cuttings, card):
+        outcomes.append(outcome)
+        done = f"{len(outcomes):,} of {counted(len(rows), 'row')} compared"
+        progress(done, len(outcomes), len(rows))
     found = Verification(
         labels=labels.folder.uri,
         origin=origin,

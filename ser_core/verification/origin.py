@@ -61,7 +61,7 @@ def find_origin(labels: Labels, model: str | None, revision: str | None) -> Orig
     Args:
         labels: the folder.
         model: ``--model``; None for that of the newest rows.
-        revision: ``--revision``; None for that of the newest run, if the model is its.
+        revision: ``--revision``; None for that of the run that made the newest rows.
 
     Raises:
         UsageError: there is nothing to compare, or the checkpoint cannot be loaded.
@@ -72,8 +72,9 @@ def find_origin(labels: Labels, model: str | None, revision: str | None) -> Orig
         raise CorpusError(f"--labels {labels.folder.uri}: no current row has a label")
     reports = list(run_reports(labels.folder).values())
     if model is None:
-        model = str(made_by["model"][0])
-        same = (each for each in reports if each["config"].get("model") == model)
+        model, digest = map(str, made_by.loc[0, ["model", "model_digest"]])
+        same = [each for each in reports if each["config"].get("model") == model]
+        same.sort(key=lambda each: each.get("model_digest") != digest)  # the newest stay first
         revision = revision or next((each.get("revision") for each in same), None)
     with names_flag("--model"):
         checkpoint = load_checkpoint(model, revision)

@@ -1,15 +1,14 @@
 """A folder of labels → current rows drawn from it."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ser_core.labeling.current_rows import Labels
+from ser_core.labeling.row_sample import draw_rows
 from ser_core.labeling.rules import is_ok
 from ser_core.schema import score_columns
 
@@ -42,8 +41,6 @@ def origins(labels: Labels) -> pd.DataFrame:
 def draw(labels: Labels, digests: Collection[str], size: int, seed: int) -> list[dict[str, Any]]:
     """Draws current rows with a label, each with the same probability.
 
-    `uri` is the path in rows of release 0.1, which had none.
-
     Args:
         labels: the folder.
         digests: of the models whose rows are drawn.
@@ -51,44 +48,11 @@ def draw(labels: Labels, digests: Collection[str], size: int, seed: int) -> list
         seed: the same one draws the same rows of the same folder.
     """
     wanted = pa.array(sorted(digests), pa.string())
-    random, drawn = np.random.default_rng(seed), _Drawn.none()
-    for number, table in enumerate(labels.current_rows(["status", "model_digest"])):
-        mask = pc.and_(is_ok(table["status"]), pc.is_in(table["model_digest"], wanted))
-        found = np.flatnonzero(mask.to_numpy())
-        drawn = drawn.with_part(number, found, random.random(len(found))).first(size)
-    rows: list[dict[str, Any]] = _read(labels, drawn).to_pylist()
-    return rows
 
+    def eligible(rows: pa.Table) -> pa.ChunkedArray:
+        return pc.and_(is_ok(rows["status"]), pc.is_in(rows["model_digest"], wanted))
 
-def _read(labels: Labels, drawn: "_Drawn") -> pa.Table:
-    """The drawn rows, in their order."""
     columns = [*_COLUMNS, *score_columns(labels.classes)]
-    tables, positions = [labels.schema.empty_table().select(columns)], [np.empty(0, np.int64)]
-    parts = np.unique(drawn.part).tolist()
-    for number, table in zip(parts, labels.current_rows(columns, parts), strict=True):
-        (at,) = np.nonzero(drawn.part == number)
-        tables.append(table.take(drawn.row[at]))
-        positions.append(at)
-    return pa.concat_tables(tables).take(np.argsort(np.concatenate(positions)))
-
-
-@dataclass(frozen=True)
-class _Drawn:
-    """Current rows with a random number each; those with the smallest ones are the sample."""
-
-    part: np.ndarray
-    row: np.ndarray
-    number: np.ndarray
-
-    @classmethod
-    def none(cls) -> "_Drawn":
-        return cls(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
-
-    def with_part(self, part: int, rows: np.ndarray, numbers: np.ndarray) -> "_Drawn":
-        parts = np.full(len(rows), part)
-        pairs = ((self.part, parts), (self.row, rows), (self.number, numbers))
-        return _Drawn(*map(np.concatenate, pairs))
-
-    def first(self, most: int) -> "_Drawn":
-        kept: Any = np.argsort(self.number)[:most]
-        return _Drawn(self.part[kept], self.row[kept], self.number[kept])
+    drawn = draw_rows(labels, eligible, ["status", "model_digest"], size, seed)
+    rows: list[dict[str, Any]] = drawn.read(labels, columns).to_pylist()
+    return rows

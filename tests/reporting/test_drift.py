@@ -6,14 +6,7 @@ import pytest
 from label_folders import WHEN, label_rows, random_scores
 
 from ser_core.reporting.changes import changes
-from ser_core.reporting.drift import (
-    _chi_squared,
-    _pooled,
-    compare,
-    jensen_shannon_distance,
-    population_stability_index,
-    summarize_drift,
-)
+from ser_core.reporting.drift import MEANINGS, compare, summarize_drift
 
 COUNT = 600
 SPEAKERS = [f"s{i % 10}" for i in range(COUNT)]
@@ -40,11 +33,11 @@ def drifted(comparisons):
 def test_the_same_corpus_drawn_twice(table_of):
     table = table_of(corpus())
     alarms = []
-    for draw in range(100):
+    for draw in range(50):
         drawn = f"hash(path || ' {draw}') % 2"
         halves = [table.where(f"{drawn} = {half}", f"half_{draw}_{half}") for half in (0, 1)]
         alarms += drifted(compare(*halves))
-    assert len(alarms) <= 3, alarms
+    assert len(alarms) <= 2, alarms
 
 
 def test_one_speaker_is_gone(table_of):
@@ -88,14 +81,19 @@ def label_rows_of_one_class():
     )
 
 
+def with_scores(scores, **columns):
+    """The corpus with other scores: labels follow from them."""
+    paths, same = [f"{i}.wav" for i in range(COUNT)], corpus()
+    own = {name: same[name].to_numpy() for name in ("duration", "rms_db")}
+    return label_rows(paths, scores, manifest={"speaker": SPEAKERS}, **own | columns)
+
+
 def test_only_one_speaker_changed(table_of):
-    speakers = np.array(SPEAKERS)
     scores = random_scores(COUNT)
-    scores[speakers == "s3"] = [0.98, 0.01, 0.01]
-    changed = label_rows([f"{i}.wav" for i in range(COUNT)], scores, manifest={"speaker": SPEAKERS})
-    found = drifted(compare(table_of(corpus()), table_of(changed)))
-    assert ("label", "speaker", "s3") in found
-    assert not any(value not in (None, "s3") for _, _, value in found)
+    scores[np.array(SPEAKERS) == "s3"] = [0.98, 0.01, 0.01]
+    summary = summarize_drift(table_of(corpus()), table_of(with_scores(scores)), "before")
+    assert set(summary["drifted"]) == {"label of speaker s3", "score of speaker s3"}
+    assert summary["verdict"] == "in part"  # it does not speak for the corpus
 
 
 def test_a_date_without_a_value_in_common_is_no_drift(table_of):
@@ -127,36 +125,38 @@ def test_a_night_with_a_few_stragglers_is_no_drift(table_of):
     assert drifted(compare(*tables)) == {}
 
 
-def test_drift_of_one_part_does_not_speak_for_the_corpus(table_of):
-    scores = random_scores(COUNT)
-    scores[np.array(SPEAKERS) == "s3"] = [0.98, 0.01, 0.01]
-    changed = label_rows([f"{i}.wav" for i in range(COUNT)], scores, manifest={"speaker": SPEAKERS})
-    before = label_rows(
-        [f"{i}.wav" for i in range(COUNT)], random_scores(COUNT), manifest={"speaker": SPEAKERS}
-    )
-    summary = summarize_drift(table_of(before), table_of(changed), "before")
-    assert summary["drifted"] == ["label of speaker s3"]
-    assert summary["verdict"] == "in part"
+def test_a_column_of_which_one_value_is_left(table_of):
+    both = {"channel_name": ["agent", "caller"] * (COUNT // 2)}
+    baseline = table_of(corpus(manifest=both))
+    current = table_of(corpus(manifest={"channel_name": ["agent"] * COUNT}))
+    assert "channel_name" not in current.slices
+    assert drifted(compare(baseline, current)) == {("channel_name", None, None): "large"}
+    assert drifted(compare(current, baseline)) == {("channel_name", None, None): "large"}
+    compared = {(c.measure, c.value) for c in compare(baseline, current) if c.slice}
+    assert {("label", "agent"), ("score", "agent"), ("duration", "agent")} == compared
 
 
-def test_many_rare_values_are_no_evidence():
+def test_a_caller_who_is_one_of_many_is_no_drift(table_of):
     random = np.random.default_rng(0)
-    drawn = [np.bincount(random.integers(0, 900, 1000), minlength=900) for _ in range(2)]
-    assert _chi_squared(*(counts.astype(float) for counts in drawn)) > 0.01
-    few, many = np.array([400.0, 1, 0, 1]), np.array([400.0, 0, 1, 1])
-    assert _pooled(np.stack([few, many])).tolist() == [[400, 2], [400, 2]]
+    before = {"caller": [f"c{n}" for n in random.integers(0, 100, COUNT)]}
+    tonight = {"caller": [f"c{n}" for n in random.integers(0, 5, COUNT)]}
+    tables = table_of(corpus(manifest=before)), table_of(corpus(manifest=tonight))
+    assert ("caller", None, None) not in drifted(compare(*tables))
 
 
-def test_the_index_and_the_distance_by_hand():
-    baseline, current = np.array([60, 40]), np.array([30, 70])
-    p, q = (baseline + 0.5) / 101, (current + 0.5) / 101
-    expected = sum((q - p) * np.log(q / p))
-    assert population_stability_index(baseline, current) == pytest.approx(expected)
-    p, q = baseline / 100, current / 100
-    middle = (p + q) / 2
-    divergence = sum(p * np.log2(p / middle) + q * np.log2(q / middle)) / 2
-    assert jensen_shannon_distance(baseline, current) == pytest.approx(np.sqrt(divergence))
-    assert jensen_shannon_distance(baseline, baseline * 3) == 0
+@pytest.mark.parametrize("measure", ["score", "duration"])
+def test_a_part_whose_labels_stay(table_of, measure):
+    """Nothing but the scores, or the durations, of one speaker have moved."""
+    chosen, scores = np.array(SPEAKERS) == "s3", random_scores(COUNT)
+    columns = {}
+    if measure == "score":  # halfway to equal scores: the order stays
+        scores[chosen] = 0.5 * scores[chosen] + 0.5 / 3
+    else:
+        columns["duration"] = corpus()["duration"].to_numpy() * np.where(chosen, 3, 1)
+    current = table_of(with_scores(scores, **columns))
+    summary = summarize_drift(table_of(corpus()), current, "before")
+    assert summary["drifted"] == [f"{measure} of speaker s3"]
+    assert all(row["meaning"] == MEANINGS[row["verdict"]] for row in summary["comparisons"])
 
 
 def test_labels_that_changed(table_of):

@@ -22,42 +22,38 @@ def vectors(count, seed=0, shift=0.0):
 def with_embeddings(rows: pa.Table, embeddings) -> pa.Table:
     flat = pa.array(np.asarray(embeddings, np.float16).ravel())
     column = pa.FixedSizeListArray.from_arrays(flat, HIDDEN)
-    return rows.append_column("embedding", column)
+    sizes = pa.array([HIDDEN] * len(rows), pa.int32())
+    return rows.append_column("embedding_size", sizes).append_column("embedding", column)
+
+
+def parts(*sizes):
+    """Parts of an output, each made a day after the one before, and their embeddings."""
+    for day, size in enumerate(sizes):
+        names = [f"{day}-{i}" for i in range(size)]
+        rows = label_rows(names, random_scores(size), labeled_at=WHEN + pd.Timedelta(days=day))
+        yield with_embeddings(rows, vectors(size, day, 10 * day))
 
 
 def test_a_sample_has_the_rows_that_are_meant(tmp_path):
-    expected = vectors(40)
-    parts = [
-        with_embeddings(
-            label_rows(
-                [f"{part}-{i}" for i in range(20)],
-                random_scores(20),
-                labeled_at=WHEN.replace(day=1 + part),
-            ),
-            expected[20 * part : 20 * part + 20],
-        )
-        for part in range(2)
-    ]
-    labels = open_labels(str(write_labels(tmp_path / "labels", *parts)))
-    assert sample(labels) == pytest.approx(expected, abs=2e-3)
-    limit = pa.scalar(WHEN.replace(day=2), pa.timestamp("us", tz="UTC"))
+    labels = open_labels(str(write_labels(tmp_path / "labels", *parts(20, 20))))
+    expected = np.concatenate([vectors(20, 0), vectors(20, 1, 10)])
+    assert in_order(sample(labels)) == pytest.approx(in_order(expected), abs=1e-2)
+    limit = pa.scalar(WHEN + pd.Timedelta(days=1), pa.timestamp("us", tz="UTC"))
     later = sample(labels, lambda rows: pc.greater_equal(rows["labeled_at"], limit))
-    assert later == pytest.approx(expected[20:], abs=2e-3)
+    assert in_order(later) == pytest.approx(in_order(vectors(20, 1, 10)), abs=1e-2)
 
 
-def test_the_parts_of_a_night_are_found_among_many(tmp_path, monkeypatch):
-    monkeypatch.setattr(embeddings, "_MOST_PARTS", 2)
-    parts = [
-        with_embeddings(
-            label_rows([f"{day}-{i}" for i in range(9)], random_scores(9), labeled_at=at),
-            vectors(9, day),
-        )
-        for day, at in enumerate(WHEN + pd.Timedelta(days=d) for d in range(5))
-    ]
-    labels = open_labels(str(write_labels(tmp_path / "labels", *parts)))
-    limit = pa.scalar(WHEN + pd.Timedelta(days=4), pa.timestamp("us", tz="UTC"))
-    later = sample(labels, lambda rows: pc.greater_equal(rows["labeled_at"], limit))
-    assert later == pytest.approx(vectors(9, 4), abs=2e-3)
+def in_order(embeddings):
+    return embeddings[np.argsort(embeddings[:, 0])]
+
+
+def test_every_row_is_drawn_with_the_same_probability(tmp_path, monkeypatch):
+    """However rows are divided into parts: else, the same rows would seem to drift."""
+    monkeypatch.setattr(embeddings, "_MOST_ROWS", 200)
+    labels = open_labels(str(write_labels(tmp_path / "labels", *parts(900, 100))))
+    drawn = sample(labels)
+    assert len(drawn) == 200
+    assert np.mean(drawn[:, 0] > 5) == pytest.approx(0.1, abs=0.08)  # four standard deviations
 
 
 def test_labels_without_embeddings(tmp_path):

@@ -1,6 +1,7 @@
 """`jobs.report`: from a folder of labels to a page and two tables."""
 
 import json
+from datetime import UTC, date, datetime
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ from pydantic import ValidationError
 from recordings import speech_like, write_audio
 
 from ser_core.errors import CheckError, OutputError, UsageError
+from ser_core.reporting import job
 from ser_core.reporting.config import ReportConfig
 from ser_core.reporting.job import report_labels
 
@@ -123,6 +125,34 @@ def test_no_row_is_left_to_report_on(labels, tmp_path):
     assert summary["drift"]["meaning"] == "There is nothing to compare."
 
 
+def test_segments_whose_label_changed_say_which(tmp_path):
+    def segments(scores):
+        return label_rows(["a"] * 3, scores, start=[0.0, 6, 12], end=[6.0, 12, 18], duration=18.0)
+
+    before = write_labels(tmp_path / "before", segments([[1, 0, 0]] * 3))
+    now = write_labels(tmp_path / "now", segments([[1, 0, 0], [0, 1, 0], [1, 0, 0]]))
+    report(now, tmp_path / "report", baseline=str(before), audio=False)
+    page = (tmp_path / "report" / "index.html").read_text()
+    table = page.split("Recordings whose label changed")[-1].split("</table>")[0]
+    assert "6.0 to 12.0 s" in table
+    assert "12.0 to 18.0 s" not in table
+
+
+def test_the_page_says_what_divides_the_corpus(tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "_MOST_DEVIATIONS", 1)
+    labels = write_labels(tmp_path / "labels", rows(sampling_rate=[8000, 16000] * (COUNT // 2)))
+    assert report(labels, tmp_path / "report", audio=False)["divided_by"] == [
+        "speaker", "sampling_rate",
+    ]  # fmt: skip
+    assert "Divided by speaker, sampling_rate." in (tmp_path / "report/index.html").read_text()
+
+
+def test_a_report_does_not_become_a_part_of_other_labels(labels, tmp_path):
+    other = write_labels(tmp_path / "other", rows())
+    with pytest.raises(OutputError, match="lies in a folder of labels; choose another one"):
+        report(labels, other)
+
+
 def test_a_report_does_not_become_a_part_of_the_labels(labels):
     for output in (f"{labels}/", labels / "report"):
         with pytest.raises(OutputError, match="lies in a folder of labels; choose another one"):
@@ -140,12 +170,22 @@ def test_a_column_that_is_not_there(labels, tmp_path):
     [
         ({"baseline": "a", "since": "2026-01-01"}, "exclude each other"),
         ({"fail_on_drift": True}, "needs --baseline or --since"),
-        ({"since": "yesterday"}, "since"),
+        ({"since": "yesterday"}, "it is no date, such as 2026-11-26"),
+        ({"since": "2026"}, "it is no date"),
+        ({"since": 0}, "it is no date"),
     ],
 )
 def test_settings_that_do_not_fit(settings, reason):
     with pytest.raises(ValidationError, match=reason):
         ReportConfig(labels="a", output="b", **settings)
+
+
+@pytest.mark.parametrize(
+    "written", ["20261126", 20261126, "2026-11-26", "2026-11-26T01:00+01:00", date(2026, 11, 26)]
+)
+def test_a_date_however_it_is_written(written):
+    config = ReportConfig(labels="a", output="b", since=written)
+    assert config.since == datetime(2026, 11, 26, tzinfo=UTC)
 
 
 def test_a_column_of_numbers_divides_the_corpus_if_it_is_asked_to(tmp_path):

@@ -28,7 +28,7 @@ def test_derived_columns(connection, tmp_path):
     rows = label_rows(paths, scores, start=[6.0, None], end=[10.5, None], duration=[60.0, 3.0])
     table = loaded(connection, tmp_path / "labels", rows)
     found = table.frame("select * from {rows} order by path")
-    assert found[table.slices["folder"]].tolist() == ["calls/monday", "s3://bucket"]
+    assert found[table.divisors["folder"]].tolist() == ["calls/monday", "s3://bucket"]
     assert found["seconds"].tolist() == [4.5, 3.0]
     assert found["margin"].iloc[0] == pytest.approx(0.5)
     assert found["margin"].isna().iloc[1]
@@ -53,7 +53,7 @@ def test_columns_that_divide_a_corpus(connection, tmp_path):
         "agent": [i % 3 for i in range(40)],
     }
     rows = label_rows(paths, random_scores(40), manifest=manifest)
-    assert loaded(connection, tmp_path / "labels", rows).slices.keys() == {
+    assert set(loaded(connection, tmp_path / "labels", rows).slices) == {
         "folder",
         "speaker",
         "agent",
@@ -63,6 +63,34 @@ def test_columns_that_divide_a_corpus(connection, tmp_path):
 def test_slices_that_were_asked_for(connection, tmp_path):
     rows = label_rows(["a", "b"], random_scores(2), manifest={"unique": ["x", "y"]})
     assert [*loaded(connection, tmp_path / "l", rows, slice_by=("unique",)).slices] == ["unique"]
+
+
+@pytest.mark.parametrize(("values", "divides"), [(1000, True), (1001, False)])
+def test_values_are_counted_exactly(connection, tmp_path, values, divides):
+    paths = [f"{i}.wav" for i in range(4 * values)]
+    agents = [f"{i % values}" for i in range(len(paths))]
+    rows = label_rows(paths, random_scores(len(paths)), manifest={"agent": agents})
+    table = loaded(connection, tmp_path / "labels", rows)
+    assert ("agent" in table.slices) == divides
+
+
+def test_a_column_of_two_values_always_divides(connection, tmp_path):
+    """An estimate takes some pairs of values for one or three."""
+    columns = {f"c{i}": [f"{i}-a", f"{i}-b"] * 2 for i in range(500)}
+    rows = label_rows(list("abcd"), random_scores(4), manifest=columns)
+    assert set(columns) <= set(loaded(connection, tmp_path / "labels", rows).slices)
+
+
+def test_a_stretch_without_an_end_reaches_to_that_of_its_file(connection, tmp_path):
+    rows = label_rows(
+        list("abc"), random_scores(3), start=[50.0, 10.0, None], end=[None, 20.0, None],
+        duration=60.0,
+    )  # fmt: skip
+    found = loaded(connection, tmp_path / "labels", rows).frame(
+        'select "end", seconds from {rows} order by path'
+    )
+    assert found["seconds"].tolist() == [10, 10, 60]
+    assert found["end"].tolist()[:2] == [60, 20]
 
 
 def test_a_column_with_too_many_values_is_refused(connection, tmp_path):
@@ -86,7 +114,7 @@ def test_a_manifest_may_use_any_name(connection, tmp_path, name):
     manifest = {name: ["x", "x", "y", "y"], "Speaker": list("aabb"), "speaker": list("abab")}
     rows = label_rows([f"d/{n}" for n in "abcd"], random_scores(4), manifest=manifest)
     table = loaded(connection, tmp_path / "labels", rows)
-    assert table.slices.keys() == {name, "Speaker", "speaker"}
+    assert set(table.slices) == {name, "Speaker", "speaker"}
     counted = {n: by_slice(table, n).groupby("value")["rows"].sum().to_dict() for n in table.slices}
     assert counted[name] == {"x": 2, "y": 2}
     assert counted["Speaker"] == counted["speaker"] == {"a": 2, "b": 2}

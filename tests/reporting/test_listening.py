@@ -28,12 +28,14 @@ def test_the_least_sure_the_surest_and_the_failed(table_of):
 
 
 def test_those_that_changed_come_first(table_of):
-    changed = {"path": "a", "uri": "a", "start": None, "end": None, "before": "sad", "now": "angry"}
+    changed = {"path": "a", "uri": "a", "start": None, "end": None, "channel": 1}
+    changed |= {"before": "sad", "now": "angry"}
     found = to_listen(
         table_of(label_rows(["a"], [[1, 0, 0]])), {"changed_recordings": [changed]}, 5
     )
     assert found[0].title == "Changed"
-    assert found[0].recordings == [{"path": "a", "identity": "a", "text": "sad, now angry"}]
+    text = "sad, now angry, channel 1 (the clip is the mix of all)"
+    assert found[0].recordings == [{"path": "a", "identity": "a", "text": text}]
 
 
 def test_none_are_wanted(table_of):
@@ -45,6 +47,13 @@ def test_segments_say_when(table_of):
     least = to_listen(table_of(rows), None, 1)[0].recordings[0]
     assert least["identity"] == "a#t=6,9.25"
     assert least["text"] == "angry 0.520, margin 0.040, 6.0 to 9.2 s"
+
+
+def test_a_stretch_whose_end_nobody_knows(table_of):
+    rows = label_rows(["a#t=50"], SCORES[:1], start=50.0, duration=None)
+    (least, _) = to_listen(table_of(rows), None, 1)
+    assert least.recordings[0]["identity"] == "a#t=50"
+    assert least.recordings[0]["text"] == "angry 0.900, margin 0.800, from 50.0 s"
 
 
 def test_a_segment_of_a_stretch_lies_within_its_file():

@@ -54,6 +54,23 @@ def test_segments_are_no_recordings(table_of):
     assert segments["start"].tolist() == [0, 6, 12]
 
 
+def test_a_recording_without_a_labelled_segment_has_no_course(table_of):
+    starts = [0.0, 6, 12] * 2
+    rows = label_rows(
+        ["a"] * 3 + ["b"] * 3, [*random_scores(3), *[NONE] * 3], start=starts,
+        end=[start + 6 for start in starts], status=["ok"] * 3 + ["not_finite"] * 3,
+    )  # fmt: skip
+    assert list(courses(table_of(rows))) == ["a"]
+
+
+def test_courses_of_two_recordings_with_the_same_path(table_of):
+    rows = label_rows(
+        ["a.wav"] * 6, random_scores(6), start=[0.0, 6, 12] * 2, end=[6.0, 12, 18] * 2,
+        uri=["/x/a.wav"] * 3 + ["/y/a.wav"] * 3,
+    )  # fmt: skip
+    assert list(courses(table_of(rows))) == ["a.wav", "/y/a.wav"]
+
+
 def test_words_of_quality(table_of):
     rows = label_rows(list("abcd"), random_scores(4), quality=["", "short", "short quiet", None])
     found = {row["word"]: row for row in summarize(table_of(rows))["quality"]}

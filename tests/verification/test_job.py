@@ -15,7 +15,8 @@ from recordings import speech_like, write_audio, write_manifest
 
 from jobs.command import run
 from jobs.ser_batch import JOBS
-from ser_core.errors import CheckError, CorpusError, RunError, UsageError
+from ser_core.errors import CheckError, CorpusError, OutputError, RunError, UsageError
+from ser_core.log import logged
 from ser_core.verification.config import VerifyConfig
 from ser_core.verification.job import verify_labels
 
@@ -138,6 +139,20 @@ def test_segments_rows_and_channels(label, corpus, settings):
     assert max(row.difference for row in found.compared) < 1e-4
 
 
+def test_the_labels_are_no_place_for_the_result(label, corpus):
+    labels = label(corpus / "0.wav")
+    for output in (labels, f"{labels}/verification"):
+        with pytest.raises(OutputError, match="lies in a folder of labels; choose another one"):
+            verify(labels, output=output)
+
+
+def test_progress_is_said(label, corpus, caplog):
+    labels = label(corpus)
+    with logged([caplog.handler]):
+        verify(labels)
+    assert "7 of 12 rows compared" in caplog.messages
+
+
 def test_a_run_without_a_report(label, corpus):
     found = verify(label(corpus, rows="segment", report=False))
     assert len(found.compared) > 12
@@ -156,14 +171,14 @@ def test_shards_tables_and_stretches(label, corpus, tmp_path):
     audio = [{"bytes": file.read_bytes(), "path": file.name} for file in files[4:8]]
     pd.DataFrame({"audio": audio}).to_parquet(tmp_path / "calls.parquet")
     stretches = pd.DataFrame(
-        {"path": [str(corpus / "11.mp3")] * 2, "offset": [1.5, 4.25], "duration": [2.0, 7.0]}
+        {"path": [str(corpus / "11.mp3")] * 3, "offset": [1.5, 4.25, 5], "duration": [2, 7, None]}
     )
     manifest = write_manifest(stretches, tmp_path / "calls.csv")
     inputs = [tmp_path / "calls.tar", tmp_path / "calls.parquet", manifest]
     found = verify(label(*inputs, allow_outside=True))
-    assert len(found.compared) == 10
+    assert len(found.compared) == 11
     assert max(row.difference for row in found.compared) < 1e-4
-    assert sorted(row.start for row in found.compared if row.start is not None) == [1.5, 4.25]
+    assert sorted(row.start for row in found.compared if row.start is not None) == [1.5, 4.25, 5]
 
 
 def test_files_that_have_changed_or_gone(label, corpus, tmp_path):

@@ -66,6 +66,23 @@ def test_the_revision_of_the_newest_run(label, corpus, small_checkpoint, monkeyp
     assert asked == ["new", "mine", None]
 
 
+def test_a_run_that_wrote_no_row_does_not_name_the_revision(label, corpus, monkeypatch):
+    """The repository has a new commit, and tonight's run ended before its first row."""
+    labels = label(corpus / "0.wav")
+    runs = Path(labels) / "__runs"
+    report = json.loads((runs / "run.json").read_text())
+    for name, digest in {"run1": report["model_digest"], "run2": "another"}.items():
+        changes = {"revision": name, "model_digest": digest}
+        (runs / f"{name}.json").write_text(json.dumps(report | changes))
+    asked = []
+    load = origin.load_checkpoint
+    monkeypatch.setattr(
+        origin, "load_checkpoint", lambda name, revision: asked.append(revision) or load(name)
+    )
+    find_origin(open_labels(labels), None, None)
+    assert asked == ["run1"]
+
+
 def test_a_checkpoint_that_moved(label, corpus, small_checkpoint, tmp_path):
     labels = label(corpus / "0.wav")
     moved = shutil.copytree(small_checkpoint, tmp_path / "moved")
