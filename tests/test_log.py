@@ -7,6 +7,7 @@ import re
 import sys
 
 import pytest
+from rich.table import Table
 
 from ser_core import log
 from ser_core.console import phase, progress, say, show
@@ -62,6 +63,14 @@ def test_json_is_an_object_per_line_with_the_counts(tmp_path, capsys):
     printed = capsys.readouterr()
     assert [json.loads(line) for line in printed.err.splitlines()] == lines[:3]
     assert printed.out == "4 recordings\n"  # the result is on standard output alone
+
+
+def test_a_log_file_has_the_tables_of_a_result(tmp_path):
+    file, table = tmp_path / "run.log", Table("label", "rows")
+    table.add_row("sad", "4,321")
+    with logged(open_log(str(file), "text")):
+        show(table)
+    assert re.search(rf"^{TIME} │ sad +│ 4,321 │$", file.read_text(), re.M)
 
 
 def test_a_log_file_is_appended_to_and_has_warnings_of_the_libraries_and_bugs(tmp_path, capsys):

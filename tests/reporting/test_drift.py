@@ -126,12 +126,11 @@ def test_a_night_with_a_few_stragglers_is_no_drift(table_of):
 
 
 def test_a_column_of_which_one_value_is_left(table_of):
-    both = {"channel_name": ["agent", "caller"] * (COUNT // 2)}
+    both = {"channel_name": ["agent", "caller", "caller"] * (COUNT // 3)}
     baseline = table_of(corpus(manifest=both))
     current = table_of(corpus(manifest={"channel_name": ["agent"] * COUNT}))
     assert "channel_name" not in current.slices
     assert drifted(compare(baseline, current)) == {("channel_name", None, None): "large"}
-    assert drifted(compare(current, baseline)) == {("channel_name", None, None): "large"}
     compared = {(c.measure, c.value) for c in compare(baseline, current) if c.slice}
     assert {("label", "agent"), ("score", "agent"), ("duration", "agent")} == compared
 
