@@ -177,25 +177,25 @@ def _compositions(baseline: LabelTable, current: LabelTable) -> Iterator[Counted
 
 def _slices(baseline: LabelTable, current: LabelTable) -> Iterator[Counted]:
     """Labels, scores and durations within each part of the corpus that both have."""
-    for column in _divisors(baseline, current):
-        labels = (
-            by_slice(table, column).pivot_table(
-                index="value", columns="label", values="rows", aggfunc="sum", fill_value=0
-            )
-            for table in (baseline, current)
-        )
-        for value, counts in _parts(*labels):
+    tables, columns = (baseline, current), _divisors(baseline, current)
+    for column in columns:
+        for value, counts in _parts(*(_labels_by(table, column) for table in tables)):
             yield "label", column, value, counts
-        for measure in _MEASURES_OF_SLICES:
-            if baseline.has(measure) and current.has(measure):
-                expression = _expression(measure)
-                edges = _edges(baseline, current, expression, _FINE_BINS_OF_SLICES)
-                histograms = (
-                    histograms_by(table, table.divisors[column], expression, edges)
-                    for table in (baseline, current)
-                )
-                for value, counts in _parts(*histograms):
-                    yield measure, column, value, in_quantiles(*counts)
+    for measure in _MEASURES_OF_SLICES:
+        if not all(table.has(measure) for table in tables):
+            continue
+        expression = _expression(measure)
+        edges = _edges(baseline, current, expression, _FINE_BINS_OF_SLICES)
+        for column in columns:
+            found = (histograms_by(t, t.divisors[column], expression, edges) for t in tables)
+            for value, counts in _parts(*found):
+                yield measure, column, value, in_quantiles(*counts)
+
+
+def _labels_by(table: LabelTable, column: str) -> pd.DataFrame:
+    return by_slice(table, column).pivot_table(
+        index="value", columns="label", values="rows", aggfunc="sum", fill_value=0
+    )
 
 
 def _parts(
