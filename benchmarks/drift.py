@@ -104,7 +104,8 @@ def main() -> None:
             labels = open_labels(str(folder / f"labels_{name}"))
             tables[name] = load(connection, labels, f"labels_{name}")
         baseline = tables.pop("as_it_is")
-        without = baseline.where(f"speaker <> 'speaker {_SPEAKER}'", "without_a_speaker")
+        speaker = baseline.divisors["speaker"]
+        without = baseline.where(f"{speaker} <> 'speaker {_SPEAKER}'", "without_a_speaker")
         tables["without_a_speaker"] = without
         result: dict[str, Any] = {
             "machine": machine(),
