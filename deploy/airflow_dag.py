@@ -66,6 +66,6 @@ with DAG(
     report = SerBatchOperator(
         task_id="report",
         bash_command=f"ser-batch report --date {{{{ ds }}}} --labels '{LABELS}'"
-        f" --output '{REPORTS}/{{date}}' --since {{{{ ds }}}} --fail-on-drift",
+        f" --output '{REPORTS}/{{date}}' --since {{{{ ts }}}} --fail-on-drift",
     )
     label >> report

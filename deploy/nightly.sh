@@ -5,7 +5,8 @@
 #
 # Arguments are further flags of jobs.label. The exit code is 0 if all is well, 1 if the same command
 # has to run again, 2 if it cannot run as written, and 3 if too many recordings failed or the labels
-# drifted. With STOP_FILE, 3 leaves that file, and no night begins while it is there.
+# drifted. With STOP_FILE, 3 leaves that file, and no night begins while it is there. DATE is that of
+# the night, by default today in UTC. What was labelled since SINCE is new, by default since now.
 set -u
 for place in INPUT LABELS REPORTS; do
   if [[ ! ${!place:-} ]]; then
@@ -14,6 +15,11 @@ for place in INPUT LABELS REPORTS; do
   fi
 done
 DATE=${DATE:-$(date -u +%F)}  # of all commands, also after midnight
+SINCE=${SINCE:-$(date -u +%FT%TZ)}
+if [[ ${STOP_FILE:-} && ! -w $(dirname "$STOP_FILE") ]]; then
+  echo "error: STOP_FILE $STOP_FILE: its folder cannot be written" >&2
+  exit 2
+fi
 again=$(dirname "${BASH_SOURCE[0]}")/again.sh
 
 stopped=
@@ -27,7 +33,7 @@ run() {
     wait "$child"
     code=$?
   done
-  [[ ! $stopped ]] || exit "$code"
+  [[ ! $stopped ]] || exit "$((code ? code : 1))"  # the night has not been reported on
 }
 
 if [[ -e ${STOP_FILE:-} ]]; then
@@ -40,7 +46,7 @@ run python -m jobs.label --date "$DATE" --input "$INPUT" --output "$LABELS" \
 labeled=$code
 if [[ $labeled -eq 0 || $labeled -eq 3 ]]; then
   run python -m jobs.report --date "$DATE" --labels "$LABELS" --output "$REPORTS/{date}" \
-    --since "$DATE" --fail-on-drift
+    --since "$SINCE" --fail-on-drift
   [[ $code -eq 0 ]] && code=$labeled
 fi
 

@@ -48,7 +48,8 @@ def night(tmp_path):
         (tmp_path / "report").write_text("".join(f"{code}\n" for code in report))
         (tmp_path / "calls").write_text("")
         path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
-        env = {"PATH": path, "PAUSE": "0.01", "DATE": "2026-11-27", **PLACES, **environment}
+        dates = {"DATE": "2026-11-27", "SINCE": "2026-11-28T00:10:00Z"}
+        env = {"PATH": path, "PAUSE": "0.01", **dates, **PLACES, **environment}
         command = ["bash", DEPLOY / "nightly.sh", *flags]
         done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
         calls = (tmp_path / "calls").read_text().splitlines()
@@ -87,7 +88,7 @@ def test_the_commands_of_a_night(night):
     assert (config.rows, config.max_failed_fraction) == ("segment", 0.2)  # arguments win
     assert report == shlex.split(
         "--date 2026-11-27 --labels s3://b/labels --output s3://b/reports/{date}"
-        " --since 2026-11-27 --fail-on-drift"
+        " --since 2026-11-28T00:10:00Z --fail-on-drift"
     )
     config = parse(JOBS["report"].config, report)
     assert (config.output, config.fail_on_drift) == ("s3://b/reports/2026-11-27", True)

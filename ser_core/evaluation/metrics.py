@@ -12,6 +12,7 @@ from ser_core.settings import SEED
 
 BINS = 15  # of equal width; Guo et al. 2017, "On Calibration of Modern Neural Networks"
 _RESAMPLES = 2_000
+_MOST_DRAWN = 5_000_000  # counts at once, of 8 bytes
 _INTERVAL = (2.5, 97.5)  # percentiles
 _TEMPERATURES = (0.05, 20.0)  # bounds of the fit
 
@@ -156,9 +157,22 @@ def interval_over_groups(
     Returns:
         Lower and upper end by field of ``Summary``.
     """
-    groups = len(confusions)
-    draws = np.random.default_rng(seed).multinomial(groups, np.full(groups, 1 / groups), _RESAMPLES)
-    return _interval(np.tensordot(draws, confusions, axes=1))
+    groups, random = len(confusions), np.random.default_rng(seed)
+    shares, counts = np.full(groups, 1 / groups), confusions.astype(np.float64)
+    resampled = []
+    for draws in _in_blocks(_RESAMPLES, max(1, _MOST_DRAWN // groups)):
+        drawn = random.multinomial(groups, shares, draws).astype(np.float64)
+        resampled.append(np.tensordot(drawn, counts, axes=1))
+    return _interval(np.concatenate(resampled))
+
+
+def _in_blocks(count: int, size: int) -> list[int]:
+    """Sizes of blocks, so that all of them are so many together.
+
+    >>> _in_blocks(7, 3)
+    [3, 3, 1]
+    """
+    return [min(size, count - start) for start in range(0, count, size)]
 
 
 def interval_over_recordings(

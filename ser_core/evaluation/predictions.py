@@ -4,6 +4,8 @@ A recording with truth but without a label is kept, without a prediction: droppi
 the figures of a model that fails on difficult recordings.
 """
 
+from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -23,6 +25,7 @@ from ser_core.storage.filesystem import resolve
 from ser_core.storage.folder import Folder
 from ser_core.storage.listing import is_file, is_hidden
 
+NO_LABEL = "no label"  # the column of a confusion matrix for recordings without one
 NO_ROW = "no row"  # the status of a recording that the labels do not contain
 _REQUIRED = ("path", "label", "status")
 _TEXTS = (*_REQUIRED, "uri", "model", "truth", "speaker", "split")
@@ -210,18 +213,20 @@ def _find_rows(paths: list[str], labels: pd.DataFrame, manifest: str) -> np.ndar
 def _join(
     truth: pd.DataFrame, labels: pd.DataFrame, rows: np.ndarray, classes: tuple[str, ...]
 ) -> Predictions:
-    names = tuple(map(canonical, classes))
-    if len(set(names)) < len(names):  # the model separates what has one canonical name
-        names = classes
+    names = _names_of(classes)
+    spellings = {name.casefold(): known for name, known in names.items()}
+    true_names = truth["truth"].map(lambda v: spellings.get(v.strip().casefold(), canonical(v)))
+    if NO_LABEL in {*names.values(), *true_names}:
+        raise CorpusError(f"a class is called `{NO_LABEL}`, as what has no label; rename it")
     found = rows >= 0
     ok = found & (labels["status"].to_numpy(object)[rows] == Status.OK)
-    label = labels["label"].map(dict(zip(classes, names, strict=True))).to_numpy(object)[rows]
+    label = labels["label"].map(names).to_numpy(object)[rows]
     unknown = pd.Series([None] * len(truth), dtype=object)
     recordings = pd.DataFrame(
         {
             "path": truth["path"],
             "identity": np.where(found, labels["identity"].to_numpy(object)[rows], None),
-            "truth": truth["truth"].map(canonical),
+            "truth": true_names,
             "speaker": truth.get("speaker", unknown),
             "split": truth.get("split", unknown),
             "status": np.where(found, labels["status"].to_numpy(object)[rows], NO_ROW),
@@ -233,4 +238,16 @@ def _join(
     # A null score of a labelled recording is that of a class which its model does not have.
     scores = np.where(ok[:, np.newaxis], np.nan_to_num(scores, nan=0.0), np.float32(np.nan))
     models = tuple(sorted(labels["model"].dropna().unique())) if "model" in labels else ()
-    return Predictions(recordings, scores, names, models, len(labels) - len(set(rows[found])))
+    without_truth = len(labels) - len(set(rows[found]))
+    return Predictions(recordings, scores, tuple(names.values()), models, without_truth)
+
+
+def _names_of(classes: Sequence[str]) -> dict[str, str]:
+    """The canonical name of each class, or its own if the model has several of that name.
+
+    >>> _names_of(["anger", "joy", "happiness"])
+    {'anger': 'angry', 'joy': 'joy', 'happiness': 'happiness'}
+    """
+    names = {name: canonical(name) for name in classes}
+    number = Counter(names.values())
+    return {name: name if number[known] > 1 else known for name, known in names.items()}

@@ -10,7 +10,7 @@ import pandas as pd
 from ser_core.evaluation import chance, metrics
 from ser_core.evaluation.listening import least_sure, most_confident_errors
 from ser_core.evaluation.notes import notes_on, warnings_of
-from ser_core.evaluation.predictions import Predictions
+from ser_core.evaluation.predictions import NO_LABEL, Predictions
 
 _TINY = np.finfo(np.float32).tiny
 
@@ -47,7 +47,7 @@ def make_report(predictions: Predictions, temperature: float | None = None) -> R
     truth = pd.Index(classes).get_indexer(pd.Index(recordings["truth"]))
     prediction = pd.Index(classes).get_indexer(pd.Index(recordings["prediction"]))
     confusion = metrics.confusion_matrix(truth, prediction, len(classes))
-    by_speaker = _confusion_by_speaker(recordings["speaker"], truth, prediction, len(classes))
+    speakers, by_speaker = _by_speaker(recordings["speaker"], truth, prediction, len(classes))
     known = truth < len(known_classes)
     summary: dict[str, Any] = {
         "recordings": len(recordings),
@@ -58,17 +58,17 @@ def make_report(predictions: Predictions, temperature: float | None = None) -> R
         "unknown_to_model": classes[len(known_classes) :],
         "never_in_truth": [name for name in known_classes if name not in in_truth],
         **_totals(truth, prediction),
-        "interval": _interval(by_speaker, confusion),
+        "interval": _interval(len(speakers), by_speaker, confusion),
         "chance": _chance(truth, classes, predictions),
         **_calibration(predictions.scores, truth, prediction, known, temperature),
     }
     if not known.all() and known.any():
         summary["classes_that_the_model_knows"] = _totals_of_known(truth[known], prediction[known])
-    columns = [*classes, "no label"]
+    columns = [*classes, NO_LABEL]
     tables = {
         "classes": _class_table(truth, prediction, classes),
         "confusion": pd.DataFrame(confusion, pd.Index(classes, name="truth"), columns),
-        "speakers": _speaker_table(by_speaker),
+        "speakers": _speaker_table(speakers, by_speaker[: len(speakers)]),
         "reliability": _reliability_table(predictions.scores, truth, prediction),
         "confident_errors": most_confident_errors(predictions),
         "least_sure": least_sure(predictions),
@@ -104,26 +104,24 @@ def _totals(truth: np.ndarray, prediction: np.ndarray) -> dict[str, float]:
     }
 
 
-def _confusion_by_speaker(
+def _by_speaker(
     speaker: pd.Series, truth: np.ndarray, prediction: np.ndarray, num_classes: int
-) -> dict[str | None, np.ndarray]:
-    """The confusion matrix of each speaker, and under None that of unknown speakers, if any."""
-    matrices = {}
-    for name, rows in speaker.groupby(speaker, dropna=False).indices.items():
-        key = name if isinstance(name, str) else None
-        matrices[key] = metrics.confusion_matrix(truth[rows], prediction[rows], num_classes)
-    return matrices
+) -> tuple[list[str], np.ndarray]:
+    """The known speakers, and the confusion matrix of each; then that of unknown ones, if any."""
+    codes, names = pd.factorize(speaker.where(speaker.notna(), None))
+    matrices = np.zeros((len(names) + 1, num_classes, num_classes + 1), np.int64)
+    np.add.at(matrices, (codes, truth, prediction), 1)  # -1, for unknown and for none, is the last
+    return [*names], matrices if (codes < 0).any() else matrices[:-1]
 
 
-def _interval(by_speaker: dict[str | None, np.ndarray], confusion: np.ndarray) -> dict[str, Any]:
+def _interval(speakers: int, by_speaker: np.ndarray, confusion: np.ndarray) -> dict[str, Any]:
     """95 % intervals over speakers, or over recordings if fewer than two speakers are known.
 
     The recordings of unknown speakers are resampled together, as if they had one speaker.
     """
-    speakers = len(by_speaker.keys() - {None})
     if speakers < 2:
         return {"over": "recordings", **metrics.interval_over_recordings(confusion)}
-    ends = metrics.interval_over_groups(np.stack(list(by_speaker.values())))
+    ends = metrics.interval_over_groups(by_speaker)
     return {"over": "speakers", "speakers": speakers, **ends}
 
 
@@ -204,27 +202,22 @@ def _class_table(truth: np.ndarray, prediction: np.ndarray, classes: list[str]) 
     )
 
 
-def _speaker_table(by_speaker: dict[str | None, np.ndarray]) -> pd.DataFrame:
+def _speaker_table(speakers: list[str], by_speaker: np.ndarray) -> pd.DataFrame:
     """A row per known speaker, sorted by UAR from the lowest."""
-    rows = []
-    for name, confusion in by_speaker.items():
-        if name is None:
-            continue
-        summary, recordings = metrics.summarize(confusion), confusion.sum(axis=1)
-        rows.append(
-            {
-                "speaker": name,
-                "recordings": int(confusion.sum()),
-                "without_label": int(confusion[:, -1].sum()),
-                "accuracy": float(summary.accuracy),
-                "accuracy_chance": float(recordings.max() / recordings.sum()),
-                "uar": float(summary.uar),
-                "uar_chance": 1 / int((recordings > 0).sum()),
-            }
-        )
-    columns = ["speaker", "recordings", "without_label"]
-    columns += ["accuracy", "accuracy_chance", "uar", "uar_chance"]
-    return pd.DataFrame(rows, columns=columns).sort_values("uar", ignore_index=True)
+    recordings = by_speaker.sum(axis=2)
+    summary = metrics.summarize(by_speaker)
+    table = pd.DataFrame(
+        {
+            "speaker": speakers,
+            "recordings": recordings.sum(axis=1),
+            "without_label": by_speaker[:, :, -1].sum(axis=1),
+            "accuracy": summary.accuracy,
+            "accuracy_chance": recordings.max(axis=1) / recordings.sum(axis=1),
+            "uar": summary.uar,
+            "uar_chance": 1 / (recordings > 0).sum(axis=1),
+        }
+    )
+    return table.sort_values("uar", ignore_index=True, kind="stable")
 
 
 def _reliability_table(

@@ -193,7 +193,9 @@ class RunStats:
     def report(self) -> dict[str, Any]:
         """The counts and rates that go into the run's JSON."""
         elapsed = self.elapsed
-        since_first_row = time.monotonic() - self.first_row if self.first_row else 0.0
+        first_row = None
+        if self.first_row is not None:
+            first_row = elapsed - (time.monotonic() - self.first_row)
         return {
             "recordings": self.done,
             "unreachable": self.unreachable,
@@ -205,7 +207,7 @@ class RunStats:
             "compute_hours": self.stage_seconds["compute"] / 3600,
             "stage_seconds": dict(self.stage_seconds),
             "elapsed_seconds": elapsed,
-            "seconds_to_first_row": elapsed - since_first_row,
+            "seconds_to_first_row": first_row,
             "labeling_seconds": self.labeling_seconds,
             "files_per_second": self.files_per_second,
             "times_real_time": self.times_real_time,

@@ -1,8 +1,10 @@
 """Tables → PNG figures; it computes no metric and writes no file."""
 
+import functools
 import io
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, ParamSpec
 
 import numpy as np
 import pandas as pd
@@ -11,11 +13,45 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+P = ParamSpec("P")
 _DPI = 160
+# matplotlib's own has no Chinese; the first of these that are installed are used for it.
+_CHINESE_FONTS = (
+    "Noto Sans CJK SC",
+    "Noto Sans SC",
+    "Source Han Sans SC",
+    "WenQuanYi Micro Hei",
+    "WenQuanYi Zen Hei",
+    "Microsoft YaHei",
+    "PingFang SC",
+    "SimHei",
+    "Arial Unicode MS",
+)
 _BLUE, _GREY = "#2b6cb0", "#718096"
 _LIGHT_BLUE, _LIGHT_ORANGE = "#9cc3e6", "#f6b26b"
 
 
+def _drawn_in_our_style(plot: Callable[P, bytes]) -> Callable[P, bytes]:
+    """Names of classes are drawn as they are: not as formulas, and in Chinese if a font has it."""
+
+    @functools.wraps(plot)
+    def styled(*args: P.args, **kwargs: P.kwargs) -> bytes:
+        import matplotlib  # an optional library: see libraries.py
+        from matplotlib.font_manager import get_font_names
+
+        installed = set(get_font_names())
+        fonts = ["DejaVu Sans", *(name for name in _CHINESE_FONTS if name in installed)]
+        with (
+            matplotlib.rc_context({"font.family": fonts, "text.parse_math": False}),
+            warnings.catch_warnings(),
+        ):
+            warnings.filterwarnings("ignore", "Glyph .* missing from font")
+            return plot(*args, **kwargs)
+
+    return styled
+
+
+@_drawn_in_our_style
 def plot_confusion(confusion: pd.DataFrame) -> bytes:
     """A confusion matrix: the number is the count, the shade its share of the row.
 
@@ -36,6 +72,7 @@ def plot_confusion(confusion: pd.DataFrame) -> bytes:
     return _png(figure)
 
 
+@_drawn_in_our_style
 def plot_reliability(reliability: pd.DataFrame) -> bytes:
     """A reliability diagram: the accuracy of predictions by their confidence, above their number.
 
@@ -80,6 +117,7 @@ def _are_long(labels: Sequence[str]) -> bool:
     return max(map(len, labels), default=0) > 3
 
 
+@_drawn_in_our_style
 def plot_lines(
     x: Sequence[float],
     lines: Mapping[str, Sequence[float]],
@@ -134,6 +172,7 @@ def _png(figure: "Figure") -> bytes:
     return buffer.getvalue()
 
 
+@_drawn_in_our_style
 def plot_histogram(
     edges: np.ndarray, counts: np.ndarray, label: str, chance: float | None
 ) -> bytes:
@@ -155,6 +194,7 @@ def plot_histogram(
     return _png(figure)
 
 
+@_drawn_in_our_style
 def plot_course(starts: np.ndarray, end: float, scores: Mapping[str, np.ndarray]) -> bytes:
     """The scores of a recording's segments over time, stacked to 1.
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from ser_core.reporting.clips import clips, player
 from ser_core.reporting.distributions import MEASURES
-from ser_core.reporting.html import page, percent
+from ser_core.reporting.html import page
 from ser_core.reporting.listening import Listening, stretch
 from ser_core.reporting.plots import plot_course, plot_histogram
 from ser_core.schema import score_columns
@@ -47,7 +47,6 @@ def report_page(
         measures=_MEASURES,
         histogram_text={n: _in_words(n, d) for n, d in summary["distributions"].items()},
         by_label=[row | {"even": even} for row in by_label],
-        rates=[row | {"rate": f"{row['sampling_rate']:,}"} for row in summary["sampling_rates"]],
         errors=[
             {"status": row["status"], **example}
             for row in summary["by_status"]
@@ -59,7 +58,7 @@ def report_page(
         changed=[_changed(row) for row in drift["changed_recordings"]],
         listening=_with_clips(listening, audio),
         courses=list(courses),
-        runs=[_run(run) for run in summary["runs"][:_MOST_RUNS]],
+        runs=summary["runs"][:_MOST_RUNS],
     )
 
 
@@ -90,7 +89,7 @@ def _in_words(name: str, shown: dict[str, Any]) -> str:
 
 def _deviation(row: dict[str, Any]) -> dict[str, Any]:
     part = f"{row['slice']}: {row['value'] or _NO_VALUE}"
-    return row | {"part": part, "interval": f"{percent(row['low'])} to {percent(row['high'])}"}
+    return row | {"part": part}
 
 
 def _changed(row: dict[str, Any]) -> dict[str, Any]:
@@ -101,11 +100,6 @@ def _changed(row: dict[str, Any]) -> dict[str, Any]:
 
 def _comparison(row: dict[str, Any]) -> dict[str, Any]:
     return row | {"what": row["name"], "p": f"{row['p_value']:.1g}"}
-
-
-def _run(run: dict[str, Any]) -> dict[str, Any]:
-    seconds = run["elapsed_seconds"]
-    return run | {"elapsed": None if seconds is None else f"{seconds:,.0f} s"}
 
 
 def _with_clips(listening: list[Listening], audio: bool) -> list[dict[str, Any]]:

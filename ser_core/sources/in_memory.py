@@ -1,7 +1,7 @@
 """Recordings as Python code has them: paths, waveforms, or a DataFrame with a column of either."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, TypeAlias
 
@@ -59,17 +59,22 @@ def open_recordings(recordings: Recordings, sampling_rate: int | None) -> "Paths
 def _as_frame(recordings: Any) -> pd.DataFrame:
     if isinstance(recordings, pd.DataFrame):
         return recordings
+    kind = type(recordings).__name__
+    if isinstance(recordings, Mapping):
+        raise UsageError(
+            f"{_WHERE}: a {kind} is no path, waveform or DataFrame; use pandas.DataFrame"
+        )
     index = recordings.index if isinstance(recordings, pd.Series) else None
     if isinstance(recordings, str | os.PathLike):
         recordings = [recordings]
-    elif index is None and hasattr(recordings, "__array__"):
-        array = np.asarray(recordings)
-        recordings = list(array) if array.dtype.kind in "OU" else [array]
     try:
+        if index is None and hasattr(recordings, "__array__"):
+            array = np.asarray(recordings)
+            recordings = list(array) if array.dtype.kind in "OU" else [array]
         values = list(recordings)
-    except TypeError:
-        kind = type(recordings).__name__
-        raise UsageError(f"{_WHERE}: a {kind} is no path, waveform or DataFrame") from None
+    except (TypeError, ValueError) as error:  # also an array that is not in this memory
+        reason = f"a {kind} is no path, waveform or DataFrame ({one_line(error)})"
+        raise UsageError(f"{_WHERE}: {reason}") from None
     paths = all(isinstance(value, str | os.PathLike) for value in values)
     return pd.DataFrame({_PATH if paths else _WAVEFORM: pd.Series(values, index, dtype=object)})
 
