@@ -7,6 +7,7 @@ import shlex
 import socket
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import MagicMock
@@ -116,6 +117,20 @@ def test_after_drift_no_night_begins_until_the_file_is_removed(night, tmp_path):
     assert (done.returncode, stop_file.exists()) == (1, False)  # it has only not finished
 
 
+def test_new_is_what_is_labelled_from_now_on(night):
+    before = datetime.now(UTC).replace(microsecond=0)
+    _, calls = night(SINCE="")
+    (_, report) = calls
+    since = datetime.fromisoformat(report[report.index("--since") + 1])
+    assert before <= since <= datetime.now(UTC)
+
+
+def test_a_stop_file_that_cannot_be_written_is_known_before_the_night(night, tmp_path):
+    done, calls = night(STOP_FILE=str(tmp_path / "nowhere" / "stopped"))
+    assert (done.returncode, calls) == (2, [])
+    assert "its folder cannot be written" in done.stderr
+
+
 @pytest.mark.parametrize("missing", PLACES)
 def test_a_night_without_a_place_says_which(night, missing):
     done, calls = night(**{missing: ""})
@@ -123,15 +138,16 @@ def test_a_night_without_a_place_says_which(night, missing):
     assert not calls
 
 
-def test_stopping_a_night_stops_its_command_and_begins_no_other(tmp_path):
-    script = "trap 'kill $!; exit 1' TERM; echo started $2; sleep 60 & wait"
+@pytest.mark.parametrize(("code", "of_the_night"), [(1, 1), (0, 1), (3, 3)])
+def test_stopping_a_night_stops_its_command_and_begins_no_other(tmp_path, code, of_the_night):
+    script = f"trap 'kill $!; exit {code}' TERM; echo started $2; sleep 60 & wait"
     executable(tmp_path / "python", f"#!/bin/bash\n{script}\n")
     env = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", **PLACES}
     command = ["bash", DEPLOY / "nightly.sh"]
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as night:
         assert night.stdout.readline() == "started jobs.label\n"
         night.terminate()
-        assert night.wait(60) == 1
+        assert night.wait(60) == of_the_night
         assert night.stdout.read() == ""
 
 
@@ -187,7 +203,11 @@ def dag(monkeypatch):
 def test_the_commands_of_the_dag(dag):
     """With Airflow's template of the date filled in."""
     for task in (dag.label, dag.report):
-        program, job, *flags = shlex.split(task.bash_command.replace("{{ ds }}", "2026-11-27"))
+        program, job, *flags = shlex.split(
+            task.bash_command.replace("{{ ds }}", "2026-11-27").replace(
+                "{{ ts }}", "2026-11-27T01:30:00+00:00"
+            )
+        )
         assert (program, job) == ("ser-batch", task.task_id)
         parse(JOBS[job].config, flags)
 

@@ -52,7 +52,8 @@ def test_a_truth_of_one_class_shows_nothing():
     ("changes", "words"),
     [
         ({}, "The scores are higher than they should be: 0.800 on average, where 0.600"),
-        ({"confidence": 0.5}, "The scores are lower than they should be: 0.500"),
+        ({"confidence": 0.5, "ece": 0.15}, "The scores are lower than they should be: 0.500"),
+        ({"confidence": 0.6}, "Some scores are too high and others too low, by 0.200: 0.600"),
         ({"ece": 0.05}, "0.050 is no sign of wrong scores"),
         ({"loss": 1.5}, "above that of equal scores (1.400)"),
     ],

@@ -100,6 +100,26 @@ def test_classes_with_the_same_canonical_name_stay_apart(label_rows, tmp_path):
     assert read_predictions(folder, None).classes == ("angry", "happy", "joy")
 
 
+def test_truth_of_classes_with_the_same_canonical_name(label_rows, tmp_path):
+    """The others keep their canonical names, in truth as well."""
+    truth = [" Joy", "happy", "anger", "disgusted"]
+    table = label_rows(["/a", "/b", "/c", "/d"], [SAD, HAPPY, ANGRY, ANGRY], truth=truth)
+    renamed = table.rename_columns(
+        [n.replace("score_sad", "score_joy") for n in table.column_names]
+    )
+    label = pa.array(["joy", "happy", "angry", "angry"])
+    renamed = renamed.set_column(renamed.column_names.index("label"), "label", label)
+    found = read_predictions(write(tmp_path / "labels", renamed), None).recordings
+    assert found["truth"].tolist() == ["joy", "happy", "angry", "disgust"]
+    assert found["prediction"].tolist() == ["joy", "happy", "angry", "angry"]
+
+
+def test_a_class_that_is_called_like_a_missing_label(label_rows, tmp_path):
+    folder = write(tmp_path / "labels", label_rows(["/a"], [ANGRY], truth=["no label"]))
+    with pytest.raises(CorpusError, match="a class is called `no label`"):
+        read_predictions(folder, None)
+
+
 # ---- rows ----------------------------------------------------------------------------------------
 
 

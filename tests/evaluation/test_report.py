@@ -150,6 +150,13 @@ def test_one_known_speaker_is_not_resampled():
     assert report.tables["speakers"]["recordings"].tolist() == [2]
 
 
+def test_resamples_in_blocks_are_those_of_one(monkeypatch):
+    confusions = np.random.default_rng(0).integers(0, 9, (50, 3, 4))
+    whole = metrics.interval_over_groups(confusions)
+    monkeypatch.setattr(metrics, "_MOST_DRAWN", 50 * 700)
+    assert metrics.interval_over_groups(confusions) == whole
+
+
 def test_unknown_speakers_are_resampled_but_not_listed():
     truth = ["sad"] * 30
     speaker = ["s0"] * 10 + ["s1"] * 10 + [None] * 10

@@ -170,6 +170,8 @@ BAD_RECORDINGS = [
     (pd.DataFrame({"path": ["a.wav"], "label": ["sad"]}), "own columns label; rename"),
     (pd.DataFrame({"path": ["a.wav"], "start": [-1]}), "-1 is not a time"),
     (pd.DataFrame([["a.wav"] * 2], columns=["path"] * 2), "a column twice"),
+    ({"path": ["a.wav", "b.wav"]}, "a dict is no path, waveform or DataFrame; use pandas"),
+    (np.array("a.wav"), "a ndarray is no path, waveform or DataFrame"),
     ("https://me:secret@host/a.wav", "a password in a URI"),
 ]
 

@@ -28,6 +28,13 @@ def drawn(monkeypatch):
     return axes
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", ["$a_$", "平静"])
+def test_names_of_classes_are_no_formulas_and_may_be_chinese(name):
+    confusion = pd.DataFrame([[3, 1]], [name], [name, "no label"])
+    assert imread(io.BytesIO(plot_confusion(confusion))).ndim == 3
+
+
 def test_confusion(drawn):
     confusion = CONFUSION.copy()
     confusion.loc["angry"] = [0, 1, 1]
