@@ -150,6 +150,13 @@ def test_one_known_speaker_is_not_resampled():
     assert report.tables["speakers"]["recordings"].tolist() == [2]
 
 
+def test_known_speakers_are_the_only_groups():
+    """An empty one for unknown speakers would be resampled, too."""
+    truth = ["sad"] * 20
+    report = by_hand(truth, ["sad"] * 10 + ["angry"] * 10, speaker=["s0"] * 10 + ["s1"] * 10)
+    assert report.summary["interval"]["accuracy"] == (0, 1)
+
+
 def test_resamples_in_blocks_are_those_of_one(monkeypatch):
     confusions = np.random.default_rng(0).integers(0, 9, (50, 3, 4))
     whole = metrics.interval_over_groups(confusions)
