@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
+NO_LABEL = "no label"  # what reports call a row without one, beside the classes
 _WORD = pa.dictionary(pa.int32(), pa.string())  # few distinct values: stored once per part
 
 # What the pipeline carries beside the columns of its rows and never writes. The underscore keeps

@@ -159,20 +159,11 @@ def interval_over_groups(
     """
     groups, random = len(confusions), np.random.default_rng(seed)
     shares, counts = np.full(groups, 1 / groups), confusions.astype(np.float64)
-    resampled = []
-    for draws in _in_blocks(_RESAMPLES, max(1, _MOST_DRAWN // groups)):
-        drawn = random.multinomial(groups, shares, draws).astype(np.float64)
-        resampled.append(np.tensordot(drawn, counts, axes=1))
+    resampled, at_once = [], max(1, _MOST_DRAWN // groups)
+    for start in range(0, _RESAMPLES, at_once):
+        draws = random.multinomial(groups, shares, min(at_once, _RESAMPLES - start))
+        resampled.append(np.tensordot(draws.astype(np.float64), counts, axes=1))
     return _interval(np.concatenate(resampled))
-
-
-def _in_blocks(count: int, size: int) -> list[int]:
-    """Sizes of blocks, so that all of them are so many together.
-
-    >>> _in_blocks(7, 3)
-    [3, 3, 1]
-    """
-    return [min(size, count - start) for start in range(0, count, size)]
 
 
 def interval_over_recordings(

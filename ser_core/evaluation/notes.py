@@ -100,14 +100,14 @@ def _notes_on_calibration(summary: dict[str, Any]) -> list[str]:
         )
     else:
         gap = summary["confidence"] - summary["accuracy_of_labelled"]
-        means = (
-            f"{number(summary['confidence'])} on average, where"
+        if abs(gap) < ece / 2:
+            wrong = f"Some scores are too high and others too low, by {number(ece)}"
+        else:
+            wrong = f"The scores are {'higher' if gap > 0 else 'lower'} than they should be"
+        note = (
+            f"{wrong}: {number(summary['confidence'])} on average, where"
             f" {number(summary['accuracy_of_labelled'])} of the labels are correct."
         )
-        kind = "higher" if gap > 0 else "lower"
-        note = f"The scores are {kind} than they should be: {means}"
-        if abs(gap) < ece / 2:
-            note = f"Some scores are too high and others too low, by {number(ece)}: {means}"
     if summary["loss"] > chance["loss"]:
         note += (
             f" The loss is above that of equal scores ({number(chance['loss'])}), so the scores"

@@ -18,14 +18,13 @@ from ser_core.corpora.truth import first_few, read_truth
 from ser_core.emotions import canonical
 from ser_core.errors import FINAL, CorpusError, Status, one_line
 from ser_core.labeling.rules import superseded
-from ser_core.schema import classes_of, score_columns
+from ser_core.schema import NO_LABEL, classes_of, score_columns
 from ser_core.sources.inputs import input_errors
 from ser_core.sources.manifest import recording_uris
 from ser_core.storage.filesystem import resolve
 from ser_core.storage.folder import Folder
 from ser_core.storage.listing import is_file, is_hidden
 
-NO_LABEL = "no label"  # the column of a confusion matrix for recordings without one
 NO_ROW = "no row"  # the status of a recording that the labels do not contain
 _REQUIRED = ("path", "label", "status")
 _TEXTS = (*_REQUIRED, "uri", "model", "truth", "speaker", "split")

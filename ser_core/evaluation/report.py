@@ -10,7 +10,8 @@ import pandas as pd
 from ser_core.evaluation import chance, metrics
 from ser_core.evaluation.listening import least_sure, most_confident_errors
 from ser_core.evaluation.notes import notes_on, warnings_of
-from ser_core.evaluation.predictions import NO_LABEL, Predictions
+from ser_core.evaluation.predictions import Predictions
+from ser_core.schema import NO_LABEL
 
 _TINY = np.finfo(np.float32).tiny
 

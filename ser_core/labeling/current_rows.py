@@ -1,6 +1,5 @@
 """The current rows of an output, for the jobs that read one; it writes nothing."""
 
-import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,13 +9,12 @@ import numpy as np
 import pyarrow as pa
 
 from ser_core.errors import CorpusError, OutputError
-from ser_core.labeling.parts import Part, find_parts
+from ser_core.labeling.parts import Part, find_parts, is_part
 from ser_core.labeling.rules import RULE_COLUMNS, AllRows
 from ser_core.schema import classes_of, output_schema
 from ser_core.storage.filesystem import absolute
 from ser_core.storage.folder import Folder, output_folder
 
-_PART = re.compile(r"part-[0-9a-f]+\.parquet")  # as jobs.label names them
 _READERS = 4  # parts read at once, and in memory at once
 _REQUIRED = ("path", "file_id", "label", "status", "model_digest", "labeled_at")
 
@@ -126,7 +124,7 @@ def report_folder(uri: str, labels: Sequence[str] = ()) -> Folder:
     """
     folder = output_folder(uri)
     within = (f"{folder.uri}/".startswith(f"{absolute(each).rstrip('/')}/") for each in labels)
-    if any(within) or any(map(_PART.fullmatch, folder.names())):
+    if any(within) or any(map(is_part, folder.names())):
         raise OutputError(f"--output {uri}: lies in a folder of labels; choose another one")
     return folder
 

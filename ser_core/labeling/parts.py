@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -253,6 +254,15 @@ def as_stored(schema: pa.Schema) -> pa.Schema:
     buffer = io.BytesIO()
     pq.write_table(schema.empty_table(), buffer)
     return pq.read_schema(buffer).remove_metadata()
+
+
+def is_part(name: str) -> bool:
+    """Whether jobs.label may have written a file of this name.
+
+    >>> is_part("part-0123456789ab.parquet"), is_part("summary.parquet")
+    (True, False)
+    """
+    return re.fullmatch(r"part-[0-9a-f]+\.parquet", name) is not None
 
 
 def _name(rows: pa.Table) -> str:

@@ -192,10 +192,7 @@ class RunStats:
 
     def report(self) -> dict[str, Any]:
         """The counts and rates that go into the run's JSON."""
-        elapsed = self.elapsed
-        first_row = None
-        if self.first_row is not None:
-            first_row = elapsed - (time.monotonic() - self.first_row)
+        first_row = None if self.first_row is None else self.first_row - self.started
         return {
             "recordings": self.done,
             "unreachable": self.unreachable,
@@ -206,7 +203,7 @@ class RunStats:
             "labeled_hours": self.labeled_seconds / 3600,
             "compute_hours": self.stage_seconds["compute"] / 3600,
             "stage_seconds": dict(self.stage_seconds),
-            "elapsed_seconds": elapsed,
+            "elapsed_seconds": self.elapsed,
             "seconds_to_first_row": first_row,
             "labeling_seconds": self.labeling_seconds,
             "files_per_second": self.files_per_second,

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,20 +11,18 @@ from ser_core.labeling.current_rows import Labels
 
 @dataclass(frozen=True)
 class RowSample:
-    """Current rows with a random number each; those with the smallest ones are the sample.
+    """Current rows that were drawn, in random order.
 
     Attributes:
         part: number of the part that has the row, shape ``(num_rows,)``.
-        row: its place among the current rows of the part.
-        number: by which they are ordered.
+        row: its place among the current rows of the part, same shape.
     """
 
     part: np.ndarray
     row: np.ndarray
-    number: np.ndarray
 
     def read(self, labels: Labels, columns: Sequence[str]) -> pa.Table:
-        """Columns of these rows, in random order; only their parts are read.
+        """Columns of these rows, in their order; only their parts are read.
 
         Raises:
             OutputError: a part is damaged.
@@ -38,10 +35,6 @@ class RowSample:
             tables.append(table.take(self.row[at]))
             positions.append(at)
         return pa.concat_tables(tables).take(np.argsort(np.concatenate(positions)))
-
-    def _first(self, most: int) -> "RowSample":
-        kept: Any = np.argsort(self.number)[:most]
-        return RowSample(self.part[kept], self.row[kept], self.number[kept])
 
 
 def draw_rows(
@@ -64,11 +57,13 @@ def draw_rows(
         OutputError: a part is damaged.
         RunError: the storage failed.
     """
-    random, drawn = np.random.default_rng(seed), [np.empty(0, np.int64)] * 2 + [np.empty(0)]
-    sample = RowSample(*drawn)
-    for part, table in enumerate(labels.current_rows(by)):
-        rows = np.flatnonzero(eligible(table).to_numpy())
-        more = (np.full(len(rows), part), rows, random.random(len(rows)))
-        pairs = zip((sample.part, sample.row, sample.number), more, strict=True)
-        sample = RowSample(*map(np.concatenate, pairs))._first(size)
-    return sample
+    random = np.random.default_rng(seed)
+    part, row, number = np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)
+    for index, table in enumerate(labels.current_rows(by)):
+        found = np.flatnonzero(eligible(table).to_numpy())
+        part = np.append(part, np.full(len(found), index))
+        row = np.append(row, found)
+        number = np.append(number, random.random(len(found)))
+        smallest = np.argsort(number)[:size]  # the rows with the smallest numbers are the sample
+        part, row, number = part[smallest], row[smallest], number[smallest]
+    return RowSample(part, row)

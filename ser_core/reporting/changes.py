@@ -10,8 +10,8 @@ _MOST_SHOWN = 200
 def changes(baseline: LabelTable, current: LabelTable) -> dict[str, Any]:
     """Which recordings have another label than in the baseline, or have lost or gained one.
 
-    Segments are matched by their start and channel. A recording that failed has one row and no
-    segments, so those that it had or has otherwise are in one table only, and not listed.
+    Segments are matched by their start and channel. A recording that failed has one row
+    without a start: beside its segments in the other table it does not count.
 
     Returns:
         ``in_both``: how many rows; ``changed``: how many of them differ; ``changed_by_label``: a

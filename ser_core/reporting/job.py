@@ -74,7 +74,8 @@ def report_labels(config: ReportConfig) -> dict[str, Any]:
     require_libraries("report")
     labels = open_labels(config.labels)
     baseline = None if config.baseline is None else open_labels(config.baseline, "--baseline")
-    output = report_folder(config.output, [config.labels, config.baseline or config.labels])
+    read = [config.labels, *([] if config.baseline is None else [config.baseline])]
+    output = report_folder(config.output, read)
     _check_slices(config.slice_by, labels)
     phase("reading the labels")
     with database() as connection:

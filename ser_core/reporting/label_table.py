@@ -145,7 +145,7 @@ def _divisors(labels: Labels, slice_by: Sequence[str]) -> dict[str, str]:
     own = [n for n in labels.manifest if _can_slice(labels.schema.field(n).type)]
     names = slice_by or dict.fromkeys([FOLDER, *own, "sampling_rate", "channel"])
     known = [name for name in names if name in (FOLDER, *labels.schema.names)]
-    for name in (name for name in slice_by if name in labels.schema.names):
+    for name in set(known) & set(labels.schema.names):
         if types.is_nested(kind := labels.schema.field(name).type) or types.is_binary(kind):
             raise UsageError(f"--slice-by {name}: its values ({kind}) do not divide a corpus")
     return {name: f"slice_{number}" for number, name in enumerate(known)}
@@ -183,13 +183,17 @@ def _divided(table: LabelTable, slice_by: Sequence[str]) -> LabelTable:
 
 def _numbers_of_values(table: LabelTable) -> dict[str, int]:
     """How many values each divisor has, exactly if they are about `_MOST_VALUES` or fewer."""
-    numbers = {}
-    for name, at in table.divisors.items():
-        count = f"approx_count_distinct({at})"
-        if table.record(f"select {count} as n from {{rows}}")["n"] < 1.5 * _MOST_VALUES:
-            count = f"count(distinct {at})"
-        numbers[name] = int(table.record(f"select {count} as n from {{rows}}")["n"])
-    return numbers
+    if not table.divisors:
+        return {}
+    counts = ", ".join(f"approx_count_distinct({at}) as {at}" for at in table.divisors.values())
+    about = table.record(f"select {counts} from {{rows}}")
+
+    def number(at: str) -> int:  # a column at a time: exact counts hold all of its values
+        if about[at] >= 1.5 * _MOST_VALUES:
+            return int(about[at])
+        return int(table.record(f"select count(distinct {at}) as n from {{rows}}")["n"])
+
+    return {name: number(at) for name, at in table.divisors.items()}
 
 
 def quoted(name: str) -> str:

@@ -90,20 +90,26 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _where(row: dict[str, Any]) -> str:
-    """The place of a row in its recording, in words."""
-    words = "" if row["start"] is None else f", {stretch(row['start'], row['end'])}"
-    if row["channel"] is not None:
-        words += f", channel {row['channel']} (the clip is the mix of all)"
-    return words
+    """What follows the text of a row that is a part of its recording."""
+    mixed = "" if row["channel"] is None else " (the clip is the mix of all)"
+    return f", {place(row)}{mixed}" if place(row) else ""
 
 
-def stretch(start: float, end: float | None) -> str:
-    """A stretch of a recording in words; its end may not be known.
+def place(row: dict[str, Any]) -> str:
+    """Where a row lies in its recording, in words; empty for all of it.
 
-    >>> stretch(6.0, 12.0), stretch(50.0, None)
-    ('6.0 to 12.0 s', 'from 50.0 s')
+    >>> place({"start": 6.0, "end": 12.0, "channel": 1})
+    '6.0 to 12.0 s, channel 1'
+    >>> place({"start": 50.0, "end": None, "channel": None})  # to an end that is not known
+    'from 50.0 s'
     """
-    return f"from {start:.1f} s" if end is None else f"{start:.1f} to {end:.1f} s"
+    start, end, channel = row["start"], row["end"], row["channel"]
+    words = []
+    if start is not None:
+        words.append(f"from {start:.1f} s" if end is None else f"{start:.1f} to {end:.1f} s")
+    if channel is not None:
+        words.append(f"channel {channel}")
+    return ", ".join(words)
 
 
 def segment_identity(uri: str, start: float | None, end: float | None) -> str:

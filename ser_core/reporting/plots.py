@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-P = ParamSpec("P")
+_P = ParamSpec("_P")
 _DPI = 160
 # matplotlib's own has no Chinese; the first of these that are installed are used for it.
 _CHINESE_FONTS = (
@@ -31,11 +31,11 @@ _BLUE, _GREY = "#2b6cb0", "#718096"
 _LIGHT_BLUE, _LIGHT_ORANGE = "#9cc3e6", "#f6b26b"
 
 
-def _drawn_in_our_style(plot: Callable[P, bytes]) -> Callable[P, bytes]:
+def _drawn_in_our_style(plot: Callable[_P, bytes]) -> Callable[_P, bytes]:
     """Names of classes are drawn as they are: not as formulas, and in Chinese if a font has it."""
 
     @functools.wraps(plot)
-    def styled(*args: P.args, **kwargs: P.kwargs) -> bytes:
+    def styled(*args: _P.args, **kwargs: _P.kwargs) -> bytes:
         import matplotlib  # an optional library: see libraries.py
         from matplotlib.font_manager import get_font_names
 

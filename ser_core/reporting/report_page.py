@@ -9,7 +9,7 @@ import pandas as pd
 from ser_core.reporting.clips import clips, player
 from ser_core.reporting.distributions import MEASURES
 from ser_core.reporting.html import page
-from ser_core.reporting.listening import Listening, stretch
+from ser_core.reporting.listening import Listening, place
 from ser_core.reporting.plots import plot_course, plot_histogram
 from ser_core.schema import score_columns
 
@@ -55,7 +55,7 @@ def report_page(
         deviations=[_deviation(row) for row in (certain or summary["slices"][:_UNCERTAIN])],
         certain=bool(certain),
         drift_rows=[_comparison(row) for row in drift["comparisons"][:_MOST_COMPARISONS]],
-        changed=[_changed(row) for row in drift["changed_recordings"]],
+        changed=[row | {"where": place(row)} for row in drift["changed_recordings"]],
         listening=_with_clips(listening, audio),
         courses=list(courses),
         runs=summary["runs"][:_MOST_RUNS],
@@ -88,14 +88,7 @@ def _in_words(name: str, shown: dict[str, Any]) -> str:
 
 
 def _deviation(row: dict[str, Any]) -> dict[str, Any]:
-    part = f"{row['slice']}: {row['value'] or _NO_VALUE}"
-    return row | {"part": part}
-
-
-def _changed(row: dict[str, Any]) -> dict[str, Any]:
-    where = [] if row["start"] is None else [stretch(row["start"], row["end"])]
-    where += [] if row["channel"] is None else [f"channel {row['channel']}"]
-    return row | {"where": ", ".join(where)}
+    return row | {"part": f"{row['slice']}: {row['value'] or _NO_VALUE}"}
 
 
 def _comparison(row: dict[str, Any]) -> dict[str, Any]:

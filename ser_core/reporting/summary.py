@@ -7,12 +7,11 @@ import pandas as pd
 from ser_core.errors import Status
 from ser_core.reporting.distributions import MEASURES, chance, distribution
 from ser_core.reporting.label_table import LabelTable, quoted, records
-from ser_core.schema import score_columns
+from ser_core.schema import NO_LABEL, score_columns
 
 _MOST_RATES = 12
 _MOST_ERRORS = 3  # of each status
 _COURSES = 3  # recordings whose segments are shown
-NO_LABEL = "no label"
 
 
 def summarize(table: LabelTable) -> dict[str, Any]:

@@ -59,11 +59,9 @@ def open_recordings(recordings: Recordings, sampling_rate: int | None) -> "Paths
 def _as_frame(recordings: Any) -> pd.DataFrame:
     if isinstance(recordings, pd.DataFrame):
         return recordings
-    kind = type(recordings).__name__
+    none = f"{_WHERE}: a {type(recordings).__name__} is no path, waveform or DataFrame"
     if isinstance(recordings, Mapping):
-        raise UsageError(
-            f"{_WHERE}: a {kind} is no path, waveform or DataFrame; use pandas.DataFrame"
-        )
+        raise UsageError(f"{none}; use pandas.DataFrame")
     index = recordings.index if isinstance(recordings, pd.Series) else None
     if isinstance(recordings, str | os.PathLike):
         recordings = [recordings]
@@ -73,8 +71,7 @@ def _as_frame(recordings: Any) -> pd.DataFrame:
             recordings = list(array) if array.dtype.kind in "OU" else [array]
         values = list(recordings)
     except (TypeError, ValueError) as error:  # also an array that is not in this memory
-        reason = f"a {kind} is no path, waveform or DataFrame ({one_line(error)})"
-        raise UsageError(f"{_WHERE}: {reason}") from None
+        raise UsageError(f"{none} ({one_line(error)})") from None
     paths = all(isinstance(value, str | os.PathLike) for value in values)
     return pd.DataFrame({_PATH if paths else _WAVEFORM: pd.Series(values, index, dtype=object)})
 

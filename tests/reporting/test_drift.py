@@ -33,11 +33,11 @@ def drifted(comparisons):
 def test_the_same_corpus_drawn_twice(table_of):
     table = table_of(corpus())
     alarms = []
-    for draw in range(50):
+    for draw in range(100):
         drawn = f"hash(path || ' {draw}') % 2"
         halves = [table.where(f"{drawn} = {half}", f"half_{draw}_{half}") for half in (0, 1)]
         alarms += drifted(compare(*halves))
-    assert len(alarms) <= 2, alarms
+    assert len(alarms) <= 3, alarms
 
 
 def test_one_speaker_is_gone(table_of):

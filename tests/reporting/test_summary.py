@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from label_folders import label_rows, random_scores
 
-from ser_core.reporting.summary import NO_LABEL, by_slice, courses, summarize
+from ser_core.reporting.summary import by_slice, courses, summarize
+from ser_core.schema import NO_LABEL
 
 NONE = [np.nan] * 3
 
