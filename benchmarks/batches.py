@@ -40,8 +40,7 @@ def measure(
     classifier = Classifier(checkpoint, num_threads=1, **options)
     if compiled:  # one layer, for all shapes; the others have the same code
         torch.compiler.reset()
-        model: Any = classifier._model
-        for layer in model.backbone.encoder.layers:
+        for layer in classifier._network.layers:
             layer.compile(dynamic=True)
     starts = range(0, len(speeches), rows_per_call)
     calls = [speeches[start : start + rows_per_call] for start in starts]

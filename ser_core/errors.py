@@ -16,9 +16,11 @@
 import difflib
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
+
+_MOST_NAMED = 5  # in a message
 
 
 class Status(StrEnum):
@@ -105,6 +107,16 @@ def one_line(error: object) -> str:
     ('no space', 'OSError()')
     """
     return without_credentials(" ".join(str(error).split()) or repr(error))
+
+
+def first_few(names: Sequence[str], most: int = _MOST_NAMED) -> str:
+    """The first names of a list and the number of the others, for a message.
+
+    >>> first_few(["a", "b", "c", "d", "e", "f", "g"])
+    'a, b, c, d, e and 2 more'
+    """
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def hint(name: str, names: Iterable[str], otherwise: str) -> str:

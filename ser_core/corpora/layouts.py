@@ -12,9 +12,9 @@ from itertools import product
 
 import pandas as pd
 
-from ser_core.corpora.truth import COLUMNS, first_few, read_truth
+from ser_core.corpora.truth import COLUMNS, read_truth
 from ser_core.emotions import EMOTIONS, canonical
-from ser_core.errors import CorpusError
+from ser_core.errors import CorpusError, first_few
 from ser_core.sources.inputs import input_errors
 from ser_core.sources.manifest import recording_uris
 from ser_core.storage.filesystem import printable, resolve

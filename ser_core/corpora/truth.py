@@ -1,20 +1,18 @@
 """Manifests with truth → tables of recordings; it opens no recording."""
 
 import logging
-from collections.abc import Sequence
 
 import pandas as pd
 import pyarrow as pa
 
 from ser_core.emotions import canonical
-from ser_core.errors import CorpusError
+from ser_core.errors import CorpusError, first_few
 from ser_core.sources.inputs import input_errors
 from ser_core.sources.manifest import content_errors, is_manifest, read_manifest
 from ser_core.storage.filesystem import absolute
 
 COLUMNS = ["path", "truth", "speaker", "sentence"]  # of every corpus; unknown values are None
 _TRUTH_COLUMNS = ("truth", "label")  # in order of preference
-_MAX_NAMED = 5  # names listed in a message
 
 logger = logging.getLogger(__name__)
 
@@ -50,16 +48,6 @@ def read_truth(uri: str, flag: str) -> pd.DataFrame:
     with content_errors(where):
         recordings = pd.DataFrame({name: _texts(table, own) for name, own in columns.items()})
     return _with_truth(recordings, where)
-
-
-def first_few(names: Sequence[str], most: int = _MAX_NAMED) -> str:
-    """The first names of a list and the number of the others, for a message.
-
-    >>> first_few(["a", "b", "c", "d", "e", "f", "g"])
-    'a, b, c, d, e and 2 more'
-    """
-    more = f" and {len(names) - most:,} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
 
 
 def _read_table(uri: str, flag: str) -> pa.Table:

@@ -14,9 +14,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset
 
-from ser_core.corpora.truth import first_few, read_truth
+from ser_core.corpora.truth import read_truth
 from ser_core.emotions import canonical
-from ser_core.errors import FINAL, CorpusError, Status, one_line
+from ser_core.errors import FINAL, CorpusError, Status, first_few, one_line
 from ser_core.labeling.rules import superseded
 from ser_core.schema import NO_LABEL, classes_of, score_columns
 from ser_core.sources.inputs import input_errors

@@ -10,13 +10,11 @@ import pyarrow as pa
 from rich.table import Table
 
 from ser_core.console import clock, counted, phase, show
-from ser_core.corpora.truth import first_few
-from ser_core.errors import RecordingError
+from ser_core.errors import RecordingError, first_few
 from ser_core.labeling.pipeline import connect
 from ser_core.labeling.plan import Plan
 from ser_core.labeling.preparation import Run
 from ser_core.labeling.resources import Resources, choose_resources
-from ser_core.models.classifier import Classifier
 from ser_core.schema import MEMBER, SIZE
 from ser_core.sources.decoder import Decoder
 from ser_core.sources.file_decoder import Decoded
@@ -167,6 +165,8 @@ def _segments_per_second(run: Run, resources: Resources, timed: list[np.ndarray]
         return resources.classifiers * _SEGMENTS_PER_GPU
     phase("timing a classifier")
     config = run.config
+    from ser_core.models.classifier import Classifier  # only here: torch takes seconds
+
     classifier = Classifier(run.checkpoint, config.precision, config.batch_size, num_threads=1)
     if not timed:
         return math.inf

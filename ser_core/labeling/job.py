@@ -6,8 +6,7 @@ from collections.abc import Iterable
 import pyarrow as pa
 
 from ser_core.console import counted, phase, say
-from ser_core.corpora.truth import first_few
-from ser_core.errors import CheckError, RunError
+from ser_core.errors import CheckError, RunError, first_few
 from ser_core.labeling.config import LabelConfig
 from ser_core.labeling.coverage import Coverage, coverage
 from ser_core.labeling.dry_run import MOST_NAMED, describe

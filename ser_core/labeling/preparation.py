@@ -20,8 +20,8 @@ from ser_core.labeling.plan import Plan, beginning, plan_page
 from ser_core.labeling.row_index import RowIndex
 from ser_core.labeling.rules import labeling_digest
 from ser_core.labeling.stages import StageSettings
-from ser_core.models.build import build_model
 from ser_core.models.checkpoint import Checkpoint, load_checkpoint
+from ser_core.models.network_config import architecture_of
 from ser_core.schema import reserved_columns
 from ser_core.settings import Precision
 from ser_core.sources.decoder import DecoderSettings
@@ -49,8 +49,8 @@ def prepare(config: LabelConfig) -> "Run":
     with names_flag("--model"):
         checkpoint = load_checkpoint(config.model, config.revision, config.segments)
         # Refuses weights that do not match before anything starts.
-        network = build_model(checkpoint)
-    embedding_size = network.embedding_size if config.embeddings else None
+        architecture = architecture_of(checkpoint)
+    embedding_size = architecture.hidden_size if config.embeddings else None
     options = InputOptions(config.allow_outside, config.path_column, config.include)
     source = open_source(config.input, options)
     if taken := reserved_columns(checkpoint.labels, source.columns):

@@ -15,8 +15,6 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 import safetensors
-import safetensors.torch
-import torch
 
 from ser_core.emotions import labels_of
 from ser_core.errors import CheckpointError, one_line
@@ -31,6 +29,9 @@ _RENAMED_KEYS = {
     "conv.weight_g": "conv.parametrizations.weight.original0",
     "conv.weight_v": "conv.parametrizations.weight.original1",
 }
+_UNKNOWN_TO_NUMPY = "BF16"
+# The types of a file that has such tensors, as numpy spells them.
+_NUMPY_TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "U8": "u1"}
 _MAX_DEPTH = 20  # of config.json; that of a HuBERT has 2 levels
 
 
@@ -224,9 +225,9 @@ def _current_name(name: str) -> str:
 
 def _read_arrays(source: str, path: Path) -> dict[str, np.ndarray]:
     try:
-        content = _read_tensors(path)
-        if isinstance(content, dict) and all(map(_is_weight, content.items())):
-            return {_current_name(name): _as_array(tensor) for name, tensor in content.items()}
+        arrays = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+        if arrays is not None and all(map(_is_name, arrays)):
+            return {_current_name(name): array for name, array in arrays.items()}
         problem = "is not a table of names and dense tensors"
     except pickle.UnpicklingError:
         problem = "contains more than weights; code in a pickle is never executed"
@@ -237,24 +238,47 @@ def _read_arrays(source: str, path: Path) -> dict[str, np.ndarray]:
     raise CheckpointError(f"{source}: {path.name} {problem}")
 
 
-def _read_tensors(path: Path) -> Any:
-    if path.suffix == ".safetensors":
-        return safetensors.torch.load_file(path)
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    """Reads safetensors without torch, whose import takes seconds."""
+    with safetensors.safe_open(path, "numpy") as file:
+        names = list(file.keys())
+        if not any(file.get_slice(name).get_dtype() == _UNKNOWN_TO_NUMPY for name in names):
+            return {name: _as_float32(file.get_tensor(name)) for name in names}
+    return {
+        name: _decoded(tensor["dtype"], tensor["data"]).reshape(tensor["shape"])
+        for name, tensor in safetensors.deserialize(path.read_bytes())
+    }
+
+
+def _decoded(kind: str, content: bytes) -> np.ndarray:
+    if kind == _UNKNOWN_TO_NUMPY:  # the upper half of a float32
+        return (np.frombuffer(content, "<u2").astype("<u4") << 16).view("<f4")
+    return _as_float32(np.frombuffer(content, _NUMPY_TYPES[kind]))
+
+
+def _as_float32(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
+
+
+def _read_pickle(path: Path) -> dict[str, np.ndarray] | None:
+    """Reads what torch saved; None if it is no table of weights."""
+    import torch  # only here: it takes seconds
+
+    def is_weight(tensor: object) -> bool:
+        if not isinstance(tensor, torch.Tensor) or tensor.is_meta or tensor.is_quantized:
+            return False
+        # With strides of 0, a file of a few bytes may hold a tensor larger than the memory.
+        return (
+            tensor.layout is torch.strided
+            and tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
+        )
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's, about old formats
-        return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def _as_array(tensor: torch.Tensor) -> np.ndarray:
-    array: np.ndarray = (tensor.float() if tensor.is_floating_point() else tensor).detach().numpy()
-    return array
-
-
-def _is_weight(item: tuple[object, object]) -> bool:
-    name, tensor = item
-    if not _is_name(name) or not isinstance(tensor, torch.Tensor):
-        return False
-    if tensor.layout is not torch.strided or tensor.is_meta or tensor.is_quantized:
-        return False
-    # With strides of 0, a file of a few bytes may hold a tensor that is larger than the memory.
-    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(content, dict) or not all(map(is_weight, content.values())):
+        return None
+    return {
+        name: (tensor.float() if tensor.is_floating_point() else tensor).detach().numpy()
+        for name, tensor in content.items()
+    }

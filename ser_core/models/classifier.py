@@ -1,26 +1,27 @@
 """Waveforms → scores and embeddings: precision, batches, memory; it knows neither files nor Ray."""
 
 import logging
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
 
 from ser_core.audio.constants import SEGMENT_SAMPLES
 from ser_core.errors import DeviceError, UsageError, one_line
-from ser_core.models.build import SpeechClassifier, build_model, is_card_style
 from ser_core.models.checkpoint import Checkpoint
+from ser_core.models.input_values import Stacked, normalize, stack
 from ser_core.models.kernels import (
+    choose_forms,
     has_matrix_instructions,
     onednn_is_faster_in_float32,
-    use_fast_kernels,
 )
+from ser_core.models.layers import Weights
+from ser_core.models.network import Network
+from ser_core.models.network_config import architecture_of
 from ser_core.models.outputs import Outputs, as_float16
-from ser_core.models.padding import ElidedClassifier, can_elide
-from ser_core.models.preprocessing import Stacked, normalize, stack
 from ser_core.settings import Precision
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -115,25 +116,25 @@ class Classifier:
         self.batch_size = batch_size or batches.size
         self._frames_per_step = frames_per_step or batches.frames_per_step
         self._preprocessing = checkpoint.preprocessing
-        # The card's network takes no mask; others take one if their feature extractor returns it.
-        card_style = is_card_style(checkpoint.config)
-        self._masked = not card_style and checkpoint.preprocessing.return_attention_mask
         self._num_labels = len(checkpoint.labels)
         self._temperature = checkpoint.temperature
-        self._model = self._build(checkpoint)
+        self._network = self._build(checkpoint)
 
-    def _build(self, checkpoint: Checkpoint) -> SpeechClassifier | ElidedClassifier:
-        """The network on the device, in the fastest form that gives the same scores."""
+    def _build(self, checkpoint: Checkpoint) -> Network:
+        """The network on the device, in the forms that are fastest there."""
         if self.precision == "fp32":
             # By default cuDNN computes float32 convolutions in TF32, with 10 bits of mantissa.
             torch.backends.cudnn.allow_tf32 = False
-        model = build_model(checkpoint)
-        cast(nn.Module, model).to(self.device, _DTYPES[self.precision])
-        if self._masked or not can_elide(model):
-            return model
-        elided = ElidedClassifier(model)
-        use_fast_kernels(model, elided.max_frames)
-        return elided
+        architecture, dtype = architecture_of(checkpoint), _DTYPES[self.precision]
+        with warnings.catch_warnings():
+            # Arrays from Ray's object store are read-only; nothing here writes to a weight.
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            tensors = {name: torch.from_numpy(each) for name, each in checkpoint.weights.items()}
+        # The card's network takes no mask; others take one if their feature extractor returns it.
+        masked = not architecture.card_head and checkpoint.preprocessing.return_attention_mask
+        weights, forms = Weights(tensors, self.device, dtype), choose_forms(self.device, dtype)
+        with torch.inference_mode():
+            return Network(architecture, weights, forms, masked).eval()
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -221,10 +222,8 @@ class Classifier:
             raise DeviceError(f"{self.description}: {one_line(error)}") from error
 
     def _stack(self, segments: list[np.ndarray]) -> Stacked:
-        num_samples = SEGMENT_SAMPLES
-        if isinstance(self._model, ElidedClassifier):
-            longest = max(map(len, segments))
-            num_samples = self._model.required_samples(longest, self._frames_per_step)
+        lengths = [len(segment) for segment in segments]
+        num_samples = self._network.required_samples(lengths, self._frames_per_step)
         return stack(segments, num_samples, pinned=self.on_gpu)
 
     def _outputs(self, prepared: Prepared) -> np.ndarray:
@@ -245,7 +244,7 @@ class Classifier:
                 else:
                     start += len(part.lengths)
         if not computed:
-            size = self._model.embedding_size if self.embeddings else 0
+            size = self._network.embedding_size if self.embeddings else 0
             return np.empty((0, self._num_labels + size), np.float32)
         values = torch.cat(computed).cpu().numpy()  # the only point that waits for a GPU
         outputs = np.empty_like(values)
@@ -256,13 +255,9 @@ class Classifier:
     def _forward(self, batch: Stacked) -> torch.Tensor:
         if self.before_pass:
             self.before_pass()
-        values, mask = normalize(batch, self._preprocessing, self.device)
-        if isinstance(self._model, ElidedClassifier):
-            pooled = self._model.pooled(values)
-        else:
-            values = values.to(_DTYPES[self.precision])
-            pooled = self._model.pooled(values, mask if self._masked else None)
-        logits = self._model.head(pooled)
+        values, lengths = normalize(batch, self._preprocessing, self.device)
+        pooled = self._network.pooled(values, lengths)
+        logits = self._network.head(pooled)
         scores = torch.softmax(logits.float() / self._temperature, dim=-1)
         return torch.cat([scores, pooled.float()], dim=1) if self.embeddings else scores
 

@@ -1,45 +1,69 @@
-"""Operations of the network in faster forms; it knows neither audio nor scores.
+"""Operations of the network in the forms that suit a device; it knows neither audio nor scores.
 
-Matrix products run near a device's peak, in float32 on a CPU if the library suits the core. The
-slower operations are replaced by them: the convolutions and, on CPUs below float32 without matrix
-instructions (AMX), the attention.
+Most of the arithmetic is in matrix products, which run near a device's peak. The other operations
+are replaced by them: the convolutions and, on CPUs below float32 without matrix instructions (AMX),
+the attention. On a CPU, oneDNN multiplies, with weights in a layout of its own, and applies the
+activation to what it has just computed.
 """
 
 import math
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import AttentionInterface
 
-from ser_core.models.build import SpeechClassifier
-
-_ATTENTION = "ser_matrix_products"  # its name among the attention functions of transformers
 _FFT_MULTIPLE = 128  # a multiple of it has no large prime factors, so its transform is fast
-_ONEDNN_ROWS = 512  # rows per oneDNN product: the copies made for it stay in the cache
+_CACHED_ROWS = 512  # of a product with one recording's weights: its outputs stay in the cache
+_EXPECTED_ROWS = 256  # of a product: for these, oneDNN chooses its layout of the weights
+_ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "gelu": nn.functional.gelu,
+    "gelu_new": lambda inputs: nn.functional.gelu(inputs, approximate="tanh"),
+    "gelu_pytorch_tanh": lambda inputs: nn.functional.gelu(inputs, approximate="tanh"),
+    "relu": nn.functional.relu,
+    "silu": nn.functional.silu,
+    "swish": nn.functional.silu,
+    "tanh": torch.tanh,
+}
+# Activations that oneDNN applies itself, and the variant of each.
+_FUSED = {"gelu": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
 
 
-def use_fast_kernels(model: SpeechClassifier, max_frames: int) -> None:
-    """Replaces operations of a network by faster ones; results differ only by rounding.
+def activation(name: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    """An activation by its name in a config; those of `network_config.py` are known."""
+    return _ACTIVATIONS[name]
 
-    Args:
-        model: with its weights loaded, on the device and in the precision in which it computes.
-        max_frames: the largest number of frames that the transformer gets.
+
+@dataclass(frozen=True)
+class Forms:
+    """In which forms a device computes; the defaults suit a GPU, and are right everywhere.
+
+    Attributes:
+        onednn: products by oneDNN, on a CPU.
+        fused_first_layer: layer 0 of the feature encoder by oneDNN, on a CPU.
+        by_recording: convolve one recording at a time, whose frames stay in a core's cache, rather
+            than the whole batch.
+        attention_products: attention as products, with its softmax in float32.
     """
-    embedding = model.backbone.encoder.pos_conv_embed
-    weight = embedding.conv.weight
-    on_cpu = weight.device.type == "cpu"
-    use_onednn = on_cpu and weight.dtype == torch.float32 and onednn_is_faster_in_float32()
-    embedding.conv = FourierConv1d(embedding.conv, max_frames)
-    for layer in model.backbone.feature_extractor.conv_layers[1:]:  # the first has one channel
-        layer.conv = MatrixConv1d(layer.conv, use_onednn, whole_batch=not on_cpu)
-    if use_onednn:
-        for name, layer in list(model.backbone.named_modules()):
-            if type(layer) is nn.Linear:
-                model.backbone.set_submodule(name, OneDnnLinear(layer))
-    if on_cpu and weight.dtype.itemsize < torch.float32.itemsize and not has_matrix_instructions():
-        AttentionInterface.register(_ATTENTION, attention)
-        model.backbone.set_attn_implementation(_ATTENTION)
+
+    onednn: bool = False
+    fused_first_layer: bool = False
+    by_recording: bool = False
+    attention_products: bool = False
+
+
+def choose_forms(device: torch.device, dtype: torch.dtype) -> Forms:
+    """The forms that were measured to be fastest on a kind of device."""
+    if device.type != "cpu":
+        return Forms()
+    has_onednn = torch.backends.mkldnn.is_available() and dtype in (torch.float32, torch.bfloat16)
+    low = dtype.itemsize < torch.float32.itemsize
+    return Forms(
+        onednn=has_onednn and (low or onednn_is_faster_in_float32()),
+        fused_first_layer=has_onednn,
+        by_recording=True,
+        attention_products=low and not has_matrix_instructions(),
+    )
 
 
 def has_matrix_instructions() -> bool:
@@ -57,17 +81,45 @@ def onednn_is_faster_in_float32() -> bool:
     return has_avx512 and "Intel" not in str(capabilities.get("cpu_name"))
 
 
-class OneDnnLinear(nn.Module):
-    """A float32 linear layer computed by oneDNN, whose tensors have a layout of their own."""
+class Linear(nn.Module):
+    """A linear layer and the activation after it."""
 
-    def __init__(self, linear: nn.Linear) -> None:
-        """Shares the weights of a linear layer."""
+    def __init__(
+        self,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None = None,
+        act: str | None = None,
+        forms: Forms = Forms(),
+    ) -> None:
+        """Shares the weight, or copies it into oneDNN's layout.
+
+        Args:
+            weight: shape ``(out_features, in_features)``.
+            bias: shape ``(out_features,)``.
+            act: the activation's name; None for none.
+            forms: of the network.
+        """
         super().__init__()
-        self.weight, self.bias = linear.weight, linear.bias
+        self._act = act
+        self._onednn = forms.onednn
+        self._weight = _packed(weight, _EXPECTED_ROWS) if forms.onednn else weight
+        self._bias = bias
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Returns the linear layer's outputs, shape ``(…, out_features)``."""
-        return _onednn_product(inputs, self.weight, self.bias)
+        """Returns the layer's outputs, shape ``(…, out_features)``."""
+        if self._onednn:
+            return _onednn_product(inputs, self._weight, self._bias, self._act)
+        outputs = nn.functional.linear(inputs, self._weight, self._bias)
+        return _ACTIVATIONS[self._act](outputs) if self._act else outputs
+
+    def added_to(self, sums: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+        """Returns sums with the outputs for inputs added; without bias and activation."""
+        if self._onednn:
+            added: torch.Tensor = torch.ops.mkldnn._linear_pointwise.binary(
+                inputs, sums, self._weight, None, "add"
+            )
+            return added
+        return torch.baddbmm(sums, inputs, self._weight.mT.expand(len(inputs), -1, -1))
 
 
 class MatrixConv1d(nn.Module):
@@ -79,53 +131,46 @@ class MatrixConv1d(nn.Module):
     """
 
     def __init__(
-        self, conv: nn.Conv1d, use_onednn: bool = False, whole_batch: bool = False
+        self,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        stride: int,
+        forms: Forms = Forms(),
     ) -> None:
         """Reorders the weights of a convolution once.
 
         Args:
-            conv: without padding, groups and dilation; its kernel is at least as long as its
-                stride.
-            use_onednn: compute the products with oneDNN; they must be in float32 then.
-            whole_batch: compute one product for the whole batch, as suits a GPU, rather than one
-                for each recording, whose frames stay in a core's cache.
+            weight: shape ``(channels out, channels in, taps)``, with at least ``stride`` taps.
+            bias: shape ``(channels out,)``.
+            stride: frames from one window to the next.
+            forms: of the network.
         """
         super().__init__()
-        (self._kernel_size,), (self._stride,) = conv.kernel_size, conv.stride
-        by_tap = conv.weight.detach().permute(2, 1, 0)  # (taps, channels in, channels out)
-        self._first_taps = by_tap[: self._stride].flatten(0, 1).contiguous()
-        self._further_taps = by_tap[self._stride :].contiguous()
-        self._bias = conv.bias
-        self._products = self._products_of_batch if whole_batch else self._products_by_recording
-        self._add_product = _add_onednn_product if use_onednn else _add_product
+        self._stride, self._kernel_size = stride, weight.shape[2]
+        by_tap = weight.permute(0, 2, 1)  # (channels out, taps, channels in)
+        self._first_taps = Linear(by_tap[:, :stride].flatten(1), None, None, forms)
+        further = by_tap[:, stride:].unbind(1)
+        self._further_taps = nn.ModuleList(
+            Linear(tap.contiguous(), None, None, forms) for tap in further
+        )
+        self._bias = bias
+        self._by_recording = forms.by_recording
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Returns the convolution's outputs, shape ``(batch, channels, frames)``.
+        """Maps ``(batch, frames, channels in)`` to ``(batch, frames, channels out)``."""
+        count = (inputs.shape[1] - self._kernel_size) // self._stride + 1
+        if self._by_recording:
+            outputs = torch.stack([self._products(frames[None], count)[0] for frames in inputs])
+        else:
+            outputs = self._products(inputs, count)
+        return outputs if self._bias is None else outputs + self._bias
 
-        The channels of each frame are contiguous in memory.
-        """
-        count = (inputs.shape[-1] - self._kernel_size) // self._stride + 1
-        outputs = self._products(inputs.mT, count)
-        if self._bias is not None:
-            outputs += self._bias
-        return outputs.mT
-
-    def _products_of_batch(self, frames: torch.Tensor, count: int) -> torch.Tensor:
-        batch = len(frames)
-        rows = frames[:, : count * self._stride].unflatten(1, (count, self._stride)).flatten(2)
-        outputs = torch.bmm(rows, self._first_taps.expand(batch, -1, -1))
-        for tap, weight in enumerate(self._further_taps, start=self._stride):
-            rows = frames[:, tap :: self._stride][:, :count]
-            outputs.baddbmm_(rows, weight.expand(batch, -1, -1))
-        return outputs
-
-    def _products_by_recording(self, batch: torch.Tensor, count: int) -> torch.Tensor:
-        outputs = batch.new_zeros(len(batch), count, self._first_taps.shape[1])
-        for frames, sums in zip(batch, outputs, strict=True):
-            rows = frames[: count * self._stride].reshape(count, -1)
-            self._add_product(sums, rows, self._first_taps)
-            for tap, weight in enumerate(self._further_taps, start=self._stride):
-                self._add_product(sums, frames[tap :: self._stride][:count], weight)
+    def _products(self, inputs: torch.Tensor, count: int) -> torch.Tensor:
+        rows = inputs[:, : count * self._stride].reshape(len(inputs), count, -1)
+        outputs: torch.Tensor = self._first_taps(rows)
+        for tap, product in enumerate(self._further_taps, start=self._stride):
+            rows = inputs[:, tap :: self._stride][:, :count]
+            outputs = product.added_to(outputs, rows)  # type: ignore[operator]
         return outputs
 
 
@@ -139,22 +184,27 @@ class FourierConv1d(nn.Module):
     30 ms for 128 windows, and this 1.7 ms (gpu-forms.json).
     """
 
-    def __init__(self, conv: nn.Conv1d, max_frames: int) -> None:
+    def __init__(
+        self, weight: torch.Tensor, bias: torch.Tensor | None, groups: int, max_frames: int
+    ) -> None:
         """Transforms the kernels of a convolution once.
 
         Args:
-            conv: with stride and dilation 1, padded with zeros on both sides.
+            weight: shape ``(channels, channels / groups, taps)``; stride and dilation are 1, and
+                half as many zeros as there are taps are padded on both sides.
+            bias: shape ``(channels,)``.
+            groups: of channels.
             max_frames: the largest number of frames of its inputs.
         """
         super().__init__()
-        self._bias = conv.bias
-        self._groups = conv.groups
-        self._padding = int(conv.padding[0])
+        self._bias = bias
+        self._groups = groups
+        self._padding = weight.shape[2] // 2
         # The difference between the number of output and input frames.
-        self._extra_frames = 2 * self._padding - conv.kernel_size[0] + 1
+        self._extra_frames = 2 * self._padding - weight.shape[2] + 1
         length = max_frames + self._padding
         self._length = math.ceil(length / _FFT_MULTIPLE) * _FFT_MULTIPLE
-        kernels = torch.fft.rfft(_at_least_float32(conv.weight), self._length).conj()
+        kernels = torch.fft.rfft(_at_least_float32(weight), self._length).conj()
         by_group = kernels.unflatten(0, (self._groups, -1))  # (groups, out, in, frequencies)
         self._kernels = by_group.permute(3, 0, 2, 1).flatten(0, 1).resolve_conj().contiguous()
 
@@ -173,53 +223,78 @@ class FourierConv1d(nn.Module):
         return outputs.to(inputs.dtype)
 
 
-def attention(  # noqa: PLR0913, PLR0917 (the interface of transformers)
-    module: nn.Module,  # noqa: ARG001
+def attention(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float,
-    **_: Any,
-) -> tuple[torch.Tensor, None]:
-    """Attention with the interface of transformers.
+    bias: torch.Tensor | None,
+    forms: Forms = Forms(),
+) -> torch.Tensor:
+    """Scaled dot-product attention, same shape as the query.
 
-    The softmax is in float32: torch's is slow in lower precision.
+    As products, its softmax is in float32: torch's is slow in lower precision.
 
     Args:
-        module: the layer.
         query: shape ``(batch, heads, frames, channels)``, like key and value.
         key: the keys.
         value: the values.
-        attention_mask: added to the logits, shape ``(1, 1, 1, frames)``.
-        scaling: multiplies the logits.
+        bias: added to the logits, shape ``(1 or batch, 1, 1, frames)``.
+        forms: of the network.
+    """
+    if not forms.attention_products:
+        return nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+    queries, keys, values = (tensor.flatten(0, 1) for tensor in (query, key, value))
+    added = query.new_zeros(1)
+    if bias is not None:  # one row for each head of each recording
+        added = bias.expand(len(query), query.shape[1], 1, -1).flatten(0, 1)
+    logits = torch.baddbmm(added, queries, keys.mT, alpha=query.shape[-1] ** -0.5)
+    weights = torch.softmax(logits, dim=-1, dtype=torch.float32).to(value.dtype)
+    outputs: torch.Tensor = weights @ values
+    return outputs.unflatten(0, query.shape[:2])
+
+
+def product_by_recording(
+    rows: torch.Tensor, weights: torch.Tensor, act: str, forms: Forms = Forms()
+) -> torch.Tensor:
+    """Multiplies the rows of each recording by weights of its own, and applies an activation.
+
+    Args:
+        rows: shape ``(batch, num_rows, columns)``.
+        weights: shape ``(batch, channels, columns)``.
+        act: the activation's name.
+        forms: of the network.
 
     Returns:
-        Shape ``(batch, frames, heads, channels)``, and no weights.
+        Shape ``(batch, num_rows, channels)``.
     """
-    queries, keys, values = (tensor.flatten(0, 1) for tensor in (query, key, value))
-    mask = query.new_zeros(1) if attention_mask is None else attention_mask[0]
-    logits = torch.baddbmm(mask, queries, keys.mT, alpha=scaling)
-    weights = torch.softmax(logits, dim=-1, dtype=torch.float32).to(value.dtype)
-    return (weights @ values).unflatten(0, query.shape[:2]).transpose(1, 2), None
+    if not forms.fused_first_layer:
+        return _ACTIVATIONS[act](torch.bmm(rows, weights.mT))
+    outputs = rows.new_empty(*rows.shape[:2], weights.shape[1])
+    for inputs, weight, recording in zip(rows, weights, outputs, strict=True):
+        packed = _packed(weight, _CACHED_ROWS)
+        parts = zip(inputs.split(_CACHED_ROWS), recording.split(_CACHED_ROWS), strict=True)
+        for part, results in parts:
+            results.copy_(_onednn_product(part, packed, None, act))
+    return outputs
 
 
-def _add_product(sums: torch.Tensor, rows: torch.Tensor, weight: torch.Tensor) -> None:
-    torch.addmm(sums, rows, weight, out=sums)
-
-
-def _add_onednn_product(sums: torch.Tensor, rows: torch.Tensor, weight: torch.Tensor) -> None:
-    for sums_part, rows_part in zip(
-        sums.split(_ONEDNN_ROWS), rows.split(_ONEDNN_ROWS), strict=True
-    ):
-        sums_part.add_(_onednn_product(rows_part, weight.mT, None))
+def _packed(weight: torch.Tensor, rows: int) -> torch.Tensor:
+    """A weight in the layout that oneDNN chooses for products of so many rows."""
+    packed: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), rows)
+    return packed
 
 
 def _onednn_product(
-    inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+    inputs: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor | None, act: str | None
 ) -> torch.Tensor:
-    products: torch.Tensor = nn.functional.linear(inputs.to_mkldnn(), weight, bias)
-    return products.to_dense()
+    fused = act in _FUSED
+    kind, variant = ("gelu", _FUSED[str(act)]) if fused else ("none", "")
+    outputs: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
+        inputs, packed, bias, kind, [], variant
+    )
+    if fused or act is None:
+        return outputs
+    return _ACTIVATIONS[act](outputs)
 
 
 def _at_least_float32(tensor: torch.Tensor) -> torch.Tensor:

@@ -14,8 +14,7 @@ import pyarrow.parquet as pq
 from rich.table import Table
 
 from ser_core.console import counted, phase, show
-from ser_core.corpora.truth import first_few
-from ser_core.errors import CheckError, UsageError, hint
+from ser_core.errors import CheckError, UsageError, first_few, hint
 from ser_core.labeling.current_rows import Labels, open_labels, report_folder
 from ser_core.reporting.config import ReportConfig
 from ser_core.reporting.drift import summarize_drift

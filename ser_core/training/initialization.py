@@ -17,11 +17,11 @@ from torch.func import functional_call
 from transformers import HubertConfig
 
 from ser_core.audio.constants import SEGMENT_SAMPLES
-from ser_core.errors import CheckpointError
-from ser_core.models.build import config_error, empty_network, is_like, shortened
+from ser_core.errors import CheckpointError, first_few
 from ser_core.models.checkpoint import Files, class_names, read_files, read_json
 from ser_core.models.hubert import HubertForSpeechClassification
 from ser_core.models.preprocessing import Preprocessing, preprocessing_of
+from ser_core.training.empty_network import config_error, empty_network, is_like
 from ser_core.training.run_folder import to_json
 
 _BODY, _HEAD = "hubert.", "classifier."
@@ -158,7 +158,9 @@ def _refuse_misfits(
         if name not in body or name not in expected or not is_like(expected[name], body[name])
     ]
     if misfits:
-        problem = f"missing, unexpected or with a different shape or type: {shortened(misfits)}"
+        problem = (
+            f"missing, unexpected or with a different shape or type: {first_few(sorted(misfits))}"
+        )
         raise CheckpointError(f"{source}: the weights do not match HuBERT ({problem})")
 
 

@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ser_core.evaluation import metrics
 from ser_core.models.hubert import HubertForSpeechClassification
-from ser_core.models.preprocessing import pad_and_normalize
+from ser_core.models.input_values import pad_and_normalize
 from ser_core.training.dataset import Dataset
 from ser_core.training.initialization import InitialModel
 

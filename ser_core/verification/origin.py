@@ -7,8 +7,7 @@ from typing import Any, get_args
 
 from ser_core.audio.constants import SEGMENT_SECONDS
 from ser_core.console import counted
-from ser_core.corpora.truth import first_few
-from ser_core.errors import CheckError, CorpusError, names_flag
+from ser_core.errors import CheckError, CorpusError, first_few, names_flag
 from ser_core.labeling.current_rows import Labels
 from ser_core.labeling.rules import labeling_digest
 from ser_core.labeling.run_reports import run_reports
