@@ -12,6 +12,7 @@ from typing import Any
 
 import psutil
 import ray
+from ray._private.node import Node
 from ray.exceptions import RayError
 
 from ser_core.errors import RunError, UsageError, one_line
@@ -28,6 +29,7 @@ _NO_DASHBOARD_DATA = {
 _KEEP_WORKERS = {"RAY_idle_worker_killing_time_threshold_ms": "600000"}
 # A task that Ray ends because memory runs out: by default, it is tried again for ever.
 _OOM_RETRIES = {"RAY_task_oom_retries": "3"}
+_UNUSED_SERVICES = ("start_monitor", "start_api_server", "start_log_monitor")
 _PR_SET_CHILD_SUBREAPER = 36  # of Linux' prctl
 _EXIT_SECONDS = 5.0  # for processes to end by themselves when Ray shuts down
 
@@ -104,7 +106,8 @@ def _start(cluster: str | None, verbose: bool) -> None:
         ray.init(**options)
         return
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray's C++ core logs to stderr
-    with _silenced_stderr():  # the core logs that it has read the variable above
+    # The core logs that it has read the variable above.
+    with _only_used_services(), _silenced_stderr():
         ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
 
 
@@ -143,6 +146,24 @@ def _adopting_orphans() -> Iterator[None]:
     finally:
         if prctl:
             prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+
+
+@contextmanager
+def _only_used_services() -> Iterator[None]:
+    """Keeps Ray from starting services that a run on one machine has no use for.
+
+    They are the autoscaler, the server of the dashboard, for which `ray.init` waits even without a
+    dashboard, and what brings the logs of other processes here. `ray.init` has no switch for them;
+    a Ray in which these methods are called differently starts all services.
+    """
+    started = {name: vars(Node)[name] for name in _UNUSED_SERVICES if name in vars(Node)}
+    for name in started:
+        setattr(Node, name, lambda *_, **__: None)
+    try:
+        yield
+    finally:
+        for name, method in started.items():
+            setattr(Node, name, method)
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from ser_core import cluster
 from ser_core.audio.constants import SEGMENT_SAMPLES
 from ser_core.errors import RunError
 from ser_core.labeling.assembly import Assembly
-from ser_core.labeling.classifier_actor import ClassifierActor, StartCounter
+from ser_core.labeling.classifier_actor import ClassifierActor
 from ser_core.labeling.listing import TASKS, ListingSettings, list_sources
 from ser_core.labeling.packing import BYTES_PER_BLOCK, map_packed, packed, unpacked
 from ser_core.labeling.resources import Resources
@@ -35,6 +35,7 @@ from ser_core.labeling.stages import (
     rows_with_reason,
     run_stage,
 )
+from ser_core.labeling.start_counter import StartCounter
 from ser_core.labeling.stopping import raise_reason_to_stop, reason_to_stop
 from ser_core.settings import Precision
 from ser_core.sources.decoder import Decoder, DecoderSettings
@@ -182,6 +183,7 @@ def _labeled(planned: ray.data.Dataset, settings: PipelineSettings) -> ray.data.
         batch_format="pyarrow",
         batch_size=None,
         num_cpus=decoder_cpus,
+        compute=TaskPoolStrategy(size=resources.most_decoders),
         **_RETRIED_ONCE,
     ).map_batches(
         ClassifierActor,

@@ -10,6 +10,7 @@ _CLASSIFIER_BYTES = 2 << 30  # of memory: the full-size model and one batch on a
 # a resource of this name: see cluster.yaml.
 _GPU_POOL = "gpu_pool"
 _SEGMENTS_PER_GPU = 20_000  # an H100 takes seconds for them, a machine takes minutes to start
+_SEGMENTS_PER_DECODER = 256  # its processes take 2 s of a core to start, and decode 100 a second
 _SEGMENTS_PER_CORE = 16  # one core labels them in the seconds that its actor takes to start
 # Each block costs the driver some 10 ms and 10 kB of memory, so large corpora get large blocks; but
 # at the end of a run all others wait for whoever has the last block.
@@ -25,6 +26,7 @@ class Resources:
     Attributes:
         classifiers: how many actors hold the model.
         most_classifiers: that the work justifies; machines that come later get them.
+        most_decoders: that the work justifies; None if it justifies all that fit.
         on_gpu: whether each has a GPU.
         rows_per_block: recordings decoded by one task.
         cores_per_classifier: that it takes on CPUs: more than one where memory is short.
@@ -33,6 +35,7 @@ class Resources:
 
     classifiers: int
     most_classifiers: int
+    most_decoders: int | None
     on_gpu: bool
     rows_per_block: int
     cores_per_classifier: float
@@ -58,11 +61,13 @@ def choose_resources(recordings: int, segments: int) -> Resources:
     else:
         worth = max(1, math.ceil(segments / _SEGMENTS_PER_CORE))
         classifiers = min(worth, fitting)
+    decoders = math.ceil(segments / _SEGMENTS_PER_DECODER)
     bounds = _ROWS_PER_BLOCK if gpus else _ROWS_PER_BLOCK_ON_CPU
     workers = cpus if gpus else classifiers
     return Resources(
         classifiers,
         max(classifiers, worth),
+        decoders if decoders < cpus else None,
         bool(gpus),
         rows_per_block(recordings, workers, bounds),
         min(cpus / fitting, max(1, largest)),

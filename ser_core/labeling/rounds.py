@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,6 @@ from ser_core import cluster
 from ser_core.console import counted, phase, say
 from ser_core.errors import RunError, Status
 from ser_core.labeling.assembly import assembled_rows
-from ser_core.labeling.classifier_actor import StartCounter
 from ser_core.labeling.coverage import Coverage, coverage
 from ser_core.labeling.listing import (
     ListingSettings,
@@ -43,6 +43,7 @@ from ser_core.labeling.progress import RunStats, showing
 from ser_core.labeling.resources import choose_resources
 from ser_core.labeling.rules import is_useful
 from ser_core.labeling.stages import StageSettings, failed_rows
+from ser_core.labeling.start_counter import StartCounter
 from ser_core.schema import HAS_FINAL, INDEX
 from ser_core.sources.inputs import shown
 from ser_core.sources.interface import PAGE_ROWS, Listing
@@ -67,7 +68,6 @@ class _Labeling:
         since: the time of the run's first rows.
         work: what is to be labelled, where it is little and has not been tried yet.
         planned_here: whether the driver has made the plan, with the hashes of all recordings.
-        tally: of what tasks list.
         dropped: hashes of the recordings whose rows were of no use.
         listing: of the latest round that listed.
         starts: of the classifiers of the latest round.
@@ -81,11 +81,15 @@ class _Labeling:
     since: datetime
     work: Sequence[pa.Table] | None
     planned_here: bool
-    tally: "ray.actor.ActorHandle[Tally]"
     dropped: list[np.ndarray] = field(default_factory=list)
     listing: ListingSettings | None = None
     starts: "ray.actor.ActorHandle[StartCounter] | None" = None
     metrics: RunMetrics = field(default_factory=RunMetrics)
+
+    @cached_property
+    def tally(self) -> "ray.actor.ActorHandle[Tally]":
+        """Of what tasks list, if any do; it is a process."""
+        return start_tally()
 
     @property
     def ended(self) -> bool:
@@ -122,7 +126,7 @@ def label(
     connect(run.config.verbose)
     stats.stage_seconds["start"] = stats.elapsed
     now, here = run.store.now(), work is not None
-    labeling = _Labeling(run, sources, stats, claim, now, work, here, start_tally())
+    labeling = _Labeling(run, sources, stats, claim, now, work, here)
     with showing(stats, lambda: _refresh(labeling)):
         if not here:
             _look_for_work(labeling)

@@ -292,9 +292,7 @@ def _onednn_product(
     outputs: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
         inputs, packed, bias, kind, [], variant
     )
-    if fused or act is None:
-        return outputs
-    return _ACTIVATIONS[act](outputs)
+    return outputs if fused or act is None else activation(act)(outputs)
 
 
 def _at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
