@@ -113,7 +113,10 @@ class Network(nn.Module):
         return (weights[:, None] @ hidden_states)[:, 0] / weights.sum(dim=1, keepdim=True)
 
     def _transform(self, hidden_states: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        """Runs the transformer; returns the last layer, or the weighted sum of all."""
+        """Runs the transformer; returns the last layer, or the weighted sum of all.
+
+        As transformers does, that sum takes the last layer before a norm that follows all layers.
+        """
         norm_first = self.architecture.do_stable_layer_norm
         hidden_states = hidden_states + self._positions(hidden_states)
         if not norm_first:
@@ -123,10 +126,8 @@ class Network(nn.Module):
             states.append(layer(states[-1], bias))
             if self._layer_weights is None:
                 del states[0]
-        if norm_first:
-            states[-1] = self._norm(states[-1])
         if self._layer_weights is None:
-            return states[-1]
+            return self._norm(states[-1]) if norm_first else states[-1]
         shares = torch.softmax(self._layer_weights, dim=0)
         return torch.stack(states, dim=-1) @ shares
 

@@ -16,9 +16,9 @@ from transformers.integrations import hub_kernels
 from examples.make_checkpoint import SMALL
 from ser_core.emotions import CASIA_LABELS
 from ser_core.errors import CheckpointError
-from ser_core.models.build import build_model
 from ser_core.models.checkpoint import load_checkpoint
 from ser_core.models.classifier import Classifier
+from ser_core.models.network_config import architecture_of
 from ser_core.training.initialization import initialize_model
 
 VALUES = (None, "abc", -1, 0, 1e308, [], {}, [None], True, 10**30)
@@ -47,7 +47,7 @@ def edit(folder, file, **changes):
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def refusal(source, action=lambda source: build_model(load_checkpoint(source))):
+def refusal(source, action=lambda source: architecture_of(load_checkpoint(source))):
     """The message of a refusal, or "" if there is none."""
     try:
         action(str(source))

@@ -28,10 +28,10 @@ from transformers import (
 from examples.make_checkpoint import SMALL
 from ser_core.errors import CheckpointError, RunError
 from ser_core.models import hub
-from ser_core.models.build import build_model
 from ser_core.models.card import Card
 from ser_core.models.checkpoint import for_segments, load_checkpoint
 from ser_core.models.classifier import Classifier
+from ser_core.models.network_config import architecture_of
 
 CASIA = ("angry", "fear", "happy", "neutral", "sad", "surprise")
 
@@ -50,7 +50,7 @@ def edit_config(folder, **changes):
 
 def refusal(source, **arguments):
     with pytest.raises(CheckpointError) as caught:
-        build_model(load_checkpoint(str(source), **arguments))
+        architecture_of(load_checkpoint(str(source), **arguments))
     message = str(caught.value)
     assert "\n" not in message
     return message

@@ -13,7 +13,9 @@ from transformers import Wav2Vec2FeatureExtractor
 from ser_core.errors import DeviceError, UsageError
 from ser_core.models.checkpoint import load_checkpoint
 from ser_core.models.classifier import Classifier, choose_batches, resolve_precision
-from ser_core.models.preprocessing import Preprocessing, pad_and_normalize
+from ser_core.models.input_values import pad_and_normalize
+from ser_core.models.kernels import Forms
+from ser_core.models.preprocessing import Preprocessing
 
 LENGTHS = (1, 400, 1600, 30400, 95999, 96000)
 
@@ -35,10 +37,11 @@ def test_padding_and_normalization_equal_the_feature_extractors(normalize, maske
         sampling_rate=16000,
     )
     preprocessing = Preprocessing(normalize, masked, value, "first")
-    values, mask = pad_and_normalize(segments, preprocessing, torch.device("cpu"))
+    values, lengths = pad_and_normalize(segments, preprocessing, torch.device("cpu"))
     # A single sample has variance 0: both divide its rounding error by 3e-4.
     np.testing.assert_allclose(values[1:], expected.input_values[1:], atol=2e-5)
     if masked:
+        mask = np.arange(96000) < lengths.numpy()[:, None]
         np.testing.assert_array_equal(mask, expected.attention_mask)
 
 
@@ -47,8 +50,8 @@ def test_fewer_samples_are_the_first_of_the_padded_segment(masked):
     preprocessing = Preprocessing(True, masked, 0.25, "first")
     segments = [3 + speech_like(n / 16000, seed=n)[:n] for n in LENGTHS[:4]]
     padded, _ = pad_and_normalize(segments, preprocessing, torch.device("cpu"))
-    values, mask = pad_and_normalize(segments, preprocessing, torch.device("cpu"), 30720)
-    assert mask.shape == (4, 30720)
+    values, _ = pad_and_normalize(segments, preprocessing, torch.device("cpu"), 30720)
+    assert values.shape == (4, 30720)
     np.testing.assert_allclose(values[1:], padded[1:, :30720], atol=2e-5)
 
 
@@ -82,15 +85,15 @@ def test_options_that_cannot_be(classifier):
 def test_out_of_memory_halves_the_batch_and_keeps_all_scores(classifier):
     waveforms = [speech_like(1, seed=seed) for seed in range(11)]
     expected = classifier.scores(waveforms)
-    pooled, sizes = classifier._model.pooled, []
+    pooled, sizes = classifier._network.pooled, []
 
-    def with_little_memory(values):
+    def with_little_memory(values, lengths):
         sizes.append(len(values))
         if len(values) > 3:
             raise torch.OutOfMemoryError("too many")
-        return pooled(values)
+        return pooled(values, lengths)
 
-    classifier._model.pooled = with_little_memory
+    classifier._network.pooled = with_little_memory
     np.testing.assert_allclose(classifier.scores(waveforms), expected, atol=1e-5)
     assert sizes == [8, 4, 2, 2, 2, 2, 2, 1]
     assert classifier.batch_size == 2
@@ -100,7 +103,7 @@ def test_out_of_memory_with_one_recording_is_an_error(classifier):
     def without_memory(*_):
         raise torch.OutOfMemoryError("none")
 
-    classifier._model.pooled = without_memory
+    classifier._network.pooled = without_memory
     with pytest.raises(torch.OutOfMemoryError):
         classifier.scores([speech_like(1)] * 4)
 
@@ -113,7 +116,7 @@ def test_a_broken_device_is_told_apart_from_a_bug_at_every_step(classifier, monk
         patched.setattr("ser_core.models.classifier.stack", broken)
         with pytest.raises(DeviceError, match="cpu fp32: an illegal"):
             classifier.prepare([speech_like(1)])
-    classifier._model.pooled = broken
+    classifier._network.pooled = broken
     with pytest.raises(DeviceError, match="cpu fp32: an illegal"):
         classifier.compute(classifier.prepare([speech_like(1)]))
 
@@ -141,12 +144,12 @@ def test_embeddings_of_segments_are_weighted_by_their_length(classifier):
 
 
 def test_embeddings_beyond_the_range_of_float16_are_its_largest_number(classifier):
-    pooled = classifier._model.pooled
+    pooled = classifier._network.pooled
     plain = classifier.compute(classifier.prepare([speech_like(2)]))
     assert plain.embeddings is None
     classifier.embeddings = True
-    classifier._model.pooled = lambda values: pooled(values) * 1e7
-    classifier._model.head = lambda pooled: pooled[:, :6]
+    classifier._network.pooled = lambda *inputs: pooled(*inputs) * 1e7
+    classifier._network.head = lambda pooled: pooled[:, :6]
     (embedding,) = classifier.compute(classifier.prepare([speech_like(2)])).embeddings
     assert set(np.abs(embedding).tolist()) == {65504.0}
 
@@ -205,12 +208,17 @@ def test_fp32_turns_tf32_off(small_checkpoint, monkeypatch):
     assert not torch.backends.cudnn.allow_tf32
 
 
-def test_weights_are_shared_not_copied(small_checkpoint):
+def test_weights_are_shared_not_copied(small_checkpoint, monkeypatch):
+    """But for oneDNN, which has a layout of its own."""
+    monkeypatch.setattr("ser_core.models.classifier.choose_forms", lambda *_: Forms())
     checkpoint = load_checkpoint(str(small_checkpoint))
-    classifier = Classifier(checkpoint, "fp32")
-    array = checkpoint.weights["classifier.dense.weight"]
-    weight = classifier._model.model.classifier.dense.weight
-    assert weight.data_ptr() == array.ctypes.data
+    network = Classifier(checkpoint, "fp32")._network
+    for name, layer in {
+        "classifier.dense": network._head[0],
+        "hubert.encoder.layers.1.feed_forward.output_dense": network.layers[1].narrow,
+    }.items():
+        array = checkpoint.weights[f"{name}.weight"]
+        assert layer._weight.data_ptr() == array.ctypes.data
 
 
 def test_int16_samples_equal_their_floats(classifier):
