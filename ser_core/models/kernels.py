@@ -249,8 +249,8 @@ def attention(
         added = bias.expand(len(query), query.shape[1], 1, -1).flatten(0, 1)
     logits = torch.baddbmm(added, queries, keys.mT, alpha=query.shape[-1] ** -0.5)
     weights = torch.softmax(logits, dim=-1, dtype=torch.float32).to(value.dtype)
-    outputs: torch.Tensor = weights @ values
-    return outputs.unflatten(0, query.shape[:2])
+    outputs: torch.Tensor = (weights @ values).unflatten(0, query.shape[:2])
+    return outputs
 
 
 def product_by_recording(

@@ -107,47 +107,60 @@ def read_architecture(config: Mapping[str, Any], num_labels: int) -> Architectur
         ValueError: a setting is out of range, or they do not go together.
     """
     settings, card_style = _Settings(config), is_card_style(config)
-    hubert, size = config.get("model_type") == "hubert", settings.size
-    if not hubert and settings.flag("add_adapter", False):
-        raise ValueError("add_adapter is not supported")
     masks = [settings.number("mask_time_prob", 0.05), settings.number("mask_feature_prob", 0.0)]
     architecture = Architecture(
         model_type=str(config.get("model_type")),
         card_head=card_style,
-        num_classes=size("num_class", None) if card_style else num_labels,
-        hidden_size=size("hidden_size", 768),
-        num_hidden_layers=size("num_hidden_layers", 12, _MAX_LAYERS),
-        num_attention_heads=size("num_attention_heads", 12),
-        intermediate_size=size("intermediate_size", 3072),
-        hidden_act=settings.choice("hidden_act", *_ACTIVATIONS),
-        layer_norm_eps=settings.number("layer_norm_eps", 1e-5),
-        conv_dim=settings.sizes("conv_dim", (512,) * 7),
-        conv_kernel=settings.sizes("conv_kernel", (10, 3, 3, 3, 3, 2, 2)),
-        conv_stride=settings.sizes("conv_stride", (5, 2, 2, 2, 2, 2, 2)),
-        conv_bias=settings.flag("conv_bias", False),
-        feat_extract_norm=settings.choice("feat_extract_norm", "group", "layer"),
-        feat_extract_activation=settings.choice("feat_extract_activation", *_ACTIVATIONS),
-        feat_proj_layer_norm=not hubert or settings.flag("feat_proj_layer_norm", True),
-        num_conv_pos_embeddings=size("num_conv_pos_embeddings", 128),
-        num_conv_pos_embedding_groups=size("num_conv_pos_embedding_groups", 16),
-        conv_pos_batch_norm=hubert and settings.flag("conv_pos_batch_norm", False),
-        do_stable_layer_norm=settings.flag("do_stable_layer_norm", False),
-        adapter_size=_adapter_size(settings),
+        num_classes=settings.size("num_class", None) if card_style else num_labels,
         use_weighted_layer_sum=not card_style and settings.flag("use_weighted_layer_sum", False),
-        classifier_proj_size=size("classifier_proj_size", 256),
+        classifier_proj_size=settings.size("classifier_proj_size", 256),
         has_mask_embedding=max(masks) > 0,
+        **_convolutions(settings),
+        **_transformer(settings),
     )
     _check_sizes(architecture)
     return architecture
 
 
+def _convolutions(settings: "_Settings") -> dict[str, Any]:
+    hubert = settings.config.get("model_type") == "hubert"
+    return {
+        "conv_dim": settings.sizes("conv_dim", (512,) * 7),
+        "conv_kernel": settings.sizes("conv_kernel", (10, 3, 3, 3, 3, 2, 2)),
+        "conv_stride": settings.sizes("conv_stride", (5, 2, 2, 2, 2, 2, 2)),
+        "conv_bias": settings.flag("conv_bias", False),
+        "feat_extract_norm": settings.choice("feat_extract_norm", "group", "layer"),
+        "feat_extract_activation": settings.choice("feat_extract_activation", *_ACTIVATIONS),
+        "feat_proj_layer_norm": not hubert or settings.flag("feat_proj_layer_norm", True),
+        "num_conv_pos_embeddings": settings.size("num_conv_pos_embeddings", 128),
+        "num_conv_pos_embedding_groups": settings.size("num_conv_pos_embedding_groups", 16),
+        "conv_pos_batch_norm": hubert and settings.flag("conv_pos_batch_norm", False),
+    }
+
+
+def _transformer(settings: "_Settings") -> dict[str, Any]:
+    return {
+        "hidden_size": settings.size("hidden_size", 768),
+        "num_hidden_layers": settings.size("num_hidden_layers", 12, _MAX_LAYERS),
+        "num_attention_heads": settings.size("num_attention_heads", 12),
+        "intermediate_size": settings.size("intermediate_size", 3072),
+        "hidden_act": settings.choice("hidden_act", *_ACTIVATIONS),
+        "layer_norm_eps": settings.number("layer_norm_eps", 1e-5),
+        "do_stable_layer_norm": settings.flag("do_stable_layer_norm", False),
+        "adapter_size": _adapter_size(settings),
+    }
+
+
 def _adapter_size(settings: "_Settings") -> int | None:
-    """Only wav2vec 2.0 with its norms first has adapters."""
-    config = settings.config
-    if config.get("model_type") == "hubert" or config.get("adapter_attn_dim") is None:
+    """Adapters are in wav2vec 2.0 alone: those of each layer if the norms come first."""
+    if settings.config.get("model_type") == "hubert":
         return None
+    if settings.flag("add_adapter", False):
+        raise ValueError("add_adapter is not supported")
     stable = settings.flag("do_stable_layer_norm", False)
-    return settings.size("adapter_attn_dim", None) if stable else None
+    if settings.config.get("adapter_attn_dim") is None or not stable:
+        return None
+    return settings.size("adapter_attn_dim", None)
 
 
 def _check_sizes(architecture: Architecture) -> None:

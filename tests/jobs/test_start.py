@@ -38,11 +38,11 @@ def interrupted(argv, number, **environment):
 
 @pytest.mark.parametrize("command", [MODULE, SCRIPT], ids=["module", "script"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("module", ["pydantic", "torch"])
+@pytest.mark.parametrize("module", ["pydantic", "ray"])
 def test_interrupting_an_import(command, number, module, tmp_path):
     (tmp_path / f"{module}.py").write_text(SLOW_MODULE)
     ended = interrupted([*command, *FLAGS], number, PYTHONPATH=str(tmp_path))
-    loading = ["loading libraries"] if module == "torch" else []
+    loading = ["loading libraries"] if module == "ray" else []
     assert (ended[0], messages(ended[1])) == (1, [*loading, STOPPED])
 
 
