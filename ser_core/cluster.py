@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -29,6 +29,8 @@ _NO_DASHBOARD_DATA = {
 _KEEP_WORKERS = {"RAY_idle_worker_killing_time_threshold_ms": "600000"}
 # A task that Ray ends because memory runs out: by default, it is tried again for ever.
 _OOM_RETRIES = {"RAY_task_oom_retries": "3"}
+# What a run on one machine has no use for, and `ray.init` no switch: the autoscaler, the server of
+# the dashboard, for which it waits even without a dashboard, and what brings the logs here.
 _UNUSED_SERVICES = ("start_monitor", "start_api_server", "start_log_monitor")
 _PR_SET_CHILD_SUBREAPER = 36  # of Linux' prctl
 _EXIT_SECONDS = 5.0  # for processes to end by themselves when Ray shuts down
@@ -56,18 +58,21 @@ def check_address() -> None:
         raise UsageError(f"RAY_ADDRESS {cluster}: {reason}") from None
 
 
-def join(verbose: bool) -> None:
+def join(verbose: bool) -> bool:
     """Joins the cluster at ``RAY_ADDRESS``, or starts Ray on this machine.
 
     Args:
         verbose: show Ray's own log messages.
+
+    Returns:
+        Whether Ray was started here, for this process alone.
 
     Raises:
         UsageError: no cluster answers at that address.
         RunError: Ray does not start.
     """
     if ray.is_initialized():
-        return
+        return False
     check_address()
     cluster = os.environ.get("RAY_ADDRESS")
     on_sigterm, before = signal.getsignal(signal.SIGTERM), set(psutil.Process().children())
@@ -84,6 +89,7 @@ def join(verbose: bool) -> None:
         signal.signal(signal.SIGTERM, on_sigterm)  # ray.init replaces the handler
     if not cluster:
         atexit.register(_end, _started_since(before))
+    return not cluster
 
 
 def failed(error: RayError) -> RunError:
@@ -107,7 +113,7 @@ def _start(cluster: str | None, verbose: bool) -> None:
         return
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray's C++ core logs to stderr
     # The core logs that it has read the variable above.
-    with _only_used_services(), _silenced_stderr():
+    with replaced(Node, **dict.fromkeys(_UNUSED_SERVICES, nothing)), _silenced_stderr():
         ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
 
 
@@ -149,21 +155,20 @@ def _adopting_orphans() -> Iterator[None]:
 
 
 @contextmanager
-def _only_used_services() -> Iterator[None]:
-    """Keeps Ray from starting services that a run on one machine has no use for.
-
-    They are the autoscaler, the server of the dashboard, for which `ray.init` waits even without a
-    dashboard, and what brings the logs of other processes here. `ray.init` has no switch for them;
-    a Ray in which these methods are called differently starts all services.
-    """
-    started = {name: vars(Node)[name] for name in _UNUSED_SERVICES if name in vars(Node)}
-    for name in started:
-        setattr(Node, name, lambda *_, **__: None)
+def replaced(owner: Any, **replacements: Callable[..., Any]) -> Iterator[None]:
+    """Replaces functions of a class or module of Ray within the block; those it lacks are left."""
+    originals = {name: vars(owner)[name] for name in replacements if name in vars(owner)}
+    for name in originals:
+        setattr(owner, name, replacements[name])
     try:
         yield
     finally:
-        for name, method in started.items():
-            setattr(Node, name, method)
+        for name, original in originals.items():
+            setattr(owner, name, original)
+
+
+def nothing(*_: object, **__: object) -> None:
+    """Does nothing, in the place of what a run does not need."""
 
 
 @contextmanager

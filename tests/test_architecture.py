@@ -23,6 +23,7 @@ RAY = {
     "labeling.classifier_actor",
     "labeling.listing",
     "labeling.metrics",
+    "labeling.one_machine",
     "labeling.pipeline",
     "labeling.resources",
     "labeling.rounds",

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from ser_core.console import clock, counted, phase, show
 from ser_core.errors import RecordingError, first_few
-from ser_core.labeling.pipeline import connect
+from ser_core.labeling.pipeline import connected
 from ser_core.labeling.plan import Plan
 from ser_core.labeling.preparation import Run
 from ser_core.labeling.resources import Resources, choose_resources
@@ -130,9 +130,9 @@ def _add_estimates(table: Table, run: Run, plan: Plan, look: _Look) -> None:
     phase("decoding a sample")
     sample = _decode_sample(run, look.recordings)
     phase("starting Ray")
-    connect(run.config.verbose)
     whole = run.decoder.how.whole
-    resources = choose_resources(plan.to_do, plan.segments if whole else plan.to_do)
+    with connected(run.config.verbose):
+        resources = choose_resources(plan.to_do, plan.segments if whole else plan.to_do)
     segments = sample.segments / sample.recordings * plan.to_do
     seconds = segments / _segments_per_second(run, resources, sample.timed)
     hours = "unknown"

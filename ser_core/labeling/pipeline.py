@@ -9,6 +9,7 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import chain
@@ -27,6 +28,7 @@ from ser_core.errors import RunError
 from ser_core.labeling.assembly import Assembly
 from ser_core.labeling.classifier_actor import ClassifierActor
 from ser_core.labeling.listing import TASKS, ListingSettings, list_sources
+from ser_core.labeling.one_machine import without_cluster_services
 from ser_core.labeling.packing import BYTES_PER_BLOCK, map_packed, packed, unpacked
 from ser_core.labeling.resources import Resources
 from ser_core.labeling.stages import (
@@ -89,13 +91,21 @@ class PipelineSettings:
     starts: "ray.actor.ActorHandle[StartCounter]"
 
 
-def connect(verbose: bool) -> None:
-    """Joins Ray and sets how Ray Data treats failures.
+@contextmanager
+def connected(verbose: bool) -> Iterator[None]:
+    """Joins Ray and sets how Ray Data works within the block.
 
     Raises:
         UsageError: no cluster answers at its address.
     """
-    cluster.join(verbose)
+    one_machine = cluster.join(verbose)
+    _set_data_context(verbose)
+    lean = one_machine and not verbose
+    with without_cluster_services() if lean else nullcontext():
+        yield
+
+
+def _set_data_context(verbose: bool) -> None:
     context = DataContext.get_current()  # read when a dataset is made, ignored afterwards
     # Listing is faster than decoding, and the driver holds the blocks that wait in between. Ray
     # Data limits them, too, but only where half of the object store is full.

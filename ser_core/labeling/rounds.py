@@ -30,7 +30,7 @@ from ser_core.labeling.output_rows import output_rows
 from ser_core.labeling.part_writer import PartWriter
 from ser_core.labeling.pipeline import (
     PipelineSettings,
-    connect,
+    connected,
     held,
     label_planned,
     listed,
@@ -123,11 +123,10 @@ def label(
         RunError: a bug, no classifier runs, Ray or the storage failed.
     """
     phase("starting Ray")
-    connect(run.config.verbose)
-    stats.stage_seconds["start"] = stats.elapsed
     now, here = run.store.now(), work is not None
     labeling = _Labeling(run, sources, stats, claim, now, work, here)
-    with showing(stats, lambda: _refresh(labeling)):
+    with connected(run.config.verbose), showing(stats, lambda: _refresh(labeling)):
+        stats.stage_seconds["start"] = stats.elapsed
         if not here:
             _look_for_work(labeling)
         if labeling.ended:
