@@ -8,6 +8,7 @@ from benchmarks.corpus_tables import corpus_sentences, corpus_tables
 from benchmarks.gpu_tables import gpu_sentences
 from benchmarks.measuring import markdown_table, read_result
 from benchmarks.report_tables import report_sentences
+from benchmarks.start_tables import start_sentences, start_tables
 
 _KINDS = {"casia": "CASIA's mix", "real": "real, about 2 s"}
 
@@ -27,6 +28,7 @@ def tables() -> Iterator[list[str]]:
     yield _batches(read_result("batches-cpu"))
     yield _decode(read_result("decode-cpu"))
     yield from corpus_tables()
+    yield from start_tables()
 
 
 def sentences() -> Iterator[tuple[str, str]]:
@@ -36,6 +38,7 @@ def sentences() -> Iterator[tuple[str, str]]:
     yield from gpu_sentences()
     yield from corpus_sentences()
     yield from report_sentences()
+    yield from start_sentences()
     for sentence in (
         *_where_measured(),
         _recordings_measured(label),
