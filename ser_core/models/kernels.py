@@ -7,6 +7,7 @@ activation to what it has just computed.
 """
 
 import math
+import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -56,7 +57,7 @@ def choose_forms(device: torch.device, dtype: torch.dtype) -> Forms:
     """The forms that were measured to be fastest on a kind of device."""
     if device.type != "cpu":
         return Forms()
-    has_onednn = torch.backends.mkldnn.is_available() and dtype in (torch.float32, torch.bfloat16)
+    has_onednn = onednn_multiplies(dtype)
     low = dtype.itemsize < torch.float32.itemsize
     return Forms(
         onednn=has_onednn and (low or onednn_is_faster_in_float32()),
@@ -69,6 +70,19 @@ def choose_forms(device: torch.device, dtype: torch.dtype) -> Forms:
 def has_matrix_instructions() -> bool:
     """Whether this CPU has instructions for products of bfloat16 matrices (AMX)."""
     return bool(torch.cpu.get_capabilities().get("amx_bf16"))
+
+
+def onednn_multiplies(dtype: torch.dtype) -> bool:
+    """Whether oneDNN takes matrices of a type here, with weights in a layout of its own.
+
+    Only x86 was tried.
+    """
+    x86 = platform.machine().lower() in ("x86_64", "amd64")
+    if not torch.backends.mkldnn.is_available() or not x86:
+        return False
+    if dtype == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return dtype == torch.float32
 
 
 def onednn_is_faster_in_float32() -> bool:

@@ -174,8 +174,30 @@ def test_attention_is_the_softmax_of_scaled_products(batch_of_bias):
 def test_forms_of_a_cpu(monkeypatch, dtype, matrix_instructions, onednn_float32, onednn, expected):
     monkeypatch.setattr(kernels, "has_matrix_instructions", lambda: matrix_instructions)
     monkeypatch.setattr(kernels, "onednn_is_faster_in_float32", lambda: onednn_float32)
-    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: onednn)
+    monkeypatch.setattr(
+        kernels, "onednn_multiplies", lambda dtype: onednn and dtype in ONEDNN_TYPES
+    )
     assert choose_forms(torch.device("cpu"), dtype) == Forms(*expected)
+
+
+ONEDNN_TYPES = (torch.float32, torch.bfloat16)
+
+
+@pytest.mark.parametrize(
+    ("machine", "available", "bf16", "expected"),
+    [
+        ("x86_64", True, True, [True, True, False]),
+        ("AMD64", True, False, [True, False, False]),  # AVX2 alone
+        ("aarch64", True, True, [False, False, False]),
+        ("x86_64", False, False, [False, False, False]),
+    ],
+)
+def test_types_that_onednn_multiplies(monkeypatch, machine, available, bf16, expected):
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: available)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: bf16)
+    types = (*ONEDNN_TYPES, torch.float16)
+    assert [kernels.onednn_multiplies(dtype) for dtype in types] == expected
 
 
 def test_forms_of_a_gpu():
