@@ -32,6 +32,7 @@ _OOM_RETRIES = {"RAY_task_oom_retries": "3"}
 # What a run on one machine has no use for, and `ray.init` no switch: the autoscaler, the server of
 # the dashboard, for which it waits even without a dashboard, and what brings the logs here.
 _UNUSED_SERVICES = ("start_monitor", "start_api_server", "start_log_monitor")
+_own: Any = None  # Ray's node, if `join` started it
 _PR_SET_CHILD_SUBREAPER = 36  # of Linux' prctl
 _EXIT_SECONDS = 5.0  # for processes to end by themselves when Ray shuts down
 
@@ -71,10 +72,12 @@ def join(verbose: bool) -> bool:
         UsageError: no cluster answers at that address.
         RunError: Ray does not start.
     """
+    global _own  # noqa: PLW0603 (Ray is global, too)
     if ray.is_initialized():
-        return False
+        return _own is not None and _own is ray._private.worker._global_node
     check_address()
     cluster = os.environ.get("RAY_ADDRESS")
+    cluster = None if cluster == "local" else cluster
     on_sigterm, before = signal.getsignal(signal.SIGTERM), set(psutil.Process().children())
     try:
         _start(cluster, verbose)
@@ -89,6 +92,7 @@ def join(verbose: bool) -> bool:
         signal.signal(signal.SIGTERM, on_sigterm)  # ray.init replaces the handler
     if not cluster:
         atexit.register(_end, _started_since(before))
+        _own = ray._private.worker._global_node
     return not cluster
 
 
@@ -113,7 +117,8 @@ def _start(cluster: str | None, verbose: bool) -> None:
         return
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray's C++ core logs to stderr
     # The core logs that it has read the variable above.
-    with replaced(Node, **dict.fromkeys(_UNUSED_SERVICES, nothing)), _silenced_stderr():
+    unused = {} if cluster else dict.fromkeys(_UNUSED_SERVICES, nothing)
+    with replaced(Node, **unused), _silenced_stderr():
         ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
 
 

@@ -125,17 +125,20 @@ def label(
     phase("starting Ray")
     now, here = run.store.now(), work is not None
     labeling = _Labeling(run, sources, stats, claim, now, work, here)
-    with connected(run.config.verbose), showing(stats, lambda: _refresh(labeling)):
-        stats.stage_seconds["start"] = stats.elapsed
-        if not here:
-            _look_for_work(labeling)
-        if labeling.ended:
-            plan = stats.plan
-            found = counted(plan.listed, "recording")
-            say(f"{found}, {plan.done:,} already done, {plan.to_do:,} to label")
-        if stats.total == 0:
-            return _coverage(labeling)
-        return _label_in_rounds(labeling)
+    with connected(run.config.verbose):
+        if not here:  # before others ask for it
+            labeling.tally = start_tally()
+        with showing(stats, lambda: _refresh(labeling)):
+            stats.stage_seconds["start"] = stats.elapsed
+            if not here:
+                _look_for_work(labeling)
+            if labeling.ended:
+                plan = stats.plan
+                found = counted(plan.listed, "recording")
+                say(f"{found}, {plan.done:,} already done, {plan.to_do:,} to label")
+            if stats.total == 0:
+                return _coverage(labeling)
+            return _label_in_rounds(labeling)
 
 
 def _look_for_work(labeling: _Labeling) -> None:

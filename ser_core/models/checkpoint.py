@@ -31,7 +31,8 @@ _RENAMED_KEYS = {
 }
 _UNKNOWN_TO_NUMPY = "BF16"
 # The types of a file that has such tensors, as numpy spells them.
-_NUMPY_TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "U8": "u1"}
+_NUMPY_TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2"}
+_NUMPY_TYPES |= {"I8": "i1", "U8": "u1", "U16": "<u2", "U32": "<u4", "U64": "<u8", "BOOL": "?"}
 _MAX_DEPTH = 20  # of config.json; that of a HuBERT has 2 levels
 
 

@@ -50,7 +50,7 @@ def required_samples(
     Returns:
         The samples up to the end of the first frame that sees only padding, or the whole 6 s.
     """
-    if masked and architecture.num_frames(length) < 1:
+    if masked and (architecture.conv_pos_batch_norm or architecture.num_frames(length) < 1):
         return SEGMENT_SAMPLES
     frames = math.ceil(length / architecture.stride / frames_per_step) * frames_per_step
     return min(frames * architecture.stride + architecture.receptive_field, SEGMENT_SAMPLES)

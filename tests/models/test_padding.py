@@ -94,6 +94,7 @@ MODELS = {
     "standard HuBERT, all layers": lambda: standard(
         Hubert, HubertConfig, use_weighted_layer_sum=True
     ),
+    "standard HuBERT, batch norm": lambda: standard(Hubert, HubertConfig, conv_pos_batch_norm=True),
     "standard wav2vec2": lambda: standard(Wav2Vec2, Wav2Vec2Config, **PUBLISHED),
     "standard wav2vec2, layer": lambda: standard(Wav2Vec2, Wav2Vec2Config, **LAYER),
     "standard wav2vec2, layer, all layers": lambda: standard(
