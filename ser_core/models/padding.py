@@ -25,7 +25,8 @@ individually. That is how recordings of different lengths share a batch.
 
 With an attention mask, as networks with layer norms are used, frames of padding are zero before the
 positional convolution, which then sees what it would see at the end of its input; they count
-neither as keys nor in the mean. So they are weighted with 0 rather than m, and left out.
+neither as keys nor in the mean. So they are weighted with 0 rather than m, and left out:
+unless a batch norm precedes that convolution, which makes something else of zeros.
 """
 
 import math
