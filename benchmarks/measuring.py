@@ -153,6 +153,16 @@ def cpu_details(cpuinfo: str) -> dict[str, Any]:
     return details
 
 
+def cpu_of(result: dict[str, Any]) -> str:
+    """The name of the CPU that a result was measured on, as documents spell it.
+
+    >>> cpu_of({"machine": {"cpu": "Intel(R) Xeon(R) Processor"}})
+    'Intel Xeon'
+    """
+    name: str = result["machine"]["cpu"]
+    return name.replace("(R)", "").removesuffix(" Processor")
+
+
 def _version(package: str) -> str | None:
     try:
         return version(package)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from benchmarks.measuring import markdown_table, read_result
+from benchmarks.measuring import cpu_of, markdown_table, read_result
 
 _CORPORA = {"full size": "40 files, full-size network", "demo": "corpus of the demo"}
 
@@ -26,8 +26,8 @@ def start_sentences() -> Iterator[tuple[str, str]]:
 
 
 def _machine(result: dict[str, Any]) -> str:
-    name = result["machine"]["cpu"].replace("(R)", "").removesuffix(" Processor")
-    return f"On {result['machine']['cores']} idle cores of an {name}, seconds of wall time,"
+    cores = result["machine"]["cores"]
+    return f"On {cores} idle cores of an {cpu_of(result)}, seconds of wall time,"
 
 
 def _before(result: dict[str, Any]) -> str:

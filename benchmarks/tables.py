@@ -6,7 +6,7 @@ from typing import Any
 
 from benchmarks.corpus_tables import corpus_sentences, corpus_tables
 from benchmarks.gpu_tables import gpu_sentences
-from benchmarks.measuring import markdown_table, read_result
+from benchmarks.measuring import cpu_of, markdown_table, read_result
 from benchmarks.report_tables import report_sentences
 from benchmarks.start_tables import start_sentences, start_tables
 
@@ -154,12 +154,7 @@ def _where_measured() -> Iterator[str]:
         "decode-cpu": "(stereo, 48 kHz, one core of an {cpu})",
         "scale-cpu": "(on two cores of an {cpu})",
     }.items():
-        yield sentence.format(cpu=_cpu(read_result(name)))
-
-
-def _cpu(result: dict[str, Any]) -> str:
-    name: str = result["machine"]["cpu"]
-    return name.replace("(R)", "").removesuffix(" Processor")
+        yield sentence.format(cpu=cpu_of(read_result(name)))
 
 
 def _recordings_measured(label: dict[str, Any]) -> str:
@@ -223,11 +218,11 @@ def _other_machines() -> str:
         for name in ("label-cpu-amx", "label-cpu-zen4")
     )
     return (
-        f"On two cores of an {_cpu(read_result('label-cpu-amx'))} with matrix instructions (AMX)"
+        f"On two cores of an {cpu_of(read_result('label-cpu-amx'))} with matrix instructions (AMX)"
         " the classifier reached"
         f" {amx['classifier fp32 / card']:.1f} and {amx['classifier auto / card']:.1f} times the"
         " card's rate (`label-cpu-amx.json`); on another"
-        f" {_cpu(read_result('label-cpu-zen4'))}, with an earlier version whose convolutions were"
+        f" {cpu_of(read_result('label-cpu-zen4'))}, with an earlier version whose convolutions were"
         f" not yet matrix products, {zen4['classifier fp32 / card']:.1f} and"
         f" {zen4['classifier auto / card']:.1f} times (`label-cpu-zen4.json`)."
     )
@@ -283,7 +278,7 @@ def _training(result: dict[str, Any]) -> str:
     settings, test = result["settings"], result["metrics"]["best"]["test"]
     return (
         f"Training a small HuBERT from scratch on EMO-DB for {settings['epochs']} epochs took"
-        f" {result['seconds']:.0f} s on two cores of an {_cpu(result)}; on speakers of the test"
+        f" {result['seconds']:.0f} s on two cores of an {cpu_of(result)}; on speakers of the test"
         f" split its UAR is {test['uar']:.2f}, with chance at {result['chance_uar']:.2f}"
         " (`train-emodb.json`)."
     )

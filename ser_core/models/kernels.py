@@ -124,7 +124,7 @@ class Linear(nn.Module):
         if self._onednn:
             return _onednn_product(inputs, self._weight, self._bias, self._act)
         outputs = nn.functional.linear(inputs, self._weight, self._bias)
-        return _ACTIVATIONS[self._act](outputs) if self._act else outputs
+        return activation(self._act)(outputs) if self._act else outputs
 
     def added_to(self, sums: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
         """Returns sums with the outputs for inputs added; without bias and activation."""
@@ -173,7 +173,7 @@ class MatrixConv1d(nn.Module):
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Maps ``(batch, frames, channels in)`` to ``(batch, frames, channels out)``."""
         count = (inputs.shape[1] - self._kernel_size) // self._stride + 1
-        if self._by_recording:
+        if self._by_recording and len(inputs) > 1:
             outputs = torch.stack([self._products(frames[None], count)[0] for frames in inputs])
         else:
             outputs = self._products(inputs, count)
@@ -282,7 +282,7 @@ def product_by_recording(
         Shape ``(batch, num_rows, channels)``.
     """
     if not forms.fused_first_layer:
-        return _ACTIVATIONS[act](torch.bmm(rows, weights.mT))
+        return activation(act)(torch.bmm(rows, weights.mT))
     outputs = rows.new_empty(*rows.shape[:2], weights.shape[1])
     for inputs, weight, recording in zip(rows, weights, outputs, strict=True):
         packed = _packed(weight, _CACHED_ROWS)

@@ -17,8 +17,8 @@ _WITH_A_STANDARD_HEAD = ("hubert", "wav2vec2")
 # The classes of transformers with the head that it calls standard.
 _STANDARD_NETWORKS = ("HubertForSequenceClassification", "Wav2Vec2ForSequenceClassification")
 _ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "swish", "tanh")
-_MAX_LAYERS = 100  # the largest HuBERT has 48
-_MAX_SIZE = 1_000_000  # the largest in a HuBERT is 5,120, a layer's width
+MAX_LAYERS = 100  # the largest HuBERT has 48
+MAX_SIZE = 1_000_000  # the largest in a HuBERT is 5,120, a layer's width
 
 
 def is_card_style(config: Mapping[str, Any]) -> bool:
@@ -53,8 +53,7 @@ def architecture_of(checkpoint: Checkpoint) -> Architecture:
     try:
         architecture = read_architecture(config, len(checkpoint.labels))
     except ValueError as error:
-        problem = f"config.json makes no working network ({error})"
-        raise CheckpointError(f"{checkpoint.name}: {problem}") from None
+        raise no_network(checkpoint.name, str(error)) from None
     _check_weights(checkpoint, architecture.weight_shapes())
     return architecture
 
@@ -92,6 +91,11 @@ def _advice(checkpoint: Checkpoint) -> str:
     if "classifier.out_proj.weight" not in checkpoint.weights:
         return ". It has no emotion classifier yet: fine-tune it with jobs.train"
     return ""
+
+
+def no_network(source: str, reason: str) -> CheckpointError:
+    """The error of a network that cannot be built or run as ``config.json`` says."""
+    return CheckpointError(f"{source}: config.json makes no working network ({reason})")
 
 
 def read_architecture(config: Mapping[str, Any], num_labels: int) -> Architecture:
@@ -141,7 +145,7 @@ def _convolutions(settings: "_Settings") -> dict[str, Any]:
 def _transformer(settings: "_Settings") -> dict[str, Any]:
     return {
         "hidden_size": settings.size("hidden_size", 768),
-        "num_hidden_layers": settings.size("num_hidden_layers", 12, _MAX_LAYERS),
+        "num_hidden_layers": settings.size("num_hidden_layers", 12, MAX_LAYERS),
         "num_attention_heads": settings.size("num_attention_heads", 12),
         "intermediate_size": settings.size("intermediate_size", 3072),
         "hidden_act": settings.choice("hidden_act", *_ACTIVATIONS),
@@ -182,13 +186,13 @@ class _Settings:
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.config = config
 
-    def size(self, name: str, default: int | None, most: int = _MAX_SIZE) -> int:
+    def size(self, name: str, default: int | None, most: int = MAX_SIZE) -> int:
         return self._valid(name, default, lambda value: _is_size(value, most))
 
     def sizes(self, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
         def valid(value: Any) -> bool:
-            is_list = isinstance(value, list | tuple) and 0 < len(value) <= _MAX_LAYERS
-            return is_list and all(_is_size(each, _MAX_SIZE) for each in value)
+            is_list = isinstance(value, list | tuple) and 0 < len(value) <= MAX_LAYERS
+            return is_list and all(_is_size(each, MAX_SIZE) for each in value)
 
         return tuple(self._valid(name, default, valid))
 

@@ -11,11 +11,10 @@ from transformers.configuration_utils import PreTrainedConfig
 
 from ser_core.audio.constants import SEGMENT_SAMPLES
 from ser_core.errors import CheckpointError, one_line
+from ser_core.models.network_config import MAX_LAYERS, MAX_SIZE, no_network
 
 _CLASSIFIER_DROPOUT = 0.1  # the card's
 _CARD_SETTINGS = {"num_class", "classifier_dropout"}  # what the card adds to those of HuBERT
-_MAX_LAYERS = 100  # the largest HuBERT has 48
-_MAX_SETTING = 1_000_000  # the largest in a HuBERT is 5,120, a layer's width
 _MAX_PARAMETERS = 10**10  # the largest HuBERT has 10⁹
 _MAX_REASON = 300  # characters of an exception
 
@@ -50,7 +49,7 @@ def empty_network(
 def config_error(source: str, error: Exception) -> CheckpointError:
     """The error of a network that cannot be built or run as ``config.json`` says."""
     reason = f"{type(error).__name__}: {one_line(error)[:_MAX_REASON]}"
-    return CheckpointError(f"{source}: config.json makes no working network ({reason})")
+    return no_network(source, reason)
 
 
 def _network_settings(config_class: Any, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,9 +63,9 @@ def _network_settings(config_class: Any, config: Mapping[str, Any]) -> dict[str,
     settings = {name: value for name, value in config.items() if name in known}
     for name, value in settings.items():
         numbers = value if isinstance(value, list) else [value]
-        limit = _MAX_LAYERS if name.endswith("_layers") else _MAX_SETTING
+        limit = MAX_LAYERS if name.endswith("_layers") else MAX_SIZE
         in_range = (abs(n) <= limit for n in numbers if isinstance(n, int | float))
-        if len(numbers) > _MAX_LAYERS or not all(in_range):
+        if len(numbers) > MAX_LAYERS or not all(in_range):
             raise ValueError(f"{name} is out of range")
     return {"classifier_dropout": _CLASSIFIER_DROPOUT} | settings
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from recordings import speech_like
 
-from ser_core.models import kernels, layers
+from ser_core.models import kernels, layers, network_config
 from ser_core.models.checkpoint import load_checkpoint
 from ser_core.models.classifier import Classifier
 from ser_core.models.kernels import (
@@ -198,6 +198,10 @@ def test_types_that_onednn_multiplies(monkeypatch, machine, available, bf16, exp
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: bf16)
     types = (*ONEDNN_TYPES, torch.float16)
     assert [kernels.onednn_multiplies(dtype) for dtype in types] == expected
+
+
+def test_every_activation_that_a_config_may_name_is_known():
+    assert set(network_config._ACTIVATIONS) == set(kernels._ACTIVATIONS)
 
 
 def test_forms_of_a_gpu():
