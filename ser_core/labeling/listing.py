@@ -1,6 +1,5 @@
 """The listing of a run, in tasks of the cluster: sources → blocks of the plan, and their tally."""
 
-import math
 import secrets
 import time
 from collections.abc import Generator, Iterator, Sequence
@@ -119,22 +118,20 @@ def look_for_work(count: int, settings: ListingSettings, most: int) -> list[pa.T
     Raises:
         RunError: a source cannot be listed, or a bug.
     """
-    found, recordings, deadline = list[pa.Table](), 0, math.inf
+    found, recordings, deadline = list[pa.Table](), 0, 0.0
     try:
         with closing(_tables(count, settings)) as tables:
             for table in tables:
-                now = time.monotonic()
                 if table is not None:
                     found.append(table)
                     recordings += len(table)
-                    deadline = min(deadline, now + _LOOK_SECONDS)
                 if recordings > most:
                     return None
-                if now > deadline:
-                    plan, *_ = ray.get(settings.tally.numbers.remote())
-                    if recordings > _FEW * plan.listed:
+                if found and time.monotonic() > deadline:
+                    plan, *_ = ray.get(settings.tally.numbers.remote())  # it may still be starting
+                    if deadline and recordings > _FEW * plan.listed:
                         return None
-                    deadline = now + _LOOK_SECONDS
+                    deadline = time.monotonic() + _LOOK_SECONDS
     except RayError:
         return None
     return found

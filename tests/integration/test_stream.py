@@ -12,7 +12,7 @@ import ray
 from recordings import speech_like, write_audio
 
 from ser_core.errors import CorpusError, RunError, UsageError
-from ser_core.labeling import job, pipeline, preparation, rounds
+from ser_core.labeling import job, listing, pipeline, preparation, rounds
 from ser_core.labeling.config import LabelConfig
 from ser_core.labeling.job import label_corpus
 from ser_core.sources.interface import Page
@@ -167,6 +167,7 @@ def test_classifiers_start_for_work_that_was_seen(label, corpus, monkeypatch):
 
     label(corpus)
     monkeypatch.setattr(rounds, "PAGE_ROWS", 3)  # is little to do
+    monkeypatch.setattr(listing, "_LOOK_SECONDS", 600)  # however busy the machine is
     monkeypatch.setattr(rounds, "label_planned", watched)
     monkeypatch.setattr(rounds, "held", lambda blocks: seen.append(len(blocks)) or held(blocks))
     monkeypatch.setattr(rounds, "listed", lambda *each: seen.append("listed") or listed(*each))
