@@ -1,4 +1,4 @@
-"""Measures the network alone, on a GPU or CPUs: the card's script, batched transformers, ours.
+"""Measures the network alone, on a GPU or CPUs: the card's script, its peers (`peers.py`), ours.
 
 Waveforms come from memory, so neither Ray nor an audio decoder is required.
 """
@@ -7,7 +7,6 @@ import argparse
 import math
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks import peers
 from benchmarks.measuring import full_checkpoint, lengths_of, machine, waveforms, write_result
+from benchmarks.peers import Work
 from ser_core.models.card import Card
 from ser_core.models.checkpoint import load_checkpoint
 from ser_core.models.classifier import Classifier, resolve_precision
@@ -24,12 +25,12 @@ from ser_core.models.classifier import Classifier, resolve_precision
 KINDS = ("1", "2", "3", "6", "casia")  # seconds; of longer recordings the first 6 s are used
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
+_IN_BATCHES = ("transformers", "pipeline", "ours")  # the others get one recording at a time
+
 # Unknown to torch's counter: two operations for each input of each output.
 _UNKNOWN_TO_TORCH = {
     torch.ops.aten.mkldnn_linear: lambda rows, weight, *_, **__: 2 * math.prod(rows) * weight[0]
 }
-
-Work = Callable[[list[np.ndarray]], np.ndarray]
 
 
 def sides(checkpoint: str, batch_size: int) -> dict[str, Work]:
@@ -40,14 +41,15 @@ def sides(checkpoint: str, batch_size: int) -> dict[str, Work]:
     card = Card(checkpoint, device)
     compared: dict[str, Work] = {
         "card fp32": lambda speeches: np.stack([card.scores_of(speech) for speech in speeches]),
-        "transformers fp32": in_batches(card, batch_size),
-        "ours fp32": Classifier(loaded, "fp32").scores,
     }
-    if low != "fp32":
-        compared[f"transformers {low}"] = in_batches(
-            Card(checkpoint, device, _DTYPES[low]), batch_size
-        )
-        compared[f"ours {low}"] = Classifier(loaded, "auto").scores
+    if device == "cpu":
+        compared |= peers.on_cpus(card, torch.get_num_threads())
+    for precision in dict.fromkeys(["fp32", low]):
+        dtype = _DTYPES[precision]
+        other = card if precision == "fp32" else Card(checkpoint, device, dtype)
+        compared[f"transformers {precision}"] = in_batches(other, batch_size)
+        compared[f"pipeline {precision}"] = peers.in_pipeline(card, dtype, batch_size)
+        compared[f"ours {precision}"] = Classifier(loaded, precision).scores
     return compared
 
 
@@ -86,11 +88,11 @@ def measure(compared: dict[str, Work], counts: dict[str, int], rounds: int) -> d
 
 
 def agreement(compared: dict[str, Work], speeches: list[np.ndarray]) -> dict[str, Any]:
-    """Compares the scores and labels of each implementation with the card's."""
+    """Compares scores and labels with the card's, of all that compute the same."""
     expected = compared["card fp32"](speeches)
     agreements = {}
     for name, scores in compared.items():
-        if name != "card fp32":
+        if not name.startswith(("card", "pipeline")):
             actual = scores(speeches)
             agreements[name] = {
                 "largest_score_difference": float(np.abs(actual - expected).max()),
@@ -148,8 +150,12 @@ def matrix_products(dtype: torch.dtype) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     on_gpu = torch.cuda.is_available()
-    parser.add_argument("--recordings", type=int, default=4096 if on_gpu else 16)
-    parser.add_argument("--one-by-one", type=int, default=128 if on_gpu else 4, help="for the card")
+    parser.add_argument(
+        "--recordings", type=int, default=4096 if on_gpu else 16, help="for what takes batches"
+    )
+    parser.add_argument(
+        "--one-by-one", type=int, default=128 if on_gpu else 4, help="for the others"
+    )
     parser.add_argument("--batch-size", type=int, default=128 if on_gpu else 4)
     parser.add_argument("--rounds", type=int, default=3)
     # One, as each of the job's actors has.
@@ -160,7 +166,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as work:
         compared = sides(full_checkpoint(Path(work, "checkpoint")), flags.batch_size)
         counts = {
-            name: flags.one_by_one if name.startswith("card") else flags.recordings
+            name: flags.recordings if name.startswith(_IN_BATCHES) else flags.one_by_one
             for name in compared
         }
         rates = measure(compared, counts, flags.rounds)

@@ -11,7 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from transformers import AutoModelForAudioClassification, HubertModel, Wav2Vec2FeatureExtractor
+from transformers import (
+    AutoModelForAudioClassification,
+    BatchFeature,
+    HubertModel,
+    Wav2Vec2FeatureExtractor,
+)
 from transformers.models.hubert.modeling_hubert import HubertPreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
@@ -106,13 +111,9 @@ class Card:
         device = self.model.device
         return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
-    @torch.no_grad()
-    def scores_of_batch(self, speeches: list[np.ndarray]) -> np.ndarray:
-        """The scores of several waveforms, shape ``(len(speeches), num_class)``.
-
-        All are padded to 6 s, so they do not affect each other.
-        """
-        inputs = self.processor(
+    def inputs(self, speeches: list[np.ndarray]) -> BatchFeature:
+        """What the feature extractor makes of waveforms: ``input_values``, padded to 6 s."""
+        return self.processor(
             speeches,
             padding="max_length",
             truncation=True,
@@ -120,6 +121,14 @@ class Card:
             return_tensors="pt",
             sampling_rate=SAMPLE_RATE,
         )
+
+    @torch.no_grad()
+    def scores_of_batch(self, speeches: list[np.ndarray]) -> np.ndarray:
+        """The scores of several waveforms, shape ``(len(speeches), num_class)``.
+
+        All are padded to 6 s, so they do not affect each other.
+        """
+        inputs = self.inputs(speeches)
         values = inputs.input_values.to(self.model.device, self.model.dtype)
         if self._is_card:
             logits = self.model(values)
