@@ -20,11 +20,10 @@ from benchmarks.measuring import full_checkpoint, lengths_of, machine, waveforms
 from benchmarks.peers import Work
 from ser_core.models.card import Card
 from ser_core.models.checkpoint import load_checkpoint
-from ser_core.models.classifier import Classifier, resolve_precision
+from ser_core.models.classifier import Classifier
 
 KINDS = ("1", "2", "3", "6", "casia")  # seconds; of longer recordings the first 6 s are used
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
 _IN_BATCHES = ("transformers", "pipeline", "ours")  # the others get one recording at a time
 
 # Unknown to torch's counter: two operations for each input of each output.
@@ -36,7 +35,6 @@ _UNKNOWN_TO_TORCH = {
 def sides(checkpoint: str, batch_size: int) -> dict[str, Work]:
     """Loads the implementations to compare, each a function from waveforms to scores."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    low = resolve_precision("auto", torch.device(device))
     loaded = load_checkpoint(checkpoint)
     card = Card(checkpoint, device)
     compared: dict[str, Work] = {
@@ -44,12 +42,13 @@ def sides(checkpoint: str, batch_size: int) -> dict[str, Work]:
     }
     if device == "cpu":
         compared |= peers.on_cpus(card, torch.get_num_threads())
-    for precision in dict.fromkeys(["fp32", low]):
+    ours = [Classifier(loaded, "fp32"), Classifier(loaded, "auto")]
+    for precision, classifier in {each.precision: each for each in ours}.items():
         dtype = _DTYPES[precision]
         other = card if precision == "fp32" else Card(checkpoint, device, dtype)
         compared[f"transformers {precision}"] = in_batches(other, batch_size)
         compared[f"pipeline {precision}"] = peers.in_pipeline(card, dtype, batch_size)
-        compared[f"ours {precision}"] = Classifier(loaded, precision).scores
+        compared[f"ours {precision}"] = classifier.scores
     return compared
 
 
@@ -88,7 +87,7 @@ def measure(compared: dict[str, Work], counts: dict[str, int], rounds: int) -> d
 
 
 def agreement(compared: dict[str, Work], speeches: list[np.ndarray]) -> dict[str, Any]:
-    """Compares scores and labels with the card's, of all that compute the same."""
+    """Compares scores and labels with the card's, of all that use its weights."""
     expected = compared["card fp32"](speeches)
     agreements = {}
     for name, scores in compared.items():

@@ -45,7 +45,7 @@ def in_pipeline(card: Card, dtype: torch.dtype, batch_size: int) -> Work:
     So its network has the card's sizes with other weights, and its scores are not the card's.
     """
     model = AutoModelForAudioClassification.from_config(card.model.config, dtype=dtype)
-    classify = pipeline(
+    classify: Any = pipeline(
         "audio-classification", model=model, feature_extractor=card.processor,
         device=card.model.device, batch_size=batch_size, top_k=None,
     )  # fmt: skip

@@ -1,16 +1,14 @@
 """Prints the tables and figures that README and docs/ quote, from the files under `results/`."""
 
 from collections.abc import Iterator
-from operator import itemgetter
 from typing import Any
 
 from benchmarks.corpus_tables import corpus_sentences, corpus_tables
 from benchmarks.gpu_tables import gpu_sentences
 from benchmarks.measuring import cpu_of, markdown_table, read_result
+from benchmarks.network_tables import KINDS, network_sentences, network_tables
 from benchmarks.report_tables import report_sentences
 from benchmarks.start_tables import start_sentences, start_tables
-
-_KINDS = {"casia": "CASIA's mix", "real": "real, about 2 s"}
 
 
 def main() -> None:
@@ -23,9 +21,7 @@ def main() -> None:
 def tables() -> Iterator[list[str]]:
     """The tables of docs/performance.md, each as lines of Markdown."""
     yield _label(read_result("label-cpu"))
-    yield _classifier(read_result("classifier-cpu"))
-    yield _classifier(read_result("classifier-gpu"))
-    yield _batches(read_result("batches-cpu"))
+    yield from network_tables()
     yield _decode(read_result("decode-cpu"))
     yield from corpus_tables()
     yield from start_tables()
@@ -37,6 +33,7 @@ def sentences() -> Iterator[tuple[str, str]]:
     yield "README.md", _headline(label)
     yield from gpu_sentences()
     yield from corpus_sentences()
+    yield from network_sentences()
     yield from report_sentences()
     yield from start_sentences()
     for sentence in (
@@ -48,8 +45,6 @@ def sentences() -> Iterator[tuple[str, str]]:
         _other_machines(),
         _job_and_classifier(label, read_result("label-cpu-1-of-2")),
         _cores_of_ray(label),
-        _networks_elsewhere(),
-        _limits(read_result("classifier-cpu")["casia_limits"]),
         _training(read_result("train-emodb")),
     ):
         yield "docs/performance.md", sentence
@@ -64,7 +59,7 @@ def _label(result: dict[str, Any]) -> list[str]:
     kinds, cores = result["kinds"], result["cores"]
     sides = list(next(iter(kinds.values()))["sides"])
     rows = [
-        [_KINDS.get(kind, f"{kind} s"), *(_rate(measured["sides"][side], cores) for side in sides)]
+        [KINDS.get(kind, f"{kind} s"), *(_rate(measured["sides"][side], cores) for side in sides)]
         for kind, measured in kinds.items()
     ]
     peaks = [[measured["sides"][side]["peak_mib"] for measured in kinds.values()] for side in sides]
@@ -87,36 +82,6 @@ def _busy_seconds(side: dict[str, Any], cores: int) -> float:
     stages = side["report"]["stage_seconds"]
     seconds: float = sum(stages[stage] for stage in ("idle", "transfer", "compute"))
     return seconds / cores
-
-
-def _classifier(result: dict[str, Any]) -> list[str]:
-    """Recordings/s of the network alone, and how many times the card's rate that is."""
-    rates, ratios = result["recordings_per_second"], result["times_the_card"]
-    sides = list(next(iter(rates.values())))
-    rows = [
-        [
-            _KINDS.get(kind, f"{kind} s"),
-            *(f"{rates[kind][side]:.2f} ({ratios[kind][side]:.1f} ×)" for side in sides),
-        ]
-        for kind in rates
-    ]
-    return markdown_table(["recordings/s", *sides], rows)
-
-
-def _batches(result: dict[str, Any]) -> list[str]:
-    """Recordings/s by precision, batch size and the step that lengths are rounded up to."""
-    key = itemgetter("precision", "batch_size", "compiled", "frames_per_step")
-    rates = {key(form): form["recordings_per_second"] for form in result["forms"]}
-    columns = dict.fromkeys(form[:2] for form in rates)
-    rows = [
-        [
-            f"{step} frame{'s' if step > 1 else ''}{', compiled' if compiled else ''}",
-            *(f"{rates[*column, compiled, step]:,.2f}" for column in columns),
-        ]
-        for compiled, step in sorted({form[2:] for form in rates})
-    ]
-    header = (f"{precision}, batches of {size}" for precision, size in columns)
-    return markdown_table(["lengths rounded up to", *header], rows)
 
 
 def _decode(result: dict[str, Any]) -> list[str]:
@@ -260,20 +225,6 @@ def _cores_of_ray(label: dict[str, Any]) -> str:
     )
 
 
-def _networks_elsewhere() -> str:
-    amx, zen4 = (
-        read_result(name)["times_the_card"]["casia"]
-        for name in ("classifier-cpu-amx", "classifier-cpu-zen4")
-    )
-    return (
-        "On CASIA's mix, the Xeon with AMX reaches"
-        f" {amx['ours fp32']:.1f} (fp32) and {amx['ours bf16']:.1f} (bf16) times the rate of the"
-        " card's network (`classifier-cpu-amx.json`), and the other EPYC, with the earlier"
-        f" version, {zen4['ours fp32']:.1f} and {zen4['ours bf16']:.1f} times"
-        " (`classifier-cpu-zen4.json`)."
-    )
-
-
 def _training(result: dict[str, Any]) -> str:
     settings, test = result["settings"], result["metrics"]["best"]["test"]
     return (
@@ -281,15 +232,6 @@ def _training(result: dict[str, Any]) -> str:
         f" {result['seconds']:.0f} s on two cores of an {cpu_of(result)}; on speakers of the test"
         f" split its UAR is {test['uar']:.2f}, with chance at {result['chance_uar']:.2f}"
         " (`train-emodb.json`)."
-    )
-
-
-def _limits(limits: dict[str, Any]) -> str:
-    fp32, bf16 = (limits[f"ours {precision}"]["share_of_that"] for precision in ("fp32", "bf16"))
-    return (
-        "On CASIA's mix, the network's matrix products and convolutions run at"
-        f" {fp32:.0%} (fp32) and {bf16:.0%} (bf16) of the rate that large matrix products reach on"
-        " the same core."
     )
 
 

@@ -2,15 +2,19 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from uuid import uuid4
 
 import ray
 from ray.data import ExecutionResources
 from ray.data._internal.cluster_autoscaler import ClusterAutoscaler
 from ray.data._internal.execution import streaming_executor
+from ray.data._internal.execution.operators import actor_pool_map_operator
 from ray.data._internal.stats import _StatsManager
 
 from ser_core.cluster import nothing, replaced
+
+_NOBODY = SimpleNamespace(update_actor_location=SimpleNamespace(remote=nothing))
 
 
 class _FixedSize(ClusterAutoscaler):  # type: ignore[misc]
@@ -29,9 +33,9 @@ class _FixedSize(ClusterAutoscaler):  # type: ignore[misc]
 
 @contextmanager
 def without_cluster_services() -> Iterator[None]:
-    """Within it, Ray Data neither asks for machines nor collects statistics for a dashboard.
+    """Within it, Ray Data neither asks for machines, nor notes where actors run, nor makes statistics.
 
-    Each of the two is a process that takes more than a second of a core to start. Ray Data has no
+    Each of the three is a process that takes about a second of a core to start. Ray Data has no
     switch for them. Where a version of Ray starts them in another way, it starts them, and
     `tests/integration/test_ray_ends.py` fails.
     """
@@ -45,5 +49,10 @@ def without_cluster_services() -> Iterator[None]:
     no_requests = replaced(
         streaming_executor, create_cluster_autoscaler=lambda *_, **__: _FixedSize()
     )
-    with no_statistics, no_requests:
+    no_locations = replaced(
+        actor_pool_map_operator,
+        get_or_create_actor_location_tracker=lambda: _NOBODY,
+        get_actor_locations=lambda _: {},
+    )
+    with no_statistics, no_requests, no_locations:
         yield

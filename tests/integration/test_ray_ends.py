@@ -39,7 +39,10 @@ def test_ray_ends_and_other_children_stay():
 
 
 # What takes a second of a core, or more, to start, and what such a run has no use for.
-UNUSED = ("monitor.py", "dashboard/dashboard.py", "_StatsActor", "_AutoscalingCoordinator")
+UNUSED = (
+    "monitor.py", "dashboard/dashboard.py", "_StatsActor", "_AutoscalingCoordinator",
+    "ActorLocationTracker",
+)  # fmt: skip
 USED = ("gcs_server", "raylet", "StartCounter", "MapWorker(MapBatches(ClassifierActor))", "_decode")
 
 

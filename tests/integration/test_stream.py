@@ -191,6 +191,14 @@ def test_classifiers_start_for_work_that_was_seen(label, corpus, monkeypatch):
     assert len(table(label)) == 19
 
 
+def test_where_no_process_starts_the_run_ends(label, corpus, monkeypatch):
+    monkeypatch.setattr(pipeline, "_START_SECONDS", 0)
+    with pytest.raises(RunError, match="no worker process started within 0 s; Ray's own logs"):
+        label(corpus)
+    monkeypatch.undo()
+    assert label(corpus).to_do == 12
+
+
 @dataclass(frozen=True)
 class FailingSource:
     """A listing that fails after its first page."""
