@@ -3,6 +3,7 @@
 `python -m pip install '.[peers]'` brings what labelling does not need.
 """
 
+import copy
 import io
 import warnings
 from collections.abc import Callable
@@ -44,7 +45,10 @@ def in_pipeline(card: Card, dtype: torch.dtype, batch_size: int) -> Work:
 
     So its network has the card's sizes with other weights, and its scores are not the card's.
     """
-    model = AutoModelForAudioClassification.from_config(card.model.config, dtype=dtype)
+    network: Any = AutoModelForAudioClassification
+    config = copy.deepcopy(card.model.config)
+    config.num_labels = len(card.labels)
+    model = network.from_config(config, dtype=dtype)
     classify: Any = pipeline(
         "audio-classification", model=model, feature_extractor=card.processor,
         device=card.model.device, batch_size=batch_size, top_k=None,

@@ -33,7 +33,7 @@ class _FixedSize(ClusterAutoscaler):  # type: ignore[misc]
 
 @contextmanager
 def without_cluster_services() -> Iterator[None]:
-    """Within it, Ray Data neither asks for machines, nor notes where actors run, nor makes statistics.
+    """Within it, Ray Data starts no process for machines, statistics or the places of actors.
 
     Each of the three is a process that takes about a second of a core to start. Ray Data has no
     switch for them. Where a version of Ray starts them in another way, it starts them, and
