@@ -5,8 +5,6 @@ from typing import Any
 
 from benchmarks.measuring import read_result
 
-_WINDOW_OPERATIONS = 86.6e9  # of 6 s: 43.3 G multiplications and additions each
-
 
 def gpu_sentences() -> Iterator[tuple[str, str]]:
     """The sentences, each with the document that contains it."""
@@ -15,7 +13,6 @@ def gpu_sentences() -> Iterator[tuple[str, str]]:
     yield "docs/performance.md", _floor(network, job)
     yield "docs/performance.md", _agreement(network["agreement_with_the_card"])
     yield "docs/performance.md", _compiled(read_result("batches-gpu")["forms"])
-    yield "docs/performance.md", _kernels(job["kernels"]["6"])
     yield "docs/performance.md", _job(job["job"])
     yield "docs/performance.md", _start(read_result("gpu-start")["seconds"])
     yield "docs/performance.md", _forms(read_result("gpu-forms"))
@@ -36,12 +33,14 @@ def _against_transformers(rates: dict[str, float]) -> str:
 
 
 def _floor(network: dict[str, Any], result: dict[str, Any]) -> str:
+    parts = read_result("roofline")["of_a_window"].values()
+    operations = sum(part["operations"] for part in parts)
     peak = result["operations_per_second_of_a_large_product"]
-    rate, floor = network["recordings_per_second"]["6"]["ours bf16"], peak / _WINDOW_OPERATIONS
+    rate, floor = network["recordings_per_second"]["6"]["ours bf16"], peak / operations
     return (
-        f"A window of 6 s takes 86.6 GFLOP, so {floor:,.0f} windows/s are the limit at the"
-        f" {peak / 1e12:.0f} TFLOP/s that a large product in bf16 reaches; the network reaches"
-        f" {rate / floor:.0%} of it."
+        f"The {operations / 1e9:.1f} GFLOP of a window limit the H200 to {floor:,.0f} windows/s at"
+        f" the {peak / 1e12:.0f} TFLOP/s that a large product in bf16 reaches there; the network"
+        f" reaches {rate / floor:.0%} of it."
     )
 
 
@@ -63,18 +62,6 @@ def _compiled(forms: list[dict[str, Any]]) -> str:
     return (
         f"`torch.compile` of the transformer's layers gains {gain:.0%} there and takes"
         f" {first:.0f} s when it starts, so it is not used."
-    )
-
-
-def _kernels(profile: dict[str, Any]) -> str:
-    total = profile["milliseconds"]
-    products, activations = (
-        sum(ms for name, ms in profile["by_kernel"].items() if any(w in name for w in words))
-        for words in (("nvjet", "gemm"), ("Gelu",))
-    )
-    return (
-        f"Of the {total:.1f} ms of a batch of 128 full windows, matrix products take"
-        f" {products / total:.0%} and GELU {activations / total:.0%}."
     )
 
 
