@@ -25,6 +25,8 @@ _PACKAGES = (
     "ser-batch",
     "torch",
     "transformers",
+    "openvino",
+    "onnxruntime",
     "ray",
     "librosa",
     "soundfile",
