@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
@@ -23,22 +22,20 @@ import pyarrow as pa
 import ray
 
 from benchmarks.measuring import machine, write_result
+from ser_core.audio.constants import SEGMENT_SAMPLES
 from ser_core.emotions import CASIA_LABELS
 from ser_core.labeling import pipeline, rounds
+from ser_core.labeling.classifier_actor import ClassifierActor
 from ser_core.labeling.label_store import LabelStore
 from ser_core.labeling.packing import map_packed
 from ser_core.labeling.progress import RunStats
 from ser_core.labeling.resources import Resources
 from ser_core.labeling.stages import StageSettings
 from ser_core.schema import decoded_schema, embedding_field, in_schema, plan_schema, score_columns
-from ser_core.storage.claim import Claim
 
-_ROWS_PER_BLOCK = (64, 256, 512, 1024, 4096)
-_GPUS = 16  # that Ray counts; a process for each
-_ROWS = 500_000  # of a measurement, with the next two as limits
-_BLOCKS = (200, 2000)
+_FEWEST_BLOCKS = 50
 _WARM_UP = 0.1  # of the rows
-_PART_SECONDS = 60.0
+_BYTES_PER_WINDOW = 2 * SEGMENT_SAMPLES
 _EMBEDDING_SIZE = 768
 _MANIFEST = pa.schema([("speaker", pa.string()), ("call", pa.int64()), ("line", pa.string())])
 
@@ -48,20 +45,18 @@ class Form:
     """What is measured.
 
     Attributes:
-        rows: of a block.
+        rows: of a block of the plan, which one task decodes.
+        table: windows in a table that it passes on.
+        tables_per_call: that a classifier gets at once.
         manifest: the columns that rows have of a manifest.
         embedding_size: of their embeddings; None if they have none.
     """
 
     rows: int
+    table: int = 512
+    tables_per_call: int = 1
     manifest: pa.Schema = field(default_factory=lambda: pa.schema([]))
     embedding_size: int | None = None
-
-    @property
-    def blocks(self) -> int:
-        """How many there are."""
-        fewest, most = _BLOCKS
-        return min(most, max(fewest, _ROWS // self.rows))
 
     @property
     def stages(self) -> StageSettings:
@@ -69,21 +64,39 @@ class Form:
         return StageSettings(CASIA_LABELS, self.manifest, self.embedding_size)
 
 
+# Full windows of 16 bits come in tables of 512, of 32 bits in tables of 256.
+FORMS = {
+    "blocks of 64": Form(64),
+    "blocks of 256": Form(256),
+    "blocks of 1,024": Form(1024),
+    "blocks of 1,024, calls of 4": Form(1024, tables_per_call=4),
+    "blocks of 4,096": Form(4096),
+    "blocks of 4,096, calls of 4": Form(4096, tables_per_call=4),
+    "the same in 32 bits": Form(4096, 256, 4),
+    "with a manifest": Form(4096, tables_per_call=4, manifest=_MANIFEST),
+    "with embeddings": Form(4096, tables_per_call=4, embedding_size=_EMBEDDING_SIZE),
+}
+
+
 # ---- what lists, decodes and classifies in place of the job's own --------------------------------
 
 
-def list_blocks(_: pa.Table, settings: Form) -> Iterator[pa.Table]:
-    """Blocks of the plan."""
-    index = np.arange(settings.rows)
-    manifest = {field.name: pa.array(index).cast(field.type) for field in settings.manifest}
-    for number in range(settings.blocks):
-        uri = [f"s3://bucket/calls/{number:06}/{row:06}.wav" for row in range(settings.rows)]
-        final = np.zeros(settings.rows, bool)
-        ours = {"_index": index + number * settings.rows, "uri": uri, "file_id": uri, "_has_final": final}
-        yield in_schema({**ours, **manifest}, plan_schema(settings.manifest))
+def list_blocks(_: pa.Table, settings: tuple[Form, int]) -> Iterator[pa.Table]:
+    """So many blocks of the plan."""
+    form, blocks = settings
+    manifest = {each.name: pa.array(range(form.rows)).cast(each.type) for each in form.manifest}
+    for number in range(blocks):
+        uri = [f"s3://bucket/calls/{number:06}/{row:06}.wav" for row in range(form.rows)]
+        ours = {
+            "_index": np.arange(form.rows) + number * form.rows,
+            "_has_final": np.zeros(form.rows, bool),
+            "uri": uri,
+            "file_id": uri,
+        }
+        yield in_schema({**ours, **manifest}, plan_schema(form.manifest))
 
 
-def decode(rows: pa.Table, stages: StageSettings, *_: Any) -> Iterator[pa.Table]:
+def decode(rows: pa.Table, stages: StageSettings, _: Any, num_bytes: int) -> Iterator[pa.Table]:
     """Decoded blocks, each recording 6 s long, without waveforms."""
 
     def decoded(planned: pa.Table) -> Iterator[pa.Table]:
@@ -102,20 +115,19 @@ def decode(rows: pa.Table, stages: StageSettings, *_: Any) -> Iterator[pa.Table]
             "quality": ["quiet" if each < 0.1 else "" for each in number],
             "_num_rows": np.ones(count, np.int64),
         }
-        yield in_schema(columns, decoded_schema(stages.manifest))
+        table = in_schema(columns, decoded_schema(stages.manifest))
+        size = num_bytes // _BYTES_PER_WINDOW
+        for start in range(0, count, size):
+            yield table.slice(start, size)
 
     yield from map_packed(decoded, rows)
 
 
-class Classifier:
-    """Takes the place of `ClassifierActor`."""
+class Classifier(ClassifierActor):
+    """An actor without a network."""
 
     def __init__(self, settings: StageSettings, *_: Any) -> None:
         self._settings = settings
-
-    def __call__(self, rows: pa.Table) -> Iterator[pa.Table]:
-        """Labelled blocks."""
-        return map_packed(lambda decoded: [self.classify(decoded)], rows)
 
     def classify(self, decoded: pa.Table) -> pa.Table:
         """The rows with scores, and embeddings if the run has them."""
@@ -141,16 +153,13 @@ class Classifier:
 
 
 class _Meter:
-    """CPU seconds of the driver and of Ray's own processes, from a row on."""
+    """CPU seconds of the driver and of Ray's own processes, while rows pass."""
 
     def __init__(self) -> None:
-        self._services = [
-            process
-            for process in psutil.Process().children(recursive=True)
-            if process.name() in ("raylet", "gcs_server")
-        ]
-        self.rows = self.blocks = 0
-        self._began: dict[str, float] | None = None
+        children = psutil.Process().children(recursive=True)
+        self._services = [each for each in children if each.name() in ("raylet", "gcs_server")]
+        self._began: dict[str, float] = {}
+        self._rows = self._blocks = 0
 
     def count(self, tables: Iterator[pa.Table], warm_up: int) -> Iterator[pa.Table]:
         """Passes tables on, and counts them once so many rows have passed."""
@@ -158,64 +167,87 @@ class _Meter:
         for table in tables:
             yield table
             passed += len(table)
-            if self._began is not None:
-                self.rows, self.blocks = self.rows + len(table), self.blocks + 1
+            if self._began:
+                self._rows, self._blocks = self._rows + len(table), self._blocks + 1
             elif passed >= warm_up:
                 self._began = self._now()
 
     def result(self) -> dict[str, float]:
         """Since the first row that was counted."""
-        assert self._began is not None
         spent = {name: now - self._began[name] for name, now in self._now().items()}
-        return {"rows": self.rows, "blocks": self.blocks, **spent}
+        return {
+            "rows": self._rows,
+            "rows_per_block": self._rows / self._blocks,
+            "driver_rows_per_core_second": self._rows / spent["driver_cpu_seconds"],
+            **spent,
+        }
 
     def _now(self) -> dict[str, float]:
         times = [process.cpu_times() for process in self._services]
         return {
             "seconds": time.perf_counter(),
             "driver_cpu_seconds": time.process_time(),
-            "loop_cpu_seconds": time.thread_time(),  # of finishing, in the driver's main thread
+            "main_thread_cpu_seconds": time.thread_time(),  # of that: taking blocks, finishing
             "ray_services_cpu_seconds": sum(each.user + each.system for each in times),
         }
 
 
-def measure(form: Form) -> dict[str, Any]:
+def measure(form: Form, gpus: int, rows: int) -> dict[str, Any]:
     """Runs the pipeline and writes its rows."""
-    resources = Resources(_GPUS, _GPUS, None, True, form.rows, 1.0, 1)
-    starts: Any = None
-    settings = pipeline.PipelineSettings(
-        form.stages, None, None, "auto", None, resources, starts  # type: ignore[arg-type]
-    )
+    blocks = max(_FEWEST_BLOCKS, rows // form.rows)
+    resources = Resources(gpus, gpus, None, True, 1, form.rows, form.tables_per_call, 1.0, 1)
+    none: Any = None
+    settings = pipeline.PipelineSettings(form.stages, none, none, "auto", None, resources, none)
+    store_settings = (CASIA_LABELS, form.manifest, form.embedding_size)
     with tempfile.TemporaryDirectory() as output:
-        store = LabelStore(output, CASIA_LABELS, form.manifest, form.embedding_size)
-        config = SimpleNamespace(part_seconds=_PART_SECONDS, rows="recording", input=())
-        run = SimpleNamespace(
-            store=store, config=config, digest="0" * 16, checkpoint=SimpleNamespace(name="model")
+        store = LabelStore(output, *store_settings)
+        config: Any = SimpleNamespace(part_seconds=60.0, rows="recording", input=())
+        checkpoint: Any = SimpleNamespace(name="model")
+        run: Any = SimpleNamespace(
+            store=store, config=config, checkpoint=checkpoint, digest="0" * 16
         )
         meter, now = _Meter(), datetime.now(UTC)
-        with store.claimed() as claim:
+        planned = pipeline.listed(1, (form, blocks))  # type: ignore[arg-type]
+        with (
+            store.claimed() as claim,
+            patch.object(pipeline, "_BYTES_PER_TABLE_ON_GPU", form.table * _BYTES_PER_WINDOW),
+        ):
             labeling = rounds._Labeling(run, [], RunStats(), claim, now, None, True)
-            labeled = pipeline.label_planned(pipeline.listed(1, form), settings)
-            rounds._write(labeling, meter.count(labeled, int(_WARM_UP * _ROWS)), form.stages)
-        assert labeling.stats.done == form.rows * form.blocks
-        return meter.result()
+            labeled = pipeline.label_planned(planned, settings)
+            rounds._write(labeling, meter.count(labeled, int(_WARM_UP * rows)), form.stages)
+    assert labeling.stats.done == form.rows * blocks
+    return meter.result()
+
+
+def loop_seconds() -> float:
+    """What ten million steps of a Python loop take: other work on a machine slows them down."""
+    started = time.process_time()
+    for _ in range(10_000_000):
+        pass
+    return time.process_time() - started
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, nargs="*", default=_ROWS_PER_BLOCK, help="of a block")
+    parser.add_argument("--rows", type=int, default=400_000, help="of each measurement")
+    parser.add_argument("--cpus", type=int, default=2, help="that Ray counts")
+    parser.add_argument("--gpus", type=int, default=4, help="likewise: a process for each")
     flags = parser.parse_args()
-    forms = {f"{rows}": Form(rows) for rows in flags.rows}
-    largest = max(flags.rows)
-    forms["manifest"] = Form(largest, _MANIFEST)
-    forms["embeddings"] = Form(largest, embedding_size=_EMBEDDING_SIZE)
-    result: dict[str, Any] = {"machine": machine(), "forms": {}}
-    ray.init(num_cpus=2, num_gpus=_GPUS, log_to_driver=False, include_dashboard=False)
-    replaced = {"list_sources": list_blocks, "_decode": decode, "ClassifierActor": Classifier}
+    replaced: dict[str, Any] = {
+        "list_sources": list_blocks,
+        "_decode": decode,
+        "ClassifierActor": Classifier,
+    }
+    result: dict[str, Any] = {"machine": machine(), "gpus": flags.gpus, "cpus": flags.cpus}
+    result["forms"] = {}
+    ray.init(num_cpus=flags.cpus, num_gpus=flags.gpus, log_to_driver=False, include_dashboard=False)
     with pipeline.connected(verbose=False), patch.multiple(pipeline, **replaced):
-        for name, form in forms.items():
-            result["forms"][name] = measure(form)
-            print(name, json.dumps(result["forms"][name]), flush=True)
+        for name, form in FORMS.items():
+            before = loop_seconds()
+            measured = measure(form, flags.gpus, flags.rows)
+            measured["loop_seconds"] = [before, loop_seconds()]
+            result["forms"][name] = measured
+            print(name, json.dumps(measured), flush=True)
     write_result("driver-cpu", result)
 
 
