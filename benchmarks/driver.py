@@ -33,7 +33,7 @@ from ser_core.labeling.resources import Resources
 from ser_core.labeling.stages import StageSettings
 from ser_core.schema import decoded_schema, embedding_field, in_schema, plan_schema, score_columns
 
-_FEWEST_BLOCKS = 50
+_BLOCKS = (40, 500)  # fewest and most of a measurement
 _WARM_UP = 0.1  # of the rows
 _BYTES_PER_WINDOW = 2 * SEGMENT_SAMPLES
 _EMBEDDING_SIZE = 768
@@ -194,7 +194,7 @@ class _Meter:
 
 def measure(form: Form, gpus: int, rows: int) -> dict[str, Any]:
     """Runs the pipeline and writes its rows."""
-    blocks = max(_FEWEST_BLOCKS, rows // form.rows)
+    blocks = int(np.clip(rows // form.rows, *_BLOCKS))
     resources = Resources(gpus, gpus, None, True, 1, form.rows, form.tables_per_call, 1.0, 1)
     none: Any = None
     settings = pipeline.PipelineSettings(form.stages, none, none, "auto", None, resources, none)
@@ -214,7 +214,9 @@ def measure(form: Form, gpus: int, rows: int) -> dict[str, Any]:
         ):
             labeling = rounds._Labeling(run, [], RunStats(), claim, now, None, True)
             labeled = pipeline.label_planned(planned, settings)
-            rounds._write(labeling, meter.count(labeled, int(_WARM_UP * rows)), form.stages)
+            rounds._write(
+                labeling, meter.count(labeled, int(_WARM_UP * blocks * form.rows)), form.stages
+            )
     assert labeling.stats.done == form.rows * blocks
     return meter.result()
 
