@@ -20,6 +20,9 @@ _ROWS_PER_BLOCK_ON_CPU = (8, 256)  # 8 are a few seconds of one core
 _MOST_GROWN = 4096
 # A call of a classifier and the rows that it returns cost the driver some milliseconds, too.
 _TABLES_PER_CALL = 4
+# Of the object store, for each table of a call, of 100 MB: they wait there for each other. With a
+# store of 1.5 GB, the first call of four waited for 30 s, as Ray Data let no decoder go on.
+_STORE_BYTES_PER_TABLE = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,8 @@ def choose_resources(recordings: int, segments: int) -> Resources:
     decoders = math.ceil(segments / _SEGMENTS_PER_DECODER)
     bounds = _ROWS_PER_BLOCK if gpus else _ROWS_PER_BLOCK_ON_CPU
     workers = cpus if gpus else classifiers
+    store = int(present.get("object_store_memory", 0)) or 1
+    tables = min(_TABLES_PER_CALL, max(1, store // _STORE_BYTES_PER_TABLE))
     return Resources(
         classifiers,
         max(classifiers, worth),
@@ -78,9 +83,9 @@ def choose_resources(recordings: int, segments: int) -> Resources:
         bool(gpus),
         workers,
         rows_per_block(recordings, workers, bounds),
-        _TABLES_PER_CALL if gpus else 1,
+        tables if gpus else 1,
         min(cpus / fitting, max(1, largest)),
-        int(present.get("object_store_memory", 0)) or 1,
+        store,
     )
 
 

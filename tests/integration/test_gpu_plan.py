@@ -13,7 +13,7 @@ import torch
 from recordings import speech_like, write_audio
 
 from ser_core.errors import RunError
-from ser_core.labeling import pipeline, rounds
+from ser_core.labeling import pipeline, resources, rounds
 from ser_core.labeling.config import LabelConfig
 from ser_core.labeling.job import label_corpus
 from ser_core.models.checkpoint import load_checkpoint
@@ -115,6 +115,7 @@ def test_what_is_lost_is_tried_again_a_table_at_a_time(tmp_path, small_checkpoin
 
     monkeypatch.setattr(pipeline, "_load", load_on_cpu)
     monkeypatch.setattr(rounds, "label_planned", lossy)
+    monkeypatch.setattr(resources, "_STORE_BYTES_PER_TABLE", 1)
     for index in range(3):
         write_audio(tmp_path / "corpus" / f"{index}.wav", speech_like(1.0, seed=index))
     config = LabelConfig(
