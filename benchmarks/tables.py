@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from benchmarks.cluster_tables import cluster_sentences, cluster_tables
 from benchmarks.corpus_tables import corpus_sentences, corpus_tables
 from benchmarks.gpu_tables import gpu_sentences
 from benchmarks.measuring import cpu_of, markdown_table, read_result
@@ -25,6 +26,7 @@ def tables() -> Iterator[list[str]]:
     yield _decode(read_result("decode-cpu"))
     yield from corpus_tables()
     yield from start_tables()
+    yield from cluster_tables()
 
 
 def sentences() -> Iterator[tuple[str, str]]:
@@ -36,6 +38,7 @@ def sentences() -> Iterator[tuple[str, str]]:
     yield from network_sentences()
     yield from report_sentences()
     yield from start_sentences()
+    yield from cluster_sentences()
     for sentence in (
         *_where_measured(),
         _recordings_measured(label),

@@ -18,7 +18,7 @@ from ray.exceptions import RayActorError
 from ser_core.audio.constants import SAMPLING_RATE
 from ser_core.errors import DeviceError, RunError, SerError
 from ser_core.labeling.output_rows import not_finite
-from ser_core.labeling.packing import map_packed
+from ser_core.labeling.packing import packed, unpacked
 from ser_core.labeling.stages import (
     Scorer,
     StageSettings,
@@ -81,8 +81,8 @@ class ClassifierActor:
             self._reason = bug(error)
 
     def __call__(self, rows: pa.Table) -> Iterator[pa.Table]:
-        """Classifies packed blocks."""
-        return map_packed(lambda decoded: [self.classify(decoded)], rows)
+        """Classifies packed blocks; their rows come out as one block."""
+        yield packed(pa.concat_tables(map(self.classify, unpacked(rows))))
 
     def classify(self, decoded: pa.Table) -> pa.Table:
         """Classifies the segments of a block of ``decoded_schema``."""

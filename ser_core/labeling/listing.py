@@ -16,6 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from ser_core import cluster
 from ser_core.errors import RunError, UsageError
 from ser_core.labeling.plan import Plan, cut_into_blocks, plan_page
+from ser_core.labeling.resources import grown
 from ser_core.labeling.row_index import RowIndex
 from ser_core.labeling.stopping import bug, raise_reason_to_stop, reason_of
 from ser_core.schema import STOP, in_schema, plan_schema
@@ -39,6 +40,7 @@ class ListingSettings:
         tally: adds up what they find.
         manifest: the manifest's own columns.
         rows: recordings in a block.
+        workers: that share the blocks, if these grow in a long listing: see `grown`.
         whole: whether recordings are labelled to their end.
         anywhere: whether blocks may cut what is read in one pass.
     """
@@ -48,6 +50,7 @@ class ListingSettings:
     tally: "ray.actor.ActorHandle[Tally]"
     manifest: pa.Schema
     rows: int = PAGE_ROWS
+    workers: int | None = None
     whole: bool = False
     anywhere: bool = False
 
@@ -64,16 +67,19 @@ class Tally:
         self._plans: dict[int, Plan] = {}
         self._seconds: dict[int, float] = {}
         self._ended: dict[int, str] = {}  # sources, by the attempt that listed them
+        self._to_do = 0
 
-    def add(self, number: int, attempt: str, found: Plan, seconds: float) -> None:
-        """Adds a page of a source."""
+    def add(self, number: int, attempt: str, found: Plan, seconds: float) -> int:
+        """Adds a page of a source; returns how many recordings are to be labelled, about."""
+        self._to_do += found.to_do  # twice if a task that died has listed it before
         if number in self._ended:
-            return
+            return self._to_do
         if self._attempts.get(number) != attempt:
             self._attempts[number] = attempt
             self._plans[number], self._seconds[number] = Plan(), 0.0
         self._plans[number].add(found)
         self._seconds[number] += seconds
+        return self._to_do
 
     def end(self, number: int, attempt: str) -> None:
         """Notes that a source has been listed to its end."""
@@ -197,10 +203,12 @@ def _blocks(number: int, settings: ListingSettings) -> Iterator[pa.Table]:
     tally, attempt, started = settings.tally, secrets.token_hex(8), time.monotonic()
     for page in source.pages():
         found, table = plan_page(page, settings.manifest, index)
-        tally.add.remote(number, attempt, found, time.monotonic() - started)
+        to_do = ray.get(tally.add.remote(number, attempt, found, time.monotonic() - started))
         if len(table):
+            workers = settings.workers
+            rows = grown(settings.rows, to_do, workers) if workers else settings.rows
             # Not "yield from": Ray sends values into generators, and a list takes none.
-            blocks = cut_into_blocks(table, settings.rows, settings.whole, settings.anywhere)
+            blocks = cut_into_blocks(table, rows, settings.whole, settings.anywhere)
             for block in blocks:  # noqa: UP028
                 yield block
         started = time.monotonic()  # the time that a block waits is not that of listing

@@ -206,7 +206,7 @@ def _labeled(planned: ray.data.Dataset, settings: PipelineSettings) -> ray.data.
             settings.starts,
         ),
         batch_format="pyarrow",
-        batch_size=1,  # table; Ray Data insists on a number for GPUs
+        batch_size=resources.tables_per_call,
         compute=ActorPoolStrategy(
             min_size=resources.classifiers,
             max_size=resources.most_classifiers,  # on machines that come later

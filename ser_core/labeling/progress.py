@@ -128,13 +128,13 @@ class RunStats:
         self._latest_row = time.monotonic()
         self.first_row = self.first_row or self._latest_row
         self.done += len(labeled) - labeled[NUM_ROWS.name].null_count
-        for counter, column in ((self.status, rows["status"]), (self.label, rows["label"])):
-            counter.update(column.drop_null().to_pylist())
+        self.status.update(_counts(rows["status"]))
+        self.label.update(_counts(rows["label"]))
+        self.device.update(_counts(labeled[DEVICE.name]))
         if rows.num_rows and set(rows["status"].unique().to_pylist()) == {Status.UNAVAILABLE}:
             self._unreached += rows.num_rows
         else:
             self._unreached, self._reached = 0, time.monotonic()
-        self.device.update(labeled[DEVICE.name].drop_null().to_pylist())
         self.audio_seconds += pc.sum(_durations(labeled)).as_py() or 0.0
         scored = labeled.filter(labeled["precision"].is_valid())
         self.labeled_seconds += pc.sum(pc.subtract(scored["end"], scored["start"])).as_py() or 0.0
@@ -213,6 +213,11 @@ class RunStats:
 
 def _rates(files_per_second: float, times_real_time: float) -> str:
     return f"{files_per_second:,.1f} files/s, {times_real_time:,.0f} × real time"
+
+
+def _counts(column: pa.ChunkedArray) -> dict[str, int]:
+    counts = column.drop_null().value_counts().to_pylist()
+    return {each["values"]: each["counts"] for each in counts}
 
 
 def _durations(labeled: pa.Table) -> pa.ChunkedArray:

@@ -15,8 +15,14 @@ _SEGMENTS_PER_CORE = 16  # one core labels them in the seconds that its actor ta
 # Each block costs the driver some 10 ms and 10 kB of memory, so large corpora get large blocks; but
 # at the end of a run all others wait for whoever has the last block.
 _BLOCKS_PER_WORKER = 50
-_ROWS_PER_BLOCK = (64, 1024)  # fewest and most: 12 and 200 MB if all are 6 s long
+_ROWS_PER_BLOCK = (64, 1024)  # fewest and most, but for `grown`; decoded, they are cut by bytes
 _ROWS_PER_BLOCK_ON_CPU = (8, 256)  # 8 are a few seconds of one core
+_MOST_GROWN = 4096
+# A call of a classifier and the rows that it returns cost the driver some milliseconds, too.
+_TABLES_PER_CALL = 4
+# Of the object store, for each table of a call, of 100 MB: they wait there for each other. With a
+# store of 1.5 GB, the first call of four waited for 30 s, as Ray Data let no decoder go on.
+_STORE_BYTES_PER_TABLE = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,9 @@ class Resources:
         most_classifiers: that the work justifies; machines that come later get them.
         most_decoders: that the work justifies; None if it justifies all that fit.
         on_gpu: whether each has a GPU.
+        workers: processes that share the blocks.
         rows_per_block: recordings decoded by one task.
+        tables_per_call: decoded tables that a classifier gets at once.
         cores_per_classifier: that it takes on CPUs: more than one where memory is short.
         object_store_bytes: that the cluster has.
     """
@@ -37,7 +45,9 @@ class Resources:
     most_classifiers: int
     most_decoders: int | None
     on_gpu: bool
+    workers: int
     rows_per_block: int
+    tables_per_call: int
     cores_per_classifier: float
     object_store_bytes: int
 
@@ -64,14 +74,18 @@ def choose_resources(recordings: int, segments: int) -> Resources:
     decoders = math.ceil(segments / _SEGMENTS_PER_DECODER)
     bounds = _ROWS_PER_BLOCK if gpus else _ROWS_PER_BLOCK_ON_CPU
     workers = cpus if gpus else classifiers
+    store = int(present.get("object_store_memory", 0)) or 1
+    tables = min(_TABLES_PER_CALL, max(1, store // _STORE_BYTES_PER_TABLE))
     return Resources(
         classifiers,
         max(classifiers, worth),
         decoders if decoders < cpus else None,
         bool(gpus),
+        workers,
         rows_per_block(recordings, workers, bounds),
+        tables if gpus else 1,
         min(cpus / fitting, max(1, largest)),
-        int(present.get("object_store_memory", 0)) or 1,
+        store,
     )
 
 
@@ -89,3 +103,17 @@ def rows_per_block(recordings: int, workers: int, bounds: tuple[int, int]) -> in
     fewest, most = bounds
     rows = min(most, max(fewest, recordings // (_BLOCKS_PER_WORKER * workers)))
     return max(1, min(rows, math.ceil(recordings / (4 * workers))))
+
+
+def grown(rows: int, to_do: int, workers: int) -> int:
+    """How many recordings one task decodes, in a listing that has not ended.
+
+    Args:
+        rows: at first.
+        to_do: recordings to label so far.
+        workers: processes that share them.
+
+    >>> [grown(1024, to_do, 256) for to_do in (10_000, 20_000_000, 100_000_000)]
+    [1024, 1562, 4096]
+    """
+    return max(rows, min(_MOST_GROWN, to_do // (_BLOCKS_PER_WORKER * workers)))

@@ -168,8 +168,9 @@ def _label_in_rounds(labeling: _Labeling) -> Coverage:
         if last or (number + 1 == _FEWEST_ROUNDS and not labeling.stats.done):
             raise RunError(f"--input {shown(run.config.input)}: {problem}, each time")
         rows, number = max(1, rows // _SMALLER), number + 1
-        starts = _counted_starts(labeling, settings.resources.classifiers)
-        settings = replace(settings, starts=starts)
+        resources = replace(settings.resources, tables_per_call=1)  # each may be what kills it
+        starts = _counted_starts(labeling, resources.classifiers)
+        settings = replace(settings, resources=resources, starts=starts)
         say(f"{problem}; retrying in blocks of {rows}", logging.WARNING)
 
 
@@ -207,6 +208,8 @@ def _labeled(
         blocks = [block for table in work for block in cut_into_blocks(table, rows, whole)]
         return label_planned(held(blocks), settings)
     listing = replace(_listing(labeling, number), rows=rows, whole=whole, anywhere=number > 0)
+    if settings.resources.on_gpu and not number:
+        listing = replace(listing, workers=settings.resources.workers)
     count = len(labeling.sources)
     if last:
         return _lost(settings.stages, list_here(count, listing))

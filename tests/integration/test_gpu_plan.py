@@ -13,7 +13,7 @@ import torch
 from recordings import speech_like, write_audio
 
 from ser_core.errors import RunError
-from ser_core.labeling import pipeline
+from ser_core.labeling import pipeline, resources, rounds
 from ser_core.labeling.config import LabelConfig
 from ser_core.labeling.job import label_corpus
 from ser_core.models.checkpoint import load_checkpoint
@@ -102,6 +102,30 @@ def test_a_block_is_prepared_while_another_is_computed(tmp_path, small_checkpoin
     )
     label_corpus(config)
     assert list(pd.read_parquet(tmp_path / "labels")["status"]) == ["ok"] * 10
+
+
+def test_what_is_lost_is_tried_again_a_table_at_a_time(tmp_path, small_checkpoint, monkeypatch):
+    """Any of the tables of a call may be what ended its process."""
+    label_planned, calls = rounds.label_planned, []
+
+    def lossy(planned, settings):
+        calls.append(settings.resources.tables_per_call)
+        for labeled in label_planned(planned, settings):
+            yield labeled.slice(1 if len(calls) == 1 else 0)
+
+    monkeypatch.setattr(pipeline, "_load", load_on_cpu)
+    monkeypatch.setattr(rounds, "label_planned", lossy)
+    monkeypatch.setattr(resources, "_STORE_BYTES_PER_TABLE", 1)
+    for index in range(3):
+        write_audio(tmp_path / "corpus" / f"{index}.wav", speech_like(1.0, seed=index))
+    config = LabelConfig(
+        input=str(tmp_path / "corpus"),
+        output=str(tmp_path / "labels"),
+        model=str(small_checkpoint),
+    )
+    label_corpus(config)
+    assert calls == [4, 1]
+    assert list(pd.read_parquet(tmp_path / "labels")["status"]) == ["ok"] * 3
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

@@ -3,11 +3,13 @@
 import threading
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from ser_core.errors import CheckpointError
 from ser_core.labeling import classifier_actor
 from ser_core.labeling.classifier_actor import ClassifierActor, StartCounter, _check_scores
+from ser_core.labeling.packing import packed, unpacked
 from ser_core.models.outputs import Outputs
 
 WORK, GIVE_UP, STOP = "work", "give up", "stop"
@@ -88,6 +90,15 @@ def test_the_clock_stops_when_no_call_is_in_progress(monkeypatch):
             pass
         assert clock == ["starts"] * 3  # the call that goes on is still watched
     assert clock[-1] == "stops"
+
+
+def test_the_tables_of_a_call_come_back_as_one():
+    actor = object.__new__(ClassifierActor)
+    actor.classify = lambda decoded: decoded.append_column("score", pa.array([0.5] * len(decoded)))
+    rows = pa.concat_tables([packed(pa.table({"n": numbers})) for numbers in ([1, 2], [3])])
+    (block,) = actor(rows)
+    (labeled,) = unpacked(block)
+    assert labeled.to_pydict() == {"n": [1, 2, 3], "score": [0.5] * 3}
 
 
 def test_the_counter_knows_how_many_are_ready_and_since_when(monkeypatch):

@@ -47,6 +47,26 @@ def add(stats, count, status="ok", label="sad", duration=2.0, segment_end=None):
     stats.add(labeled, rows)
 
 
+def test_a_block_is_counted_whatever_its_pieces():
+    """Recordings with and without a label are put together from tables of their own."""
+    stats, words = planned(4), pa.dictionary(pa.int32(), pa.string())
+    status = pa.chunked_array([["ok", "ok"], ["empty", "ok"]]).cast(words)
+    label = pa.chunked_array([["sad", "angry"], [None, "sad"]]).cast(words)
+    rows, blank = pa.table({"status": status, "label": label}), pa.nulls(4, pa.float64())
+    seconds = {f"_{stage}_seconds": blank for stage in STAGES}
+    names = ("duration", "start", "end", "_start", "_duration", "precision")
+    device = pa.array(["a", None, "b", "a"])
+    stats.add(
+        pa.table(
+            {"_num_rows": [1] * 4, "_device": device, **dict.fromkeys(names, blank), **seconds}
+        ),
+        rows,
+    )
+    assert stats.report()["by_status"] == {"ok": 3, "empty": 1}
+    assert stats.report()["by_label"] == {"sad": 2, "angry": 1}
+    assert stats.report()["by_device"] == {"a": 2, "b": 1}
+
+
 def test_counts_and_report():
     stats = planned(10)
     add(stats, 3, duration=10.0)
