@@ -18,10 +18,13 @@ _BLOCKS_PER_WORKER = 50
 _ROWS_PER_BLOCK = (64, 1024)  # fewest and most, but for `grown`; decoded, they are cut by bytes
 _ROWS_PER_BLOCK_ON_CPU = (8, 256)  # 8 are a few seconds of one core
 _MOST_GROWN = 4096
-# A call of a classifier and the rows that it returns cost the driver some milliseconds, too.
+# A call of a classifier and the rows that it returns cost the driver some milliseconds, too. So
+# many GPUs it feeds with a call for each table, as one GPU was measured.
+_GPUS_FED_TABLE_BY_TABLE = 4
 _TABLES_PER_CALL = 4
-# Of the object store, for each table of a call, of 100 MB: they wait there for each other. With a
-# store of 1.5 GB, the first call of four waited for 30 s, as Ray Data let no decoder go on.
+# Of the object store, for each table of a classifier's call, of 100 MB: they wait there for each
+# other. With a store of 1.5 GB, the first call of four waited for 30 s, as Ray Data let no decoder
+# go on.
 _STORE_BYTES_PER_TABLE = 1 << 30
 
 
@@ -75,7 +78,6 @@ def choose_resources(recordings: int, segments: int) -> Resources:
     bounds = _ROWS_PER_BLOCK if gpus else _ROWS_PER_BLOCK_ON_CPU
     workers = cpus if gpus else classifiers
     store = int(present.get("object_store_memory", 0)) or 1
-    tables = min(_TABLES_PER_CALL, max(1, store // _STORE_BYTES_PER_TABLE))
     return Resources(
         classifiers,
         max(classifiers, worth),
@@ -83,7 +85,7 @@ def choose_resources(recordings: int, segments: int) -> Resources:
         bool(gpus),
         workers,
         rows_per_block(recordings, workers, bounds),
-        tables if gpus else 1,
+        tables_per_call(classifiers, store) if gpus else 1,
         min(cpus / fitting, max(1, largest)),
         store,
     )
@@ -103,6 +105,21 @@ def rows_per_block(recordings: int, workers: int, bounds: tuple[int, int]) -> in
     fewest, most = bounds
     rows = min(most, max(fewest, recordings // (_BLOCKS_PER_WORKER * workers)))
     return max(1, min(rows, math.ceil(recordings / (4 * workers))))
+
+
+def tables_per_call(classifiers: int, store_bytes: int) -> int:
+    """How many decoded tables a classifier on a GPU gets at once.
+
+    Args:
+        classifiers: how many there are.
+        store_bytes: of the cluster's object store.
+
+    >>> [tables_per_call(gpus, 64 << 30) for gpus in (4, 16, 32, 128)]
+    [1, 4, 2, 1]
+    """
+    if classifiers <= _GPUS_FED_TABLE_BY_TABLE:
+        return 1
+    return min(_TABLES_PER_CALL, max(1, store_bytes // (classifiers * _STORE_BYTES_PER_TABLE)))
 
 
 def grown(rows: int, to_do: int, workers: int) -> int:

@@ -115,6 +115,7 @@ def test_what_is_lost_is_tried_again_a_table_at_a_time(tmp_path, small_checkpoin
 
     monkeypatch.setattr(pipeline, "_load", load_on_cpu)
     monkeypatch.setattr(rounds, "label_planned", lossy)
+    monkeypatch.setattr(resources, "_GPUS_FED_TABLE_BY_TABLE", 0)
     monkeypatch.setattr(resources, "_STORE_BYTES_PER_TABLE", 1)
     for index in range(3):
         write_audio(tmp_path / "corpus" / f"{index}.wav", speech_like(1.0, seed=index))
