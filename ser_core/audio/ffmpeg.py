@@ -156,18 +156,19 @@ def _decode(
     seconds: float | None,
 ) -> _Decoded:
     frames = (frame for packet in _packets(container, stream) for frame in packet.decode())
-    last = next(frames, None)
-    if last is None:
+    first = next(frames, None)
+    if first is None:
         raise RecordingError(Status.EMPTY, "the file has an audio track but no samples")
-    refuse_format(last.sample_rate, last.layout.nb_channels)
-    pieces, ended, late, decoded = _Pieces(last, mixer), True, math.inf, 0.0
-    rate, start = last.sample_rate, _start(stream)
-    wanted = num_to_read(seconds, rate)
-    for last in chain([last], frames):
-        if last.pts is not None:
-            late = last.time - start - decoded / rate
-        pieces.add(last)
-        decoded += last.samples * rate / last.sample_rate
+    rate, start = first.sample_rate, _start(stream)
+    refuse_format(rate, first.layout.nb_channels)
+    pieces, wanted = _Pieces(first, mixer), num_to_read(seconds, rate)
+    ended, late, decoded, last = True, math.inf, 0.0, first
+    for frame in chain([first], frames):
+        last = frame
+        if frame.time is not None:
+            late = frame.time - start - decoded / rate
+        pieces.add(frame)
+        decoded += frame.samples * rate / frame.sample_rate
         if decoded >= wanted:
             ended = False
             break
@@ -176,7 +177,7 @@ def _decode(
 
 
 class _Pieces:
-    """Makes of frames 16-bit samples of the first one's rate and channels, some frames at once.
+    """Makes of frames 16-bit samples of the first one's rate and channels, several at once.
 
     `librosa.load` has these files decoded to 16 bits, as the card's numbers were made. Where the
     format changes midway, FFmpeg's command converts what follows to the first format.

@@ -1,4 +1,4 @@
-"""The pages of an Ogg file (RFC 3533): how they end, and whether their positions can be true."""
+"""The pages of an Ogg file (RFC 3533): their packets, and whether their positions can be true."""
 
 import struct
 import zlib
@@ -21,7 +21,7 @@ _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))  # the bit
 
 
 class IrregularError(Exception):
-    """An Ogg file is not one stream of whole pages, or its positions are not those of its packets."""
+    """A file is not one stream of whole pages, or their positions are not those of the packets."""
 
 
 class RegularPage(NamedTuple):

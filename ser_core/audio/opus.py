@@ -5,6 +5,7 @@ damaged, and positions that are those of the packets. The rest is left to libsnd
 """
 
 from collections.abc import Iterator
+from itertools import groupby
 from typing import BinaryIO
 
 import av
@@ -16,6 +17,7 @@ RATE = 48_000  # Hz; what was recorded at a lower rate, libsndfile decodes at th
 _DECODER = "libopus"  # FFmpeg's own decoder gives other samples where Opus uses its speech codec
 _MOST_CHANNELS = 2  # FFmpeg has more of them in another order
 _PIECE_SAMPLES = 1 << 14  # per channel; enough to make Python's time per piece small
+_MOST_SAMPLES, _MOST_BYTES = 5_760, 1_276  # of a packet, and of one with a single frame
 # Samples of a frame by the configuration in a packet's first byte (RFC 6716, section 3.1).
 _FRAME_SAMPLES = 3 * [480, 960, 1920, 2880] + 2 * [480, 960] + 4 * [120, 240, 480, 960]
 
@@ -80,7 +82,7 @@ def _packets(pages: Iterator[ogg.RegularPage], wanted: int, to_end: bool) -> Ite
             if not before <= position <= ends or (position < ends and not page.last):
                 raise ogg.IrregularError
             before = position
-        yield from page.packets
+        yield from _merged(page.packets)
     if to_end and position != wanted:
         raise ogg.IrregularError
 
@@ -93,11 +95,38 @@ def _num_samples(packet: bytes) -> int:
     return num_frames * _FRAME_SAMPLES[packet[0] >> 3]
 
 
+def _merged(packets: list[bytes]) -> Iterator[bytes]:
+    """The same frames in fewer packets, as each call of the decoder takes Python's time."""
+    for first, group in groupby(packets, _byte_of_one_frame):
+        of_a_kind = list(group)
+        most = _MOST_SAMPLES // _FRAME_SAMPLES[first >> 3] if first is not None else 1
+        for start in range(0, len(of_a_kind), most):
+            yield _as_one(of_a_kind[start : start + most])
+
+
+def _byte_of_one_frame(packet: bytes) -> int | None:
+    """The first byte of a packet of one frame; None if there are more, or the frame is too long."""
+    return packet[0] if packet[0] & 3 == 0 and len(packet) <= _MOST_BYTES else None
+
+
+def _as_one(packets: list[bytes]) -> bytes:
+    """A packet with the frames of several (RFC 6716, section 3.2.5)."""
+    if len(packets) == 1:
+        return packets[0]
+    head = bytearray([packets[0][0] | 3, 0x80 | len(packets)])
+    for packet in packets[:-1]:
+        length = len(packet) - 1
+        head += bytes([length] if length < 252 else [252 + length % 4, length // 4 - 63])
+    return bytes(head) + b"".join(packet[1:] for packet in packets)
+
+
 def _head(pages: Iterator[ogg.RegularPage]) -> bytes:
     """The stream's header, which the comments follow."""
     packets: list[bytes] = []
     for page in pages:
         packets += page.packets
+        if page.packets and page.position != 0:
+            raise ogg.IrregularError
         if len(packets) > 1:
             break
     if [packet[:8] for packet in packets] != [b"OpusHead", b"OpusTags"] or len(packets[0]) < 19:
@@ -106,7 +135,9 @@ def _head(pages: Iterator[ogg.RegularPage]) -> bytes:
 
 
 def _decoder(head: bytes) -> av.AudioCodecContext:
-    if _DECODER not in av.codecs_available or head[9] > _MOST_CHANNELS:
+    channels, gain = head[9], int.from_bytes(head[16:18], "little", signed=True)
+    # A gain enlarges what the two releases of libopus differ by, too.
+    if _DECODER not in av.codecs_available or channels > _MOST_CHANNELS or gain > 0:
         raise ogg.IrregularError
     decoder = av.CodecContext.create(_DECODER, "r")
     decoder.extradata = head
