@@ -5,6 +5,7 @@ from operator import itemgetter
 from typing import Any
 
 from benchmarks.corpus_tables import corpus_sentences, corpus_tables
+from benchmarks.decode_tables import decode_sentences, decode_tables
 from benchmarks.gpu_tables import gpu_sentences
 from benchmarks.measuring import cpu_of, markdown_table, read_result
 from benchmarks.report_tables import report_sentences
@@ -26,7 +27,7 @@ def tables() -> Iterator[list[str]]:
     yield _classifier(read_result("classifier-cpu"))
     yield _classifier(read_result("classifier-gpu"))
     yield _batches(read_result("batches-cpu"))
-    yield _decode(read_result("decode-cpu"))
+    yield from decode_tables()
     yield from corpus_tables()
     yield from start_tables()
 
@@ -39,6 +40,7 @@ def sentences() -> Iterator[tuple[str, str]]:
     yield from corpus_sentences()
     yield from report_sentences()
     yield from start_sentences()
+    yield from decode_sentences()
     for sentence in (
         *_where_measured(),
         _recordings_measured(label),
@@ -119,19 +121,6 @@ def _batches(result: dict[str, Any]) -> list[str]:
     return markdown_table(["lengths rounded up to", *header], rows)
 
 
-def _decode(result: dict[str, Any]) -> list[str]:
-    rows = [
-        [
-            name,
-            f"{1000 * measured['first_6_s_seconds']:.1f} ms",
-            f"{measured['librosa_whole_seconds']:.2f} s",
-            f"{measured['times_as_fast']:,.0f} ×",
-        ]
-        for name, measured in result["formats"].items()
-    ]
-    return markdown_table(["ten minutes of", "first 6 s", "librosa, whole file", "ratio"], rows)
-
-
 # ---- sentences -----------------------------------------------------------------------------------
 
 
@@ -151,7 +140,6 @@ def _where_measured() -> Iterator[str]:
         "label-cpu": "Files per second on two cores of an {cpu},",
         "classifier-cpu": "Recordings per second on one core of an {cpu},",
         "batches-cpu": "On one core of an {cpu}, 128 recordings in blocks of 8",
-        "decode-cpu": "(stereo, 48 kHz, one core of an {cpu})",
         "scale-cpu": "(on two cores of an {cpu})",
     }.items():
         yield sentence.format(cpu=cpu_of(read_result(name)))
