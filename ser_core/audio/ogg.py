@@ -9,6 +9,7 @@ from ser_core.audio.file_view import size_of
 
 _TAIL = 1 << 16  # bytes; a page is no longer
 _BLOCK = 1 << 20  # bytes
+_LONGEST_PACKET = 4 << 20  # bytes; comments may have pictures
 _LONGEST_HEADER = 27 + 255  # bytes
 _NO_POSITION = (1 << 64) - 1  # of a page in which no packet ends
 # libsndfile 1.2.2 computes in 32 bits how many samples a packet of Opus adds. If positions go back
@@ -63,7 +64,7 @@ def regular_pages(source: BinaryIO) -> Iterator[RegularPage]:
             raise IrregularError
         number, last = number + 1, bool(flags & _ENDS)
         packets, rest = _packets(lengths, body, rest)
-        if not packets and position != _NO_POSITION:
+        if len(rest) > _LONGEST_PACKET or (not packets and position != _NO_POSITION):
             raise IrregularError
         yield RegularPage(packets, position, last)
 
