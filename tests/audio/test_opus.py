@@ -12,7 +12,9 @@ from recordings import speech_like, write_with_ffmpeg
 from ser_core.audio import libsndfile
 from ser_core.audio.constants import SEGMENT_SAMPLES
 from ser_core.audio.decode import decode
+from ser_core.audio.opus import read_samples
 from ser_core.audio.resample import to_mono
+from ser_core.audio.samples import Mixer
 from ser_core.errors import RecordingError, Status
 from tests.audio.encoding import encoded, resample
 from tests.fuzz.ogg import positions, with_checksums, with_stream_number
@@ -101,10 +103,11 @@ def test_silence_that_is_not_transmitted(tmp_path):
 
 @pytest.mark.parametrize("rate", [8000, 12000, 16000, 24000])
 def test_a_recording_of_a_lower_rate_is_decoded_at_that_rate(tmp_path, rate):
-    data = opus(tmp_path, *SPEECH, "-b:a", "24k", rate=rate)
+    data = opus(tmp_path, *SPEECH, "-b:a", "24k", seconds=7, rate=rate)
     recording = decode(io.BytesIO(data))
-    np.testing.assert_array_equal(recording.waveform, by_libsndfile_alone(data))
-    assert recording.sampling_rate == rate
+    expected = by_libsndfile_alone(data)[:SEGMENT_SAMPLES]
+    np.testing.assert_array_equal(recording.waveform, expected)
+    assert (recording.duration, recording.sampling_rate) == (pytest.approx(7), rate)
 
 
 # ---- what is not as it should be -----------------------------------------------------------------
@@ -156,13 +159,23 @@ IRREGULAR = {
     ),
     "positions begin later": lambda b: moved(moved(moved(b, 2, 480), 3, 480), 4, 480),
     "a position is wrong": lambda b: moved(b, 3, 10),
+    "a position is too low": lambda b: moved(b, 3, -10),
     "the last position is wrong": lambda b: moved(b, -1, 48_000),
+    "a position of the comments": lambda b: moved(b, 1, 1 << 40),
     "the last position goes back": lambda b: moved(b, -1, -30_000),
     "pages after the last": lambda b: with_flag(b, 2, 4),
     "a page within a packet": lambda b: with_flag(b, 3, 1),
     "a packet without bytes": lambda b: with_bytes(b, positions(b, b"OggS")[3] + 27, b"\0"),
     "a gain": lambda b: head(b, 16, struct.pack("<h", 256)),
 }
+
+
+class NullSink:
+    def add(self, samples, rate):
+        pass
+
+    def restart(self):
+        pass
 
 
 def outcome(data: bytes, whole: bool):
@@ -183,6 +196,14 @@ def test_libsndfile_reads_what_is_not_as_it_should_be(
     assert len(read_by_libsndfile) == 1
     monkeypatch.setattr("ser_core.audio.opus.read_samples", lambda *_: False)
     assert found == outcome(data, whole)
+
+
+def test_another_number_of_samples_than_libsndfile_states(tmp_path):
+    data = opus(tmp_path, seconds=1)
+    for stated, same in ((48_000, True), (47_990, False), (48_010, False)):
+        mixer = Mixer(NullSink())
+        assert read_samples(io.BytesIO(data), mixer, stated, stated) is same
+        assert mixer.num_samples == (stated if same else 0)
 
 
 def test_six_channels_are_read_by_libsndfile(tmp_path):
