@@ -5,6 +5,7 @@ from typing import Any
 
 from benchmarks.cluster_tables import cluster_sentences, cluster_tables
 from benchmarks.corpus_tables import corpus_sentences, corpus_tables
+from benchmarks.decode_tables import decode_sentences, decode_tables
 from benchmarks.gpu_tables import gpu_sentences
 from benchmarks.measuring import cpu_of, markdown_table, read_result
 from benchmarks.network_tables import KINDS, network_sentences, network_tables
@@ -23,7 +24,7 @@ def tables() -> Iterator[list[str]]:
     """The tables of docs/performance.md, each as lines of Markdown."""
     yield _label(read_result("label-cpu"))
     yield from network_tables()
-    yield _decode(read_result("decode-cpu"))
+    yield from decode_tables()
     yield from corpus_tables()
     yield from start_tables()
     yield from cluster_tables()
@@ -39,6 +40,7 @@ def sentences() -> Iterator[tuple[str, str]]:
     yield from report_sentences()
     yield from start_sentences()
     yield from cluster_sentences()
+    yield from decode_sentences()
     for sentence in (
         *_where_measured(),
         _recordings_measured(label),
@@ -87,19 +89,6 @@ def _busy_seconds(side: dict[str, Any], cores: int) -> float:
     return seconds / cores
 
 
-def _decode(result: dict[str, Any]) -> list[str]:
-    rows = [
-        [
-            name,
-            f"{1000 * measured['first_6_s_seconds']:.1f} ms",
-            f"{measured['librosa_whole_seconds']:.2f} s",
-            f"{measured['times_as_fast']:,.0f} ×",
-        ]
-        for name, measured in result["formats"].items()
-    ]
-    return markdown_table(["ten minutes of", "first 6 s", "librosa, whole file", "ratio"], rows)
-
-
 # ---- sentences -----------------------------------------------------------------------------------
 
 
@@ -119,7 +108,6 @@ def _where_measured() -> Iterator[str]:
         "label-cpu": "Files per second on two cores of an {cpu},",
         "classifier-cpu": "Recordings per second on one core of an {cpu},",
         "batches-cpu": "On one core of an {cpu}, 128 recordings in blocks of 8",
-        "decode-cpu": "(stereo, 48 kHz, one core of an {cpu})",
         "scale-cpu": "(on two cores of an {cpu})",
     }.items():
         yield sentence.format(cpu=cpu_of(read_result(name)))

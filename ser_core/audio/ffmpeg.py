@@ -47,6 +47,7 @@ _STATING = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
 _TIMED = _STATING | {"ape", "asf", "avi", "caf", "tta", "wv"}
 _LAST_PACKETS_BYTES = 1 << 20  # that may be read to verify a duration
 _DURATION_TOLERANCE = 0.1  # s; the padding of the last packet
+_PIECE_SAMPLES = 1 << 14  # per channel; frames have a thousand, and each piece takes Python's time
 
 
 @contextmanager
@@ -138,7 +139,7 @@ class _Decoded(NamedTuple):
     Attributes:
         rate: Hz.
         ended: whether these are all samples.
-        on_time: whether the frames' times fit the number of samples.
+        on_time: whether the time of the last frame fits what was decoded before.
         last: the last frame.
     """
 
@@ -154,42 +155,69 @@ def _decode(
     mixer: Mixer,
     seconds: float | None,
 ) -> _Decoded:
-    rate, ended, late, last = 0, True, math.inf, None
-    start = _start(stream)
-    for frame, piece in _int16_pieces(container, stream):
-        last, rate = frame, piece.sample_rate
-        if piece.time is not None:
-            late = piece.time - start - mixer.num_samples / rate
-        # Packed: of a planar frame of 8 channels or more, PyAV reads memory that is not there.
-        mixer.add(piece.to_ndarray().reshape(-1, piece.layout.nb_channels), rate)
-        if mixer.num_samples >= num_to_read(seconds, rate):
+    frames = (frame for packet in _packets(container, stream) for frame in packet.decode())
+    first = next(frames, None)
+    if first is None:
+        raise RecordingError(Status.EMPTY, "the file has an audio track but no samples")
+    rate, start = first.sample_rate, _start(stream)
+    refuse_format(rate, first.layout.nb_channels)
+    pieces, wanted = _Pieces(first, mixer), num_to_read(seconds, rate)
+    ended, late, decoded, last = True, math.inf, 0.0, first
+    for frame in chain([first], frames):
+        last = frame
+        if frame.time is not None:
+            late = frame.time - start - decoded / rate
+        pieces.add(frame)
+        decoded += frame.samples * rate / frame.sample_rate
+        if decoded >= wanted:
             ended = False
             break
-    if last is None:
-        raise RecordingError(Status.EMPTY, "the file has an audio track but no samples")
+    pieces.finish(ended)
     return _Decoded(rate, ended, abs(late) <= _DURATION_TOLERANCE, last)
 
 
-def _int16_pieces(
-    container: av.container.InputContainer, stream: av.AudioStream
-) -> Iterator[tuple[av.AudioFrame, av.AudioFrame]]:
-    """The frames, and each as 16-bit samples of the first one's rate and channels.
+class _Pieces:
+    """Makes of frames 16-bit samples of the first one's rate and channels, several at once.
 
     `librosa.load` has these files decoded to 16 bits, as the card's numbers were made. Where the
     format changes midway, FFmpeg's command converts what follows to the first format.
     """
-    frames = (frame for packet in _packets(container, stream) for frame in packet.decode())
-    first = next(frames, None)
-    if first is None:
-        return
-    refuse_format(first.sample_rate, first.layout.nb_channels)
-    kind, resampler = None, av.AudioResampler("s16", first.layout, first.sample_rate)
-    for frame in chain([first], frames):
-        if kind != (kind := (frame.format.name, frame.layout.name, frame.sample_rate)):
+
+    def __init__(self, first: av.AudioFrame, mixer: Mixer) -> None:
+        self._layout, self._rate = first.layout, first.sample_rate
+        self._mixer = mixer
+        self._kind: tuple[str, str, int] | None = None  # of the frames in the queue
+
+    def add(self, frame: av.AudioFrame) -> None:
+        """Adds a frame of any format."""
+        kind = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if kind != self._kind:
+            if self._kind:
+                self._pass_on()
             # As the command does, without what the one before still holds back.
-            resampler = av.AudioResampler("s16", first.layout, first.sample_rate)
-        yield from ((frame, piece) for piece in resampler.resample(frame))
-    yield from ((frame, piece) for piece in resampler.resample(None))
+            self._resampler = av.AudioResampler("s16", self._layout, self._rate)
+            self._kind, self._queue = kind, av.AudioFifo()
+        time, frame.pts = frame.pts, None  # the queue refuses times that are not continuous
+        self._queue.write(frame)
+        frame.pts = time
+        if self._queue.samples >= _PIECE_SAMPLES:
+            self._pass_on()
+
+    def finish(self, ended: bool) -> None:
+        """Passes on the rest, and what the resampler holds back if the file has ended."""
+        self._pass_on()
+        if ended:
+            self._convert(None)
+
+    def _pass_on(self) -> None:
+        if self._queue.samples:
+            self._convert(self._queue.read())
+
+    def _convert(self, frame: av.AudioFrame | None) -> None:
+        for piece in self._resampler.resample(frame):
+            # Packed: of a planar frame of 8 channels or more, PyAV reads memory that is not there.
+            samples = piece.to_ndarray().reshape(-1, piece.layout.nb_channels)
+            self._mixer.add(samples, self._rate)
 
 
 def _packets(

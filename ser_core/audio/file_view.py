@@ -66,15 +66,26 @@ class _Raw(io.RawIOBase):
         self._position = 0
 
     def readinto(self, buffer: Any) -> int:
-        wanted = min(len(buffer), max(self.size - self._position, 0))
+        data = self._fetched(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def readall(self) -> bytes:
+        """Reads the rest, in one go where the handle does so; the base class takes 8 KiB a time."""
+        data = self._fetched(self.size)
+        while more := self._fetched(self.size):
+            data += more
+        return data
+
+    def _fetched(self, most: int) -> bytes:
+        wanted = min(most, max(self.size - self._position, 0))
         wanted = wanted if self.budget is None else min(wanted, self.budget)
         self._handle.seek(self._start + self._position)
         data = self._handle.read(wanted)
-        buffer[: len(data)] = data
         self._position += len(data)
         if self.budget is not None:
             self.budget -= len(data)
-        return len(data)
+        return data
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
         self._position = _target(offset, whence, self._position, self.size)

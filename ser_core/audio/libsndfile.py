@@ -11,7 +11,7 @@ from typing import BinaryIO, Literal
 
 import soundfile
 
-from ser_core.audio import ogg
+from ser_core.audio import ogg, opus
 from ser_core.audio.file_view import size_of, view
 from ser_core.audio.samples import (
     BLOCK_SAMPLES,
@@ -139,16 +139,9 @@ def _read_sound(sound: _Sound, source: BinaryIO, mixer: Mixer, seconds: float | 
     rate = sound.samplerate
     limit = num_to_read(seconds, rate)
     wanted = int(min(sound.frames, limit))
-    while mixer.num_samples < wanted:
-        ahead = min(wanted - mixer.num_samples, max(BLOCK_SAMPLES // sound.channels, 1))
-        block = sound.read(ahead, dtype="float32", always_2d=True)
-        mixer.add(block, rate)
-        if len(block) < ahead:
-            break
-    if wanted == sound.frames:  # `librosa.load` reads all, so that the seek goes to the end
-        sound.seek_if_possible(mixer.num_samples)
-    if sound.subtype == "OPUS" and ogg.opus_positions_go_back(source, source.tell()):
-        raise RecordingError(Status.DECODE_ERROR, "the positions of its Ogg pages go back")
+    is_opus = (sound.subtype, rate) == ("OPUS", opus.RATE)
+    if not (is_opus and opus.read_samples(source, mixer, wanted, sound.frames)):
+        _read_blocks(sound, source, mixer, wanted)
     ended = mixer.num_samples < wanted
     stated = _stated_frames(sound, source, ended)
     decoded = mixer.num_samples
@@ -159,6 +152,19 @@ def _read_sound(sound: _Sound, source: BinaryIO, mixer: Mixer, seconds: float | 
         duration=None if frames is None else frames / rate,
         stated=None if stated is None else min(stated, limit) / rate,
     )
+
+
+def _read_blocks(sound: _Sound, source: BinaryIO, mixer: Mixer, wanted: int) -> None:
+    while mixer.num_samples < wanted:
+        ahead = min(wanted - mixer.num_samples, max(BLOCK_SAMPLES // sound.channels, 1))
+        block = sound.read(ahead, dtype="float32", always_2d=True)
+        mixer.add(block, sound.samplerate)
+        if len(block) < ahead:
+            break
+    if wanted == sound.frames:  # `librosa.load` reads all, so that the seek goes to the end
+        sound.seek_if_possible(mixer.num_samples)
+    if sound.subtype == "OPUS" and ogg.opus_positions_go_back(source, source.tell()):
+        raise RecordingError(Status.DECODE_ERROR, "the positions of its Ogg pages go back")
 
 
 # libsndfile reduces the size that a WAV or AIFF header states to that of the file, and logs it.

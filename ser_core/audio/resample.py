@@ -24,7 +24,7 @@ def to_mono(samples: np.ndarray) -> np.ndarray:
     total: np.ndarray = samples[0]
     for channel in samples[1:]:  # of interleaved samples, several times as fast as `np.mean`
         total = total + channel
-    return total if channels == 1 else np.divide(total, np.float32(channels))
+    return total if channels == 1 else np.divide(total, np.float32(channels), out=total)
 
 
 class Resampler:

@@ -114,7 +114,7 @@ class Mixer:
         samples = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
         samples = samples[: len(samples) - padding]
         if samples.dtype == np.int16:
-            samples = samples.astype(np.float32) / FULL_SCALE
+            samples = np.multiply(samples, np.float32(1 / FULL_SCALE), dtype=np.float32)
         tracks = samples.T if self._each_channel else to_mono(samples.T)[None]
         self._sink.add(tracks, rate)  # refuses samples that are not finite
         if self._meter is not None:

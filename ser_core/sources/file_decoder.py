@@ -19,6 +19,7 @@ from ser_core.sources.recording import Recording
 from ser_core.storage.reading import Stopwatch
 
 _SEGMENTS_PER_MESSAGE = 16  # 6 MB at most
+_PROBED_SAMPLES = 1_000  # hardly a recording of more than 16 bits begins with so many of 16 bits
 
 
 class FileJob(NamedTuple):
@@ -199,7 +200,11 @@ class _PausingStopwatch(Stopwatch):
 
 def _as_int16_if_lossless(waveform: np.ndarray) -> np.ndarray:
     """Half the bytes for recordings of 16 bits at 16 kHz."""
-    scaled = waveform * FULL_SCALE
-    with np.errstate(invalid="ignore"):  # what does not fit compares as different
-        integers = scaled.astype("<i2")
-    return integers if np.array_equal(integers, scaled) else waveform.astype("<f4", copy=False)
+    integers = waveform
+    for samples in (waveform[:_PROBED_SAMPLES], waveform):
+        scaled = samples * FULL_SCALE
+        with np.errstate(invalid="ignore"):  # what does not fit compares as different
+            integers = scaled.astype("<i2")
+        if not np.array_equal(integers, scaled):
+            return waveform.astype("<f4", copy=False)
+    return integers

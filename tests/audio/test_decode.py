@@ -68,6 +68,32 @@ def test_decoding_from_memory_equals_decoding_from_a_file(tmp_path):
     np.testing.assert_array_equal(in_memory.waveform, decode_file(path).waveform)
 
 
+def test_a_small_file_is_read_in_one_go(tmp_path):
+    path = write_audio(tmp_path / "x.wav", speech_like(6))
+    sizes = []
+
+    class Watched(io.BytesIO):
+        def read(self, size=-1, /):
+            sizes.append(size)
+            return super().read(size)
+
+    expected = decode_file(path).waveform
+    np.testing.assert_array_equal(decode(Watched(path.read_bytes())).waveform, expected)
+    assert [size for size in sizes if size] == [path.stat().st_size]
+
+
+def test_a_file_that_is_read_in_pieces(tmp_path):
+    """As from a handle that returns fewer bytes than were asked for."""
+    path = write_audio(tmp_path / "x.wav", speech_like(6))
+
+    class Slow(io.BytesIO):
+        def read(self, size=-1, /):
+            return super().read(min(size, 1000))
+
+    waveform = decode(Slow(path.read_bytes())).waveform
+    np.testing.assert_array_equal(waveform, decode_file(path).waveform)
+
+
 def test_the_format_is_detected_from_the_content(tmp_path):
     path = write_audio(tmp_path / "x.flac", speech_like(1))
     assert len(decode_file(path.rename(tmp_path / "x.mp3")).waveform) == 16000

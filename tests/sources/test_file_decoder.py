@@ -37,6 +37,17 @@ def samples_of(segment):
     return segment.waveform / scale
 
 
+@pytest.mark.parametrize("finer_from", [0, 10, 50_000, 95_999, None])
+def test_samples_are_sent_as_16_bits_only_if_all_of_them_are(tmp_path, finer_from):
+    samples = np.round(speech_like(6) * 32_768) / np.float32(32_768)
+    if finer_from is not None:
+        samples[finer_from] += np.float32(2**-20)
+    path = write_audio(tmp_path / "x.wav", samples, RATE, subtype="FLOAT")
+    (([segment], _),) = decode([Recording(str(path))])
+    assert segment.waveform.dtype == (np.int16 if finer_from is None else np.float32)
+    np.testing.assert_array_equal(samples_of(segment), samples)
+
+
 @pytest.fixture(scope="module")
 def long_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("long") / "long.flac"
