@@ -56,13 +56,8 @@ def regular_pages(source: BinaryIO) -> Iterator[RegularPage]:
         stream = serial if stream is None else stream
         expected = (_BEGINS if number == 0 else 0) | (_CONTINUES if rest else 0)
         unsigned = b"".join([header[:22], bytes(4), header[26:], lengths, body])
-        if (*start, serial, sequence, flags & ~_ENDS) != (
-            b"OggS",
-            0,
-            stream,
-            number,
-            expected,
-        ) or _checksum(unsigned) != checksum:
+        fields = (*start, serial, sequence, flags & ~_ENDS)
+        if fields != (b"OggS", 0, stream, number, expected) or _checksum(unsigned) != checksum:
             raise IrregularError
         number, last = number + 1, bool(flags & _ENDS)
         packets, rest = _packets(lengths, body, rest)

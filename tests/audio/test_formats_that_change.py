@@ -47,6 +47,14 @@ def test_an_aac_whose_rate_or_channels_change(tmp_path, kinds):
     assert recording.sampling_rate == kinds[0][0]
 
 
+def test_the_first_segment_of_an_aac_whose_rate_rises(tmp_path):
+    path = tmp_path / "spliced.aac"
+    kinds = [(2, 16000), (6, 48000)]
+    path.write_bytes(b"".join(encoded(tmp_path, "x.aac", *kind) for kind in kinds))
+    expected = by_command(path)[:SEGMENT_SAMPLES]
+    np.testing.assert_array_equal(decode_file(path).waveform, expected)
+
+
 @pytest.mark.parametrize("second", [(2.0, 24000, 2), (2.0, 16000, 1)])
 @pytest.mark.parametrize("suffix", ["mp3", "ogg", "flac"])
 def test_what_libsndfile_reads_of_spliced_files_is_what_librosa_reads(tmp_path, suffix, second):

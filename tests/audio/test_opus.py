@@ -146,6 +146,12 @@ def flipped(data: bytes, page: int) -> bytes:
 IRREGULAR = {
     "a page is missing": lambda b: b"".join(p for n, p in enumerate(pages(b)) if n != 3),
     "a page twice": lambda b: b"".join([*pages(b)[:4], pages(b)[3], *pages(b)[4:]]),
+    "a page of another stream": lambda b: b"".join(
+        with_stream_number(page, 9) if number == 3 else page for number, page in enumerate(pages(b))
+    ),
+    "a page with the number of another": lambda b: with_bytes(
+        b, b.index(pages(b)[3]) + 18, b"\x07"
+    ),
     "a page is damaged": lambda b: flipped(b, 3),
     "junk between pages": lambda b: b"".join([*pages(b)[:3], b"junk", *pages(b)[3:]]),
     "cut in a page": lambda b: b[:-100],
