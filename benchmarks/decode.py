@@ -8,8 +8,9 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import av
@@ -35,7 +36,7 @@ class _Format(NamedTuple):
     rate: int
     channels: int = 1
     codec: str = ""  # of FFmpeg; else libsndfile writes it
-    options: dict[str, str] = {}  # noqa: RUF012 (immutable) of libsndfile
+    options: Mapping[str, str] = MappingProxyType({})  # of libsndfile
 
 
 _OPUS = {"format": "OGG", "subtype": "OPUS"}

@@ -70,11 +70,11 @@ FORMS = {
     "blocks of 256": Form(256),
     "blocks of 1,024": Form(1024),
     "blocks of 1,024, calls of 4": Form(1024, tables_per_call=4),
-    "blocks of 4,096": Form(4096),
-    "blocks of 4,096, calls of 4": Form(4096, tables_per_call=4),
-    "the same in 32 bits": Form(4096, 256, 4),
-    "with a manifest": Form(4096, tables_per_call=4, manifest=_MANIFEST),
-    "with embeddings": Form(4096, tables_per_call=4, embedding_size=_EMBEDDING_SIZE),
+    "blocks of 5,000": Form(5000),
+    "blocks of 5,000, calls of 4": Form(5000, tables_per_call=4),
+    "the same in 32 bits": Form(5000, 256, 4),
+    "with a manifest": Form(5000, tables_per_call=4, manifest=_MANIFEST),
+    "with embeddings": Form(5000, tables_per_call=4, embedding_size=_EMBEDDING_SIZE),
 }
 
 
@@ -195,7 +195,7 @@ class _Meter:
 def measure(form: Form, gpus: int, rows: int) -> dict[str, Any]:
     """Runs the pipeline and writes its rows."""
     blocks = int(np.clip(rows // form.rows, *_BLOCKS))
-    resources = Resources(gpus, gpus, None, True, 1, form.rows, form.tables_per_call, 1.0, 1)
+    resources = Resources(gpus, gpus, None, True, form.rows, None, form.tables_per_call, 1.0, 1)
     none: Any = None
     settings = pipeline.PipelineSettings(form.stages, none, none, "auto", None, resources, none)
     store_settings = (CASIA_LABELS, form.manifest, form.embedding_size)

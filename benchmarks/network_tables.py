@@ -80,7 +80,7 @@ def _roofline(parts: dict[str, Any], gpu: dict[str, Any]) -> list[str]:
         for what in ("operations_per_second_of_a_large_product", "bytes_per_second_of_a_copy")
     )
     kernels = gpu["kernels"]["6"]["by_kernel"]
-    total, batch = gpu["kernels"]["6"]["milliseconds"], 128
+    total, batch = gpu["kernels"]["6"]["milliseconds"], int(gpu["kernels"]["6"]["batch"][:3])
     measured = {
         part: sum(ms for name, ms in kernels.items() if any(word in name for word in words))
         for part, words in _KERNELS.items()
@@ -133,7 +133,7 @@ def _best_peers(result: dict[str, Any]) -> str:
     casia, full = " and ".join(parts[:2]), " and ".join(parts[2:])
     return (
         f"On one core of an {cpu_of(result)}, the network alone reaches {casia} on CASIA's"
-        f" lengths, and {full} on 6 s: the fastest others that compute the card's scores."
+        f" lengths, and {full} on 6 s; no other that computes the card's scores was faster."
     )
 
 
@@ -157,8 +157,9 @@ def _least(parts: dict[str, Any]) -> str:
     seconds = {part: _seconds(of_window, _H100) for part, of_window in parts.items()}
     separate, fused = sum(seconds.values()), seconds["matrix products"] + seconds["attention"]
     no_gelu = separate - seconds["GELU"]
+    operations, moved = _H100
     return (
-        f"At 798 TFLOP/s and 3 TB/s, an H100's limit is {1 / separate:,.0f} windows/s with each"
-        f" operation by itself, {1 / no_gelu:,.0f} if GELU is part of the products, and"
-        f" {1 / fused:,.0f} if all but products and attention is."
+        f"At {operations / 1e12:.0f} TFLOP/s and {moved / 1e12:.0f} TB/s, an H100's limit is"
+        f" {1 / separate:,.0f} windows/s with each operation by itself, {1 / no_gelu:,.0f} if GELU"
+        f" is part of the products, and {1 / fused:,.0f} if all but products and attention is."
     )

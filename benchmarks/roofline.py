@@ -70,6 +70,7 @@ def _tensors(values: Any) -> list[torch.Tensor]:
 
 
 def _storages(tensors: list[torch.Tensor]) -> set[int]:
+    """Identifies their memory; without data, all addresses are 0."""
     return {tensor.untyped_storage()._cdata for tensor in tensors}
 
 

@@ -8,10 +8,12 @@ from itertools import chain, pairwise
 from typing import Any, BinaryIO, NamedTuple, NoReturn
 
 import av
+import numpy as np
 from av.stream import Disposition
 
 from ser_core.audio.file_view import reading_at_most, size_of
 from ser_core.audio.samples import (
+    PIECE_SAMPLES,
     Mixer,
     Samples,
     UnreadableError,
@@ -47,7 +49,6 @@ _STATING = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
 _TIMED = _STATING | {"ape", "asf", "avi", "caf", "tta", "wv"}
 _LAST_PACKETS_BYTES = 1 << 20  # that may be read to verify a duration
 _DURATION_TOLERANCE = 0.1  # s; the padding of the last packet
-_PIECE_SAMPLES = 1 << 14  # per channel; frames have a thousand, and each piece takes Python's time
 
 
 @contextmanager
@@ -177,7 +178,7 @@ def _decode(
 
 
 class _Pieces:
-    """Makes of frames 16-bit samples of the first one's rate and channels, several at once.
+    """Converts frames, several at once, to 16-bit samples with the first one's rate and channels.
 
     `librosa.load` has these files decoded to 16 bits, as the card's numbers were made. Where the
     format changes midway, FFmpeg's command converts what follows to the first format.
@@ -200,7 +201,7 @@ class _Pieces:
         time, frame.pts = frame.pts, None  # the queue refuses times that are not continuous
         self._queue.write(frame)
         frame.pts = time
-        if self._queue.samples >= _PIECE_SAMPLES:
+        if self._queue.samples >= PIECE_SAMPLES:
             self._pass_on()
 
     def finish(self, ended: bool) -> None:
@@ -215,9 +216,16 @@ class _Pieces:
 
     def _convert(self, frame: av.AudioFrame | None) -> None:
         for piece in self._resampler.resample(frame):
-            # Packed: of a planar frame of 8 channels or more, PyAV reads memory that is not there.
-            samples = piece.to_ndarray().reshape(-1, piece.layout.nb_channels)
-            self._mixer.add(samples, self._rate)
+            self._mixer.add(interleaved(piece), self._rate)
+
+
+def interleaved(frame: av.AudioFrame) -> np.ndarray:
+    """The samples of a packed frame, shape ``(num_samples, channels)``.
+
+    Of a planar frame of 8 channels or more, PyAV reads memory that is not there.
+    """
+    samples: np.ndarray = frame.to_ndarray().reshape(-1, frame.layout.nb_channels)
+    return samples
 
 
 def _packets(

@@ -1,4 +1,7 @@
-"""Reads what libsndfile reads: WAV, FLAC, Ogg, MP3, AIFF and others, as ``librosa.load`` does."""
+"""Reads what libsndfile recognizes: WAV, FLAC, Ogg, MP3, AIFF and others, as ``librosa.load`` does.
+
+The samples of Ogg Opus come from `opus.py` where it can decode them.
+"""
 
 import re
 import shutil
@@ -140,7 +143,7 @@ def _read_sound(sound: _Sound, source: BinaryIO, mixer: Mixer, seconds: float | 
     limit = num_to_read(seconds, rate)
     wanted = int(min(sound.frames, limit))
     is_opus = (sound.subtype, rate) == ("OPUS", opus.RATE)
-    if not (is_opus and opus.read_samples(source, mixer, wanted, sound.frames)):
+    if not (is_opus and opus.read_if_regular(source, mixer, wanted, sound.frames)):
         _read_blocks(sound, source, mixer, wanted)
     ended = mixer.num_samples < wanted
     stated = _stated_frames(sound, source, ended)
@@ -155,6 +158,11 @@ def _read_sound(sound: _Sound, source: BinaryIO, mixer: Mixer, seconds: float | 
 
 
 def _read_blocks(sound: _Sound, source: BinaryIO, mixer: Mixer, wanted: int) -> None:
+    """Reads by libsndfile itself.
+
+    Raises:
+        RecordingError: the positions of Ogg pages go back.
+    """
     while mixer.num_samples < wanted:
         ahead = min(wanted - mixer.num_samples, max(BLOCK_SAMPLES // sound.channels, 1))
         block = sound.read(ahead, dtype="float32", always_2d=True)

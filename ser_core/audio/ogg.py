@@ -22,7 +22,7 @@ _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))  # the bit
 
 
 class IrregularError(Exception):
-    """A file is not one stream of whole pages, or their positions are not those of the packets."""
+    """A file is not one stream of whole pages with the positions of their packets."""
 
 
 class RegularPage(NamedTuple):
@@ -40,7 +40,7 @@ class RegularPage(NamedTuple):
 
 
 def regular_pages(source: BinaryIO) -> Iterator[RegularPage]:
-    """The pages from the beginning of a file; its position is behind the last one.
+    """The pages from the beginning of a file; leaves its position after the last page read.
 
     Raises:
         IrregularError: a page is damaged, missing, of another stream, or not behind the one before.

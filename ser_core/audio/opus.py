@@ -1,7 +1,7 @@
 """Decodes Ogg Opus (RFC 7845) at 48 kHz by FFmpeg's libopus, in half the time of libsndfile's.
 
-It reads only what is as it should be: one stream of one or two channels, no page that is missing or
-damaged, and positions that are those of the packets. The rest is left to libsndfile.
+It decodes only regular files: one stream of one or two channels, no missing or damaged page, and
+positions that are those of the packets. libsndfile decodes all others.
 """
 
 from collections.abc import Iterator
@@ -11,18 +11,19 @@ from typing import BinaryIO
 import av
 
 from ser_core.audio import ogg
-from ser_core.audio.samples import Mixer
+from ser_core.audio.ffmpeg import interleaved
+from ser_core.audio.samples import PIECE_SAMPLES, Mixer
 
 RATE = 48_000  # Hz; what was recorded at a lower rate, libsndfile decodes at that rate
 _DECODER = "libopus"  # FFmpeg's own decoder gives other samples where Opus uses its speech codec
 _MOST_CHANNELS = 2  # FFmpeg has more of them in another order
-_PIECE_SAMPLES = 1 << 14  # per channel; enough to make Python's time per piece small
-_MOST_SAMPLES, _MOST_BYTES = 5_760, 1_276  # of a packet, and of one with a single frame
+_MOST_SAMPLES = 5_760  # of a packet
+_MOST_BYTES = 1_276  # of a packet with a single frame
 # Samples of a frame by the configuration in a packet's first byte (RFC 6716, section 3.1).
 _FRAME_SAMPLES = 3 * [480, 960, 1920, 2880] + 2 * [480, 960] + 4 * [120, 240, 480, 960]
 
 
-def read_samples(source: BinaryIO, mixer: Mixer, wanted: int, frames: int) -> bool:
+def read_if_regular(source: BinaryIO, mixer: Mixer, wanted: int, frames: int) -> bool:
     """Reads the first samples, or leaves the source's position and the mixer as they were.
 
     Args:
@@ -34,11 +35,12 @@ def read_samples(source: BinaryIO, mixer: Mixer, wanted: int, frames: int) -> bo
     Returns:
         Whether it did, so that the samples are within 1e-6 of libsndfile's.
     """
+    if _DECODER not in av.codecs_available:
+        return False
     position = source.tell()
     try:
         for piece in _pieces(source, wanted, to_end=wanted == frames):
-            samples = piece.to_ndarray().reshape(-1, piece.layout.nb_channels)
-            mixer.add(samples[: wanted - mixer.num_samples], RATE)
+            mixer.add(interleaved(piece)[: wanted - mixer.num_samples], RATE)
     except (ogg.IrregularError, av.FFmpegError):
         source.seek(position)
         mixer.restart()
@@ -50,27 +52,32 @@ def _pieces(source: BinaryIO, wanted: int, to_end: bool) -> Iterator[av.AudioFra
     """At least so many samples, or exactly so many if the file ends with them.
 
     Raises:
-        IrregularError: the file is not as it should be, or this FFmpeg has no libopus.
+        IrregularError: the file is not regular, or has a gain or more than two channels.
         FFmpegError: libopus cannot decode it.
     """
     pages = ogg.regular_pages(source)
     head = _head(pages)
+    pre_skip = int.from_bytes(head[10:12], "little")
     decoder, fifo, decoded = _decoder(head), av.AudioFifo(), 0
-    for packet in _packets(pages, int.from_bytes(head[10:12], "little") + wanted, to_end):
+    for packet in _packets(pages, pre_skip + wanted if to_end else None):
         for frame in decoder.decode(av.Packet(packet)):
             fifo.write(frame)
             decoded += frame.samples
-        if fifo.samples >= _PIECE_SAMPLES:
+        if fifo.samples >= PIECE_SAMPLES:
             yield fifo.read()
         if decoded >= wanted and not to_end:
             break
     if decoded < wanted:
         raise ogg.IrregularError
-    yield from fifo.read_many(_PIECE_SAMPLES, partial=True)
+    yield from fifo.read_many(PIECE_SAMPLES, partial=True)
 
 
-def _packets(pages: Iterator[ogg.RegularPage], wanted: int, to_end: bool) -> Iterator[bytes]:
-    """The packets of pages whose positions are right; at the end, the last one is checked, too.
+def _packets(pages: Iterator[ogg.RegularPage], end: int | None) -> Iterator[bytes]:
+    """The packets of pages whose positions are right.
+
+    Args:
+        pages: behind those of the header.
+        end: the position at which the last page has to end; None if it may be any.
 
     Raises:
         IrregularError: a page's position is not that of its packets.
@@ -83,12 +90,16 @@ def _packets(pages: Iterator[ogg.RegularPage], wanted: int, to_end: bool) -> Ite
                 raise ogg.IrregularError
             before = position
         yield from _merged(page.packets)
-    if to_end and position != wanted:
+    if end is not None and position != end:
         raise ogg.IrregularError
 
 
 def _num_samples(packet: bytes) -> int:
-    """How long a packet is, of which an empty one says nothing."""
+    """The number of samples per channel in a packet.
+
+    Raises:
+        IrregularError: it is too short to tell.
+    """
     if not packet or (packet[0] & 3 == 3 and len(packet) < 2):
         raise ogg.IrregularError
     num_frames = (1, 2, 2, packet[1] & 63 if packet[0] & 3 == 3 else 0)[packet[0] & 3]
@@ -98,10 +109,10 @@ def _num_samples(packet: bytes) -> int:
 def _merged(packets: list[bytes]) -> Iterator[bytes]:
     """The same frames in fewer packets, as each call of the decoder takes Python's time."""
     for first, group in groupby(packets, _byte_of_one_frame):
-        of_a_kind = list(group)
+        same_kind = list(group)
         most = _MOST_SAMPLES // _FRAME_SAMPLES[first >> 3] if first is not None else 1
-        for start in range(0, len(of_a_kind), most):
-            yield _as_one(of_a_kind[start : start + most])
+        for start in range(0, len(same_kind), most):
+            yield _as_one(same_kind[start : start + most])
 
 
 def _byte_of_one_frame(packet: bytes) -> int | None:
@@ -137,7 +148,7 @@ def _head(pages: Iterator[ogg.RegularPage]) -> bytes:
 def _decoder(head: bytes) -> av.AudioCodecContext:
     channels, gain = head[9], int.from_bytes(head[16:18], "little", signed=True)
     # A gain enlarges what the two releases of libopus differ by, too.
-    if _DECODER not in av.codecs_available or channels > _MOST_CHANNELS or gain > 0:
+    if channels > _MOST_CHANNELS or gain > 0:
         raise ogg.IrregularError
     decoder = av.CodecContext.create(_DECODER, "r")
     decoder.extradata = head

@@ -17,6 +17,7 @@ _CHANNELS = range(1, 257)
 _MARGIN_SECONDS = 0.25  # the resampler's filter reaches a few hundredths of a second,
 _MARGIN_SAMPLES = 1_000  # or half a thousand samples, whichever is longer
 BLOCK_SAMPLES = 1 << 20  # of all channels; float32 of 4 MiB
+PIECE_SAMPLES = 1 << 14  # per channel; frames have a thousand, and each piece takes Python's time
 _HELD_BACK = 1 << 16  # samples per channel; the padding of a file's last frame is shorter
 
 

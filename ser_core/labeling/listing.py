@@ -40,7 +40,7 @@ class ListingSettings:
         tally: adds up what they find.
         manifest: the manifest's own columns.
         rows: recordings in a block.
-        workers: that share the blocks, if these grow in a long listing: see `grown`.
+        growing_for: processes for which blocks grow (`resources.grown`); None if they do not.
         whole: whether recordings are labelled to their end.
         anywhere: whether blocks may cut what is read in one pass.
     """
@@ -50,7 +50,7 @@ class ListingSettings:
     tally: "ray.actor.ActorHandle[Tally]"
     manifest: pa.Schema
     rows: int = PAGE_ROWS
-    workers: int | None = None
+    growing_for: int | None = None
     whole: bool = False
     anywhere: bool = False
 
@@ -203,10 +203,10 @@ def _blocks(number: int, settings: ListingSettings) -> Iterator[pa.Table]:
     tally, attempt, started = settings.tally, secrets.token_hex(8), time.monotonic()
     for page in source.pages():
         found, table = plan_page(page, settings.manifest, index)
-        to_do = ray.get(tally.add.remote(number, attempt, found, time.monotonic() - started))
+        to_do = tally.add.remote(number, attempt, found, time.monotonic() - started)
         if len(table):
-            workers = settings.workers
-            rows = grown(settings.rows, to_do, workers) if workers else settings.rows
+            rows, workers = settings.rows, settings.growing_for
+            rows = grown(rows, ray.get(to_do), workers) if workers else rows
             # Not "yield from": Ray sends values into generators, and a list takes none.
             blocks = cut_into_blocks(table, rows, settings.whole, settings.anywhere)
             for block in blocks:  # noqa: UP028

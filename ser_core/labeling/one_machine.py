@@ -14,7 +14,7 @@ from ray.data._internal.stats import _StatsManager
 
 from ser_core.cluster import nothing, replaced
 
-_NOBODY = SimpleNamespace(update_actor_location=SimpleNamespace(remote=nothing))
+_NO_TRACKER = SimpleNamespace(update_actor_location=SimpleNamespace(remote=nothing))
 
 
 class _FixedSize(ClusterAutoscaler):  # type: ignore[misc]
@@ -33,7 +33,7 @@ class _FixedSize(ClusterAutoscaler):  # type: ignore[misc]
 
 @contextmanager
 def without_cluster_services() -> Iterator[None]:
-    """Within it, Ray Data starts no process for machines, statistics or the places of actors.
+    """Within it, Ray Data starts neither autoscaling coordinator, statistics nor location tracker.
 
     Each of the three is a process that takes about a second of a core to start. Ray Data has no
     switch for them. Where a version of Ray starts them in another way, it starts them, and
@@ -51,7 +51,7 @@ def without_cluster_services() -> Iterator[None]:
     )
     no_locations = replaced(
         actor_pool_map_operator,
-        get_or_create_actor_location_tracker=lambda: _NOBODY,
+        get_or_create_actor_location_tracker=lambda: _NO_TRACKER,
         get_actor_locations=lambda _: {},
     )
     with no_statistics, no_requests, no_locations:

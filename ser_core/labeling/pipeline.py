@@ -159,16 +159,13 @@ def label_planned(planned: ray.data.Dataset, settings: PipelineSettings) -> Iter
     Raises:
         RunError: a source cannot be listed, a bug, no classifier runs, or Ray failed.
     """
-    blocks = iter(
-        _labeled(planned, settings).iter_batches(
-            batch_size=None,
-            batch_format="pyarrow",
-            prefetch_batches=0,  # otherwise each block waits until the next one is done
-        )
+    blocks = _labeled(planned, settings).iter_batches(
+        batch_size=None,
+        batch_format="pyarrow",
+        prefetch_batches=0,  # otherwise each block waits until the next one is done
     )
     assembly = Assembly()
     try:
-        _wait_for(settings.starts)  # all other processes start meanwhile
         for table in chain.from_iterable(map(unpacked, blocks)):
             raise_reason_to_stop(table)
             yield assembly.add(table)
@@ -219,22 +216,19 @@ def _labeled(planned: ray.data.Dataset, settings: PipelineSettings) -> ray.data.
 
 
 def start_counter(classifiers: int) -> "ray.actor.ActorHandle[StartCounter]":
-    """Starts what counts the starts of classifiers, the first process on the cluster."""
-    options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}  # its node may go
-    return ray.remote(**options)(StartCounter).remote(classifiers)
-
-
-def _wait_for(counter: "ray.actor.ActorHandle[StartCounter]") -> None:
-    """Waits until it has started.
+    """Starts what counts the starts of classifiers, and waits for its process.
 
     Raises:
         RunError: no process starts, as Ray tries for ever in a broken environment.
     """
+    options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}  # its node may go
+    counter = ray.remote(**options)(StartCounter).remote(classifiers)
     try:
         ray.get(counter.__ray_ready__.remote(), timeout=_START_SECONDS)
     except GetTimeoutError:
         reason = f"no worker process started within {_START_SECONDS:g} s"
         raise RunError(f"{reason}; Ray's own logs say why") from None
+    return counter
 
 
 def _decode(

@@ -15,16 +15,16 @@ _SEGMENTS_PER_CORE = 16  # one core labels them in the seconds that its actor ta
 # Each block costs the driver some 10 ms and 10 kB of memory, so large corpora get large blocks; but
 # at the end of a run all others wait for whoever has the last block.
 _BLOCKS_PER_WORKER = 50
-_ROWS_PER_BLOCK = (64, 1024)  # fewest and most, but for `grown`; decoded, they are cut by bytes
+_ROWS_PER_BLOCK = (64, 1024)  # fewest and most; decoded, they are cut by bytes
 _ROWS_PER_BLOCK_ON_CPU = (8, 256)  # 8 are a few seconds of one core
-_MOST_GROWN = 4096
-# A call of a classifier and the rows that it returns cost the driver some milliseconds, too. So
-# many GPUs it feeds with a call for each table, as one GPU was measured.
+_MOST_GROWN = 5_000  # most in a long listing (`grown`): half of one of its pages
+# A call of a classifier and the rows that it returns cost the driver some milliseconds, too. Up to
+# so many GPUs, it keeps up with a call for each table.
 _GPUS_FED_TABLE_BY_TABLE = 4
 _TABLES_PER_CALL = 4
-# Of the object store, for each table of a classifier's call, of 100 MB: they wait there for each
-# other. With a store of 1.5 GB, the first call of four waited for 30 s, as Ray Data let no decoder
-# go on.
+# Of the object store for each table of a call: tables of 100 MB wait there until the call is
+# complete. With a store of 1.5 GB, the first call of four waited for 30 s, as Ray Data let no
+# decoder go on.
 _STORE_BYTES_PER_TABLE = 1 << 30
 
 
@@ -37,8 +37,9 @@ class Resources:
         most_classifiers: that the work justifies; machines that come later get them.
         most_decoders: that the work justifies; None if it justifies all that fit.
         on_gpu: whether each has a GPU.
-        workers: processes that share the blocks.
         rows_per_block: recordings decoded by one task.
+        growing_for: processes for which blocks grow in a long listing (`grown`); None if they keep
+            their size: on CPUs, or where machines are yet to come.
         tables_per_call: decoded tables that a classifier gets at once.
         cores_per_classifier: that it takes on CPUs: more than one where memory is short.
         object_store_bytes: that the cluster has.
@@ -48,8 +49,8 @@ class Resources:
     most_classifiers: int
     most_decoders: int | None
     on_gpu: bool
-    workers: int
     rows_per_block: int
+    growing_for: int | None
     tables_per_call: int
     cores_per_classifier: float
     object_store_bytes: int
@@ -83,8 +84,8 @@ def choose_resources(recordings: int, segments: int) -> Resources:
         max(classifiers, worth),
         decoders if decoders < cpus else None,
         bool(gpus),
-        workers,
         rows_per_block(recordings, workers, bounds),
+        cpus if gpus and gpus == gpus_present else None,
         tables_per_call(classifiers, store) if gpus else 1,
         min(cpus / fitting, max(1, largest)),
         store,
@@ -108,11 +109,11 @@ def rows_per_block(recordings: int, workers: int, bounds: tuple[int, int]) -> in
 
 
 def tables_per_call(classifiers: int, store_bytes: int) -> int:
-    """How many decoded tables a classifier on a GPU gets at once.
+    """How many decoded tables a classifier on a GPU gets in a call.
 
     Args:
         classifiers: how many there are.
-        store_bytes: of the cluster's object store.
+        store_bytes: of the object store of the machines that are there.
 
     >>> [tables_per_call(gpus, 64 << 30) for gpus in (4, 16, 32, 128)]
     [1, 4, 2, 1]
@@ -123,7 +124,7 @@ def tables_per_call(classifiers: int, store_bytes: int) -> int:
 
 
 def grown(rows: int, to_do: int, workers: int) -> int:
-    """How many recordings one task decodes, in a listing that has not ended.
+    """How many recordings one task decodes, in a listing that has not ended yet.
 
     Args:
         rows: at first.
@@ -131,6 +132,6 @@ def grown(rows: int, to_do: int, workers: int) -> int:
         workers: processes that share them.
 
     >>> [grown(1024, to_do, 256) for to_do in (10_000, 20_000_000, 100_000_000)]
-    [1024, 1562, 4096]
+    [1024, 1562, 5000]
     """
     return max(rows, min(_MOST_GROWN, to_do // (_BLOCKS_PER_WORKER * workers)))

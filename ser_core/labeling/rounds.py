@@ -208,8 +208,8 @@ def _labeled(
         blocks = [block for table in work for block in cut_into_blocks(table, rows, whole)]
         return label_planned(held(blocks), settings)
     listing = replace(_listing(labeling, number), rows=rows, whole=whole, anywhere=number > 0)
-    if settings.resources.on_gpu and not number:
-        listing = replace(listing, workers=settings.resources.workers)
+    if number == 0:
+        listing = replace(listing, growing_for=settings.resources.growing_for)
     count = len(labeling.sources)
     if last:
         return _lost(settings.stages, list_here(count, listing))

@@ -200,11 +200,14 @@ class _PausingStopwatch(Stopwatch):
 
 def _as_int16_if_lossless(waveform: np.ndarray) -> np.ndarray:
     """Half the bytes for recordings of 16 bits at 16 kHz."""
-    integers = waveform
-    for samples in (waveform[:_PROBED_SAMPLES], waveform):
-        scaled = samples * FULL_SCALE
-        with np.errstate(invalid="ignore"):  # what does not fit compares as different
-            integers = scaled.astype("<i2")
-        if not np.array_equal(integers, scaled):
-            return waveform.astype("<f4", copy=False)
-    return integers
+    beginning = _as_int16(waveform[:_PROBED_SAMPLES])
+    integers = None if beginning is None else _as_int16(waveform)
+    return waveform.astype("<f4", copy=False) if integers is None else integers
+
+
+def _as_int16(samples: np.ndarray) -> np.ndarray | None:
+    """The same samples as integers; None if they are none."""
+    scaled = samples * FULL_SCALE
+    with np.errstate(invalid="ignore"):  # what does not fit compares as different
+        integers = scaled.astype("<i2")
+    return integers if np.array_equal(integers, scaled) else None

@@ -12,7 +12,7 @@ from recordings import speech_like, write_with_ffmpeg
 from ser_core.audio import libsndfile
 from ser_core.audio.constants import SEGMENT_SAMPLES
 from ser_core.audio.decode import decode
-from ser_core.audio.opus import read_samples
+from ser_core.audio.opus import read_if_regular
 from ser_core.audio.resample import to_mono
 from ser_core.audio.samples import Mixer
 from ser_core.errors import RecordingError, Status
@@ -200,7 +200,7 @@ def test_libsndfile_reads_what_is_not_as_it_should_be(
     data = IRREGULAR[kind](opus(tmp_path, *MUSIC, "-b:a", "64k"))
     found = outcome(data, whole)
     assert len(read_by_libsndfile) == 1
-    monkeypatch.setattr("ser_core.audio.opus.read_samples", lambda *_: False)
+    monkeypatch.setattr("ser_core.audio.opus.read_if_regular", lambda *_: False)
     assert found == outcome(data, whole)
 
 
@@ -208,7 +208,7 @@ def test_another_number_of_samples_than_libsndfile_states(tmp_path):
     data = opus(tmp_path, seconds=1)
     for stated, same in ((48_000, True), (47_990, False), (48_010, False)):
         mixer = Mixer(NullSink())
-        assert read_samples(io.BytesIO(data), mixer, stated, stated) is same
+        assert read_if_regular(io.BytesIO(data), mixer, stated, stated) is same
         assert mixer.num_samples == (stated if same else 0)
 
 

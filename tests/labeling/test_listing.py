@@ -25,15 +25,15 @@ class Remote:
         return SimpleNamespace(remote=getattr(self.actor, name))
 
 
-@pytest.mark.parametrize(("workers", "sizes"), [(None, [2] * 15), (1, [2] * 5 + [5, 5, 6, 4])])
-def test_blocks_grow_with_what_is_listed(monkeypatch, workers, sizes):
+@pytest.mark.parametrize(("growing_for", "sizes"), [(None, [2] * 15), (1, [2] * 5 + [5, 5, 6, 4])])
+def test_blocks_grow_with_what_is_listed(monkeypatch, growing_for, sizes):
     monkeypatch.setattr(listing.ray, "get", lambda value: value)
     monkeypatch.setattr(resources, "_BLOCKS_PER_WORKER", 4)
     monkeypatch.setattr(resources, "_MOST_GROWN", 6)
     uris = [f"/corpus/{number:02}.wav" for number in range(30)]
     pages = [Page([Recording(uri) for uri in uris[at : at + 10]]) for at in (0, 10, 20)]
     source, tally = SimpleNamespace(pages=lambda: iter(pages)), Tally()
-    settings = ListingSettings([source], RowIndex(), Remote(tally), NONE, 2, workers)
+    settings = ListingSettings([source], RowIndex(), Remote(tally), NONE, 2, growing_for)
     blocks = list(list_sources(pa.table({"number": [0]}), settings))
     assert [len(block) for block in blocks] == sizes
     assert pa.concat_tables(blocks)["uri"].to_pylist() == uris
