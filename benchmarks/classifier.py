@@ -7,6 +7,7 @@ import argparse
 import math
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,14 @@ KINDS = ("1", "2", "3", "6", "casia")  # seconds; of longer recordings the first
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _IN_BATCHES = ("transformers", "pipeline", "ours")  # the others get one recording at a time
 
-# Unknown to torch's counter: two operations for each input of each output.
-_UNKNOWN_TO_TORCH = {
-    torch.ops.aten.mkldnn_linear: lambda rows, weight, *_, **__: 2 * math.prod(rows) * weight[0]
-}
+
+def _operations(rows: Sequence[int], *others: Any, **_: Any) -> int:
+    """Of a product by oneDNN, given the shapes of its rows and of what follows."""
+    weight = next(shape for shape in others if len(shape) == 2)
+    return 2 * math.prod(rows) * int(weight[0])
+
+
+_UNKNOWN_TO_TORCH = {torch.ops.mkldnn._linear_pointwise: _operations}
 
 
 def sides(checkpoint: str, batch_size: int) -> dict[str, Work]:

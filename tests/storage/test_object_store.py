@@ -342,11 +342,16 @@ def test_a_key_of_google_that_is_missing_is_refused(monkeypatch):
 # ---- child processes -----------------------------------------------------------------------------
 
 
+def set_environment(variables):
+    os.environ.update(variables)
+
+
 def test_a_child_of_a_forkserver_that_has_imported_the_client(store):
     """As the decoders are; the server itself must not have started any thread of the client."""
     store.objects = {"x.wav": b"x"}
     assert read("x.wav") == b"x"  # this process has its own
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(modules_of(f"s3://{BUCKET}/x.wav"))
-    with context.Pool(2) as pool:
+    # The server has the environment of its start, which may have been another test's.
+    with context.Pool(2, set_environment, [dict(os.environ)]) as pool:
         assert pool.map_async(read, ["x.wav"] * 4).get(60) == [b"x"] * 4
