@@ -49,6 +49,7 @@ def sentences() -> Iterator[tuple[str, str]]:
         _times_the_card(label),
         _other_machines(),
         _job_and_classifier(label, read_result("label-cpu-1-of-2")),
+        _job_and_classifier_on_amx(read_result("label-cpu-amx")),
         _cores_of_ray(label),
         _training(read_result("train-emodb")),
     ):
@@ -175,7 +176,7 @@ def _other_machines() -> str:
     )
     return (
         f"On two cores of an {cpu_of(read_result('label-cpu-amx'))} with matrix instructions (AMX)"
-        " the classifier reached"
+        " the classifier of release 0.2 reaches"
         f" {amx['classifier fp32 / card']:.1f} and {amx['classifier auto / card']:.1f} times the"
         " card's rate (`label-cpu-amx.json`); on another"
         f" {cpu_of(read_result('label-cpu-zen4'))}, with an earlier version whose convolutions were"
@@ -191,6 +192,14 @@ def _job_and_classifier(label: dict[str, Any], spare_core: dict[str, Any]) -> st
         f" {full['fp32']:.0%} (fp32) and {full['auto']:.0%} (auto) of their rate alone; with one"
         f" classifier and a spare core, {spare['fp32']:.0%} and {spare['auto']:.0%}"
         " (`label-cpu-1-of-2.json`)."
+    )
+
+
+def _job_and_classifier_on_amx(result: dict[str, Any]) -> str:
+    shares = _shares_of_classifier(result)
+    return (
+        f"On the {cpu_of(result)}, with release 0.2, it reaches {shares['fp32']:.0%} and"
+        f" {shares['auto']:.0%}."
     )
 
 
