@@ -60,8 +60,7 @@ def _reached(forms: dict[str, Any]) -> str:
 
 def _thousand_hours() -> list[str]:
     """Core-hours of decoding, by format."""
-    windows = _HOURS * 3600 / _WINDOW
-    rows = [[name, f"{windows * cost / 3600:.2f}"] for name, cost in _decode_seconds().items()]
+    rows = [[name, f"{_HOURS / _WINDOW * cost:.2f}"] for name, cost in _decode_seconds().items()]
     return markdown_table(["1,000 h of audio", "core-hours to decode"], rows)
 
 

@@ -233,7 +233,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=400_000, help="of each measurement")
     parser.add_argument("--cpus", type=int, default=2, help="that Ray counts")
-    parser.add_argument("--gpus", type=int, default=4, help="likewise: a process for each")
+    parser.add_argument("--gpus", type=int, default=4, help="that Ray counts, a process for each")
     flags = parser.parse_args()
     replaced: dict[str, Any] = {
         "list_sources": list_blocks,

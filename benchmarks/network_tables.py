@@ -79,10 +79,11 @@ def _roofline(parts: dict[str, Any], gpu: dict[str, Any]) -> list[str]:
         gpu[what]
         for what in ("operations_per_second_of_a_large_product", "bytes_per_second_of_a_copy")
     )
-    kernels = gpu["kernels"]["6"]["by_kernel"]
-    total, batch = gpu["kernels"]["6"]["milliseconds"], int(gpu["kernels"]["6"]["batch"][:3])
+    profile = gpu["kernels"]["6"]
+    kernels, total = profile["by_kernel"].items(), profile["milliseconds"]
+    batch = int(profile["batch"].split()[0])  # as in "128 × 6 s"
     measured = {
-        part: sum(ms for name, ms in kernels.items() if any(word in name for word in words))
+        part: sum(ms for name, ms in kernels if any(word in name for word in words))
         for part, words in _KERNELS.items()
     }
     rows, sums = [], [0.0] * 5

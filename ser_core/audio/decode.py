@@ -68,7 +68,7 @@ class Consumer(Protocol):
 def decode(handle: BinaryIO, whole: bool = False) -> DecodedAudio:
     """Decodes a recording to the samples that ``librosa.load(path, sr=16000)`` returns.
 
-    Those of lossless formats are equal to the bit, those of lossy ones within 1e-6.
+    They are identical for lossless formats, and differ by at most 1e-6 for lossy ones.
 
     Reads no further than the first segment requires, unless ``whole``; then, to verify what the
     file says of its duration, a little of its end.

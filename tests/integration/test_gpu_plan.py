@@ -37,6 +37,17 @@ def load_on_cpu(settings, before_pass):
     return classifier
 
 
+def statuses(folder, checkpoint, recordings):
+    """Of so many recordings, once they are labelled."""
+    for index in range(recordings):
+        write_audio(folder / "corpus" / f"{index}.wav", speech_like(1.0, seed=index))
+    output = folder / "labels"
+    label_corpus(
+        LabelConfig(input=str(folder / "corpus"), output=str(output), model=str(checkpoint))
+    )
+    return list(pd.read_parquet(output)["status"])
+
+
 @pytest.mark.parametrize("segments", ["first", "all"])
 def test_scores_belong_to_their_recordings(
     tmp_path, small_checkpoint, monkeypatch, capsys, segments
@@ -93,15 +104,7 @@ def test_a_block_is_prepared_while_another_is_computed(tmp_path, small_checkpoin
     labels = len(load_checkpoint(str(small_checkpoint)).labels)
     monkeypatch.setattr(pipeline, "_BYTES_PER_TABLE_ON_GPU", 20_000)  # many tables
     monkeypatch.setattr(pipeline, "_load", lambda *_: TakingTurns(labels))
-    for index in range(10):
-        write_audio(tmp_path / "corpus" / f"{index}.wav", speech_like(1.0, seed=index))
-    config = LabelConfig(
-        input=str(tmp_path / "corpus"),
-        output=str(tmp_path / "labels"),
-        model=str(small_checkpoint),
-    )
-    label_corpus(config)
-    assert list(pd.read_parquet(tmp_path / "labels")["status"]) == ["ok"] * 10
+    assert statuses(tmp_path, small_checkpoint, recordings=10) == ["ok"] * 10
 
 
 def test_what_is_lost_is_tried_again_a_table_at_a_time(tmp_path, small_checkpoint, monkeypatch):
@@ -117,16 +120,8 @@ def test_what_is_lost_is_tried_again_a_table_at_a_time(tmp_path, small_checkpoin
     monkeypatch.setattr(rounds, "label_planned", lossy)
     monkeypatch.setattr(resources, "_GPUS_FED_TABLE_BY_TABLE", 0)
     monkeypatch.setattr(resources, "_STORE_BYTES_PER_TABLE", 1)
-    for index in range(3):
-        write_audio(tmp_path / "corpus" / f"{index}.wav", speech_like(1.0, seed=index))
-    config = LabelConfig(
-        input=str(tmp_path / "corpus"),
-        output=str(tmp_path / "labels"),
-        model=str(small_checkpoint),
-    )
-    label_corpus(config)
+    assert statuses(tmp_path, small_checkpoint, recordings=3) == ["ok"] * 3
     assert calls == [4, 1]
-    assert list(pd.read_parquet(tmp_path / "labels")["status"]) == ["ok"] * 3
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
